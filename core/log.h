@@ -1,0 +1,260 @@
+/* The log: what net, fs and the command see of core. One object per pool and process.
+ *
+ * A batch's way through here (DESIGN section 3):
+ *   log_reserve     step 3   pool space, or -EMBAR_EFULL
+ *   log_span        step 4   where payload bytes go; the caller stores them in place
+ *   log_writeback   step 5   begin writing back a received piece while it is hot
+ *   log_announce    step 6   side record, drain, descriptor with its commit word
+ *   log_commit      step 7,8 runs the epoch unless another thread is at it: order, entries, drain
+ *   completion      step 9   the publisher may be acked; readers see the bytes
+ *
+ * Threads. A producer belongs to one thread at a time (its pending ring is single-producer). All
+ * other functions are safe from any thread. Completions and watchers are called by whichever
+ * thread runs the epoch: they must not block and must not call log_announce, log_commit,
+ * log_control_wait or log_close. They reply, or queue work for a thread of their own.
+ *
+ * Ownership. Topics are reference-counted. A struct batch and its completion belong to the caller
+ * and must stay in place from log_announce until the completion was called.
+ */
+#ifndef CORE_LOG_H
+#define CORE_LOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "core/pool.h"
+#include "embar/error.h"
+
+struct log;
+struct topic;
+struct producer;
+struct extent;
+
+struct log_options {
+    struct region *region;      /* open, locked by log_open; outlives the log; formatted when blank */
+    struct pool_geometry geo;   /* for formatting */
+    bool readonly;              /* no lock, nothing written, no producers: dump, show, fsck */
+    unsigned hold_ms;           /* gap: hold later batches this long, then fence. 0: 2000 */
+    unsigned sessions;          /* bound of the session table. 0: 65536 */
+    unsigned topics;            /* bound of topics and directories. 0: 100000 */
+    bool manual;                /* tests: no background thread; log_tick() does its work */
+};
+
+int log_open(struct log **out, const struct log_options *opt, struct embar_error *err)
+    __attribute__((warn_unused_result));
+/* Commits what is announced, checkpoints, syncs, marks the claim clean, stops the background
+ * thread. No producer may be in use and no completion is outstanding when it returns. */
+void log_close(struct log *log);
+
+struct pool *log_pool(struct log *log);
+unsigned log_producers(const struct log *log);
+struct producer *log_producer(struct log *log, unsigned i);
+
+/* ---- Completions -------------------------------------------------------------------------- */
+
+struct commit {
+    int status;        /* 0, or the negative code why it was not committed */
+    uint64_t number;   /* entry number */
+    uint64_t offset;   /* batch: log offset of its first byte. Control: see struct control */
+    uint64_t session;
+    uint64_t sequence; /* batch of a session: highest committed sequence, its ack mark */
+    uint64_t messages; /* batch of a session: messages of the session committed in all */
+    uint32_t id;       /* control: id made (MKDIR, CREATE) */
+    uint32_t epoch;    /* session control or fence: the epoch now */
+    bool duplicate;    /* was committed before; nothing was added */
+};
+
+struct completion {
+    void (*done)(struct completion *self, const struct commit *commit);
+    struct completion *next; /* free for the receiver's queue once done was called */
+};
+
+/* ---- Publishing --------------------------------------------------------------------------- */
+
+struct batch {
+    /* in */
+    struct topic *topic;   /* caller holds a reference until completion */
+    uint32_t length;       /* payload bytes, 1..pool.max_batch */
+    uint32_t count;        /* messages, 1..MEDIA_MAX_MESSAGES */
+    bool equal;            /* all messages have length / count bytes (no remainder) */
+    uint64_t session;      /* 0: none (no deduplication) */
+    uint64_t sequence;     /* from 1, one a batch; with a session only */
+    uint32_t payload_crc;  /* CRC32C of the payload, set before announce */
+    struct completion *completion;
+    /* log's own */
+    uint64_t run0, run1, side; /* pool offsets */
+    uint32_t run0_length;
+    uint8_t order0, order1;
+    struct extent *extent0, *extent1;
+    uint64_t time;
+    struct batch *next;
+    uint64_t held_until;
+};
+
+/* Reserve space for b->length bytes and its side record. -EMBAR_EFULL (wait with log_space_watch),
+ * -EMBAR_ETOOBIG, -EMBAR_EINVALID, -EMBAR_EGONE, -EMBAR_EFAULTED. */
+int log_reserve(struct log *log, struct batch *b) __attribute__((warn_unused_result));
+/* Address of payload byte `at`; *n gets how many bytes stand there contiguously. */
+void *log_span(struct log *log, const struct batch *b, uint32_t at, uint32_t *n);
+/* Where the caller puts count le32 lengths before log_announce; NULL when b->equal. Their sum must be
+ * b->length: checked by log_announce. */
+le32 *log_lengths(struct log *log, const struct batch *b);
+/* Payload bytes [at, at+n) are stored: write them back. */
+void log_writeback(struct log *log, const struct batch *b, uint32_t at, uint32_t n);
+/* Hand the whole batch to the sequencer. On success the completion will be called exactly once
+ * (not before log_commit runs somewhere). On error (-EMBAR_EINVALID: lengths do not add up,
+ * -EMBAR_EFAULTED) the reservation still stands: log_abandon it. */
+int log_announce(struct producer *p, struct batch *b) __attribute__((warn_unused_result));
+/* Give a reservation back that was not announced. */
+void log_abandon(struct log *log, struct batch *b);
+/* Run epochs until what was announced before the call is taken by this or another thread. */
+void log_commit(struct log *log);
+
+/* ---- Control actions ---------------------------------------------------------------------- */
+
+struct control {
+    /* in: fields as struct media_control says for its kind */
+    enum media_control_kind kind;
+    uint32_t id, parent, mode, uid, gid, epoch;
+    uint16_t flags;
+    uint8_t order, ack, policy;
+    uint64_t value, value2, time;
+    char name[MEDIA_MAX_NAME + 1];
+    struct completion *completion;
+    /* log's own */
+    struct control *next;
+};
+
+/* Queue a control action; the completion is called when it is committed or refused (after
+ * log_commit). Any thread. CREATE of an existing topic answers -EEXIST with its id in commit.id.
+ * OPEN: commit.session is the new session's id. TRIM: commit.offset is the new base. */
+void log_control(struct log *log, struct control *c);
+/* The same, waiting. For commands, tests and set-up only: never from a worker or handler. */
+int log_control_wait(struct log *log, struct control *c, struct commit *commit)
+    __attribute__((warn_unused_result));
+
+/* ---- Names -------------------------------------------------------------------------------- */
+
+#define LOG_ROOT_ID 1u /* the root directory; topic and directory ids share one space */
+
+struct node_stat {
+    uint32_t id, parent, mode, uid, gid; /* mode with S_IFREG or S_IFDIR */
+    uint8_t order, ack, policy;
+    uint64_t base, end;         /* topic: readable log offsets are [base, end) */
+    uint64_t first, messages;   /* topic: numbers of retained messages are [first, messages) */
+    uint64_t created, modified; /* CLOCK_REALTIME ns */
+    uint64_t keep_bytes, keep_age;
+    uint64_t batches;           /* committed since the log was opened */
+    uint32_t children;          /* directory: entries in it */
+    uint32_t generation;        /* topic: raised by each trim */
+    char name[MEDIA_MAX_NAME + 1];
+};
+
+/* One valid name component: 0, -EMBAR_ENAME. */
+int name_check(const char *name, size_t length);
+/* Child of a directory. -ENOENT, -ENOTDIR, -EMBAR_ENAME. */
+int log_lookup(struct log *log, uint32_t parent, const char *name, size_t length,
+               struct node_stat *st);
+/* A path of components separated by '/', a leading one allowed: the node. */
+int log_resolve(struct log *log, const char *path, struct node_stat *st);
+/* The node by id, also when deleted but still referenced (then -EMBAR_EGONE with st filled). */
+int log_stat(struct log *log, uint32_t id, struct node_stat *st);
+/* The path of a node into buf (MEDIA_MAX_PATH + 1 bytes). */
+int log_path(struct log *log, uint32_t id, char *buf, size_t size);
+/* Children of a directory in id order, starting after id `after`: fill up to n; returns how many,
+ * or -ENOTDIR / -ENOENT. */
+int log_list(struct log *log, uint32_t parent, uint32_t after, struct node_stat *st, unsigned n);
+
+/* ---- Topics and reading ------------------------------------------------------------------- */
+
+/* A counted reference. NULL when there is no such topic (any more). */
+struct topic *log_topic(struct log *log, uint32_t id);
+struct topic *topic_ref(struct topic *t);
+void topic_put(struct topic *t);
+uint32_t topic_id(const struct topic *t);
+/* Readable end: monotonic; every byte below it can be read (or was trimmed). */
+uint64_t topic_end(const struct topic *t);
+uint64_t topic_base(const struct topic *t);
+bool topic_deleted(const struct topic *t);
+
+#define READ_PIECES 32
+struct read_view {
+    struct iovec iov[READ_PIECES]; /* in pool memory: read-only */
+    int pieces;
+    size_t bytes;
+    struct extent *pins[READ_PIECES];
+    struct log *log;
+};
+/* Pin up to `max` bytes at `offset`. Fewer only at the end of the topic or when the pieces run
+ * out; 0 bytes at the end. -EMBAR_ETRIMMED below the base, -EMBAR_ECORRUPT. Short-lived: from
+ * reply to release; never across a wait. */
+int topic_read(struct topic *t, uint64_t offset, size_t max, struct read_view *v)
+    __attribute__((warn_unused_result));
+void read_release(struct read_view *v);
+
+/* Batches one by one, with their message boundaries. Zero the cursor to begin. */
+struct batch_cursor {
+    uint64_t offset, message; /* of the batch that comes next */
+    uint64_t hint[4];         /* log's own */
+};
+struct batch_view {
+    uint64_t offset, message, time;
+    uint32_t length, count, payload_crc;
+    const le32 *lengths; /* NULL: all equal */
+    struct read_view data;
+};
+/* The batch that holds cursor->offset (which may lie inside it), pinned; moves the cursor behind it.
+ * 1: a batch; 0: at the end; -EMBAR_ETRIMMED; -EMBAR_ECORRUPT. Release view->data. */
+int topic_next(struct topic *t, struct batch_cursor *c, struct batch_view *view)
+    __attribute__((warn_unused_result));
+/* Offset where message number n begins (n == messages: the end). -EMBAR_ETRIMMED, -EMBAR_EINVALID. */
+int topic_seek_message(struct topic *t, uint64_t n, uint64_t *offset);
+/* Offset of the first batch whose time is >= ns (the end when none). */
+int topic_seek_time(struct topic *t, uint64_t ns, uint64_t *offset);
+
+/* Called after bytes were added, the base moved or the topic was deleted. One of net's connections
+ * or fs's handles registers one; `fire` runs under the topic's watch lock: only push and wake. */
+struct watcher {
+    void (*fire)(struct watcher *self);
+    struct watcher *next, **link;
+};
+void topic_watch(struct topic *t, struct watcher *w);
+void topic_unwatch(struct topic *t, struct watcher *w); /* not called again once it returned */
+/* Any commit that changed names or attributes: `fire` as above. */
+void log_names_watch(struct log *log, struct watcher *w);
+void log_names_unwatch(struct log *log, struct watcher *w);
+/* Called when space was freed after a log_reserve answered -EMBAR_EFULL. */
+void log_space_watch(struct log *log, struct watcher *w);
+void log_space_unwatch(struct log *log, struct watcher *w);
+
+/* ---- Sessions and facts ------------------------------------------------------------------- */
+
+struct session_stat {
+    uint64_t id, sequence, messages, time;
+    uint32_t topic, epoch, principal;
+};
+/* -EMBAR_ESESSION when unknown. */
+int log_session(struct log *log, uint64_t id, struct session_stat *st);
+
+struct log_stat {
+    uint64_t size, data, used, reserved, free; /* bytes; used: in extents that hold something */
+    uint64_t committed, durable, synced;       /* entry numbers */
+    uint64_t checkpoint;                       /* number covered by the newest checkpoint */
+    uint64_t epochs, batches, messages, bytes; /* since open */
+    uint64_t topics, directories, sessions, max_sessions;
+    uint64_t recovered, recovery_ns;           /* entries replayed at open, time it took */
+    uint64_t duplicates, held, fenced;
+    uint32_t term, slot;
+    uint64_t incarnation;
+    bool faulted;
+};
+void log_stat_all(struct log *log, struct log_stat *st);
+
+/* Write a checkpoint now (it also happens by itself at half an index ring). */
+int log_checkpoint(struct log *log);
+/* manual logs: expire holds, checkpoint when due, write watermarks. now_ns: CLOCK_MONOTONIC. */
+void log_tick(struct log *log, uint64_t now_ns);
+
+#endif

@@ -1,0 +1,269 @@
+/* The pool's on-media format, version 1: every struct that stands in a pool, and nothing else.
+ *
+ * All integers are little-endian; all structs are line-sized or line-aligned; a CRC field covers
+ * its whole struct with the field itself as zero, unless its comment says otherwise. Sizes and
+ * offsets are asserted in media_check.c. Prose: docs/FORMAT.md.
+ *
+ *   0                superblock, and its copy at 4096
+ *   slot_base + i*slot_stride, for each slot i (one broker, one host, one writer):
+ *     +0             4 lines: claim, heartbeat, watermark, synced watermark
+ *     +4096, +8192   checkpoint roots A and B
+ *     +12288         pending rings: `producers` rings of `descriptors` records
+ *     then           index ring: `index_entries` records; record number n stands at n % entries
+ *   data_base        blocks of 2^block_shift bytes, handed out as power-of-two extents, each
+ *                    aligned to its size relative to data_base
+ */
+#ifndef CORE_MEDIA_H
+#define CORE_MEDIA_H
+
+#include "core/le.h"
+
+#define MEDIA_LINE      64u
+#define MEDIA_PAGE      4096u
+#define MEDIA_MAGIC     "EMBARFS" /* with its NUL: 8 bytes */
+#define MEDIA_VERSION   1u
+#define MEDIA_SUPER_AT  0u
+#define MEDIA_SUPER_ALT 4096u
+
+#define MEDIA_COMPAT_KNOWN    0ull
+#define MEDIA_INCOMPAT_KNOWN  0ull
+#define MEDIA_ROCOMPAT_KNOWN  0ull
+
+#define MEDIA_MAX_BATCH    (16u << 20) /* payload bytes a batch */
+#define MEDIA_MAX_MESSAGES 65536u      /* messages a batch */
+#define MEDIA_MAX_NAME     255u        /* bytes a name component */
+#define MEDIA_MAX_PATH     1024u       /* bytes a path */
+#define MEDIA_MAX_SLOTS    64u
+
+enum media_durability { MEDIA_DURABLE_PROCESS = 0, MEDIA_DURABLE_MACHINE = 1 };
+
+/* Superblock: written when the pool is made or restored, never while it is served. */
+struct media_super {
+    uint8_t magic[8];     /*   0..7   */
+    le32 version;         /*   8..11  */
+    le32 crc;             /*  12..15  */
+    le64 compat;          /*  16..23  unknown bits: use it anyway */
+    le64 incompat;        /*  24..31  unknown bits: refuse */
+    le64 ro_compat;       /*  32..39  unknown bits: open for reading only */
+    uint8_t uuid[16];     /*  40..55  identity, kept over restores */
+    le64 incarnation;     /*  56..63  raised by each restore */
+    le64 size;            /*  64..71  pool bytes */
+    le32 line;            /*  72..75  64 */
+    le32 slots;           /*  76..79  */
+    le32 producers;       /*  80..83  pending rings a slot */
+    le32 descriptors;     /*  84..87  records a pending ring, a power of two */
+    le64 index_entries;   /*  88..95  records an index ring, a power of two */
+    le64 slot_base;       /*  96..103 */
+    le64 slot_stride;     /* 104..111 */
+    le64 data_base;       /* 112..119 */
+    le64 data_size;       /* 120..127 */
+    le32 block_shift;     /* 128..131 log2 of the smallest extent */
+    le32 max_order;       /* 132..135 log2 of the largest extent, in blocks */
+    le32 regions;         /* 136..139 data area is granted to slots in this many equal parts */
+    le32 brokers;         /* 140..143 brokers the pool was laid out for (share of regions) */
+    le64 created;         /* 144..151 CLOCK_REALTIME ns */
+    uint8_t boot_id[16];  /* 152..167 of the host that made it */
+    le32 durability;      /* 168..171 enum media_durability, as chosen at creation */
+    uint8_t zero[84];     /* 172..255 */
+};
+
+/* A slot's claim: who serves it. Rewritten at each open; a term is one open. */
+struct media_claim {
+    le32 magic;          /*  0..3  MEDIA_CLAIM_MAGIC */
+    le32 crc;            /*  4..7  */
+    le32 term;           /*  8..11 */
+    le32 pid;            /* 12..15 0: closed cleanly */
+    uint8_t host[16];    /* 16..31 machine id */
+    uint8_t boot_id[16]; /* 32..47 */
+    le64 start;          /* 48..55 number of the term's first entry */
+    le64 time;           /* 56..63 */
+};
+#define MEDIA_CLAIM_MAGIC 0x4d4c4343u
+
+struct media_heartbeat {
+    le64 beat;       /*  0..7  */
+    le64 time;       /*  8..15 */
+    le32 term;       /* 16..19 */
+    le32 crc;        /* 20..23 */
+    uint8_t zero[40];/* 24..63 */
+};
+
+/* All entries up to and including `number` are durable (watermark: in the sense of flush+drain;
+ * synced watermark: a file pool's fdatasync, meaningful only across boots). */
+struct media_watermark {
+    le64 number;         /*  0..7  */
+    le32 term;           /*  8..11 */
+    le32 crc;            /* 12..15 */
+    uint8_t boot_id[16]; /* 16..31 */
+    uint8_t zero[32];    /* 32..63 */
+};
+
+enum media_kind {
+    MEDIA_NONE = 0,
+    MEDIA_BATCH = 1,   /* a batch of a topic */
+    MEDIA_CONTROL = 2, /* topic 0: the payload is one struct media_control */
+    MEDIA_TERM = 3,    /* first entry of a term: no payload; session = host's slot */
+};
+
+#define MEDIA_F_SPLIT 0x01u /* payload continues in a second extent: see the side record */
+#define MEDIA_F_EQUAL 0x02u /* all messages have length/count bytes; no lengths follow */
+
+/* An index entry, and a pending descriptor: one self-validating line.
+ * Entry:      `number` is the global entry number, `crc` is chained: CRC32C of the line with crc
+ *             as zero, seeded by the previous entry's crc.
+ * Descriptor: `number` is its absolute position in the ring plus one, stored last (the commit
+ *             word); `crc` is seeded by 0 and covers the line with number and crc as given/zero. */
+struct media_entry {
+    le64 number;     /*  0..7  never 0 */
+    le32 term;       /*  8..11 */
+    le32 crc;        /* 12..15 */
+    le64 session;    /* 16..23 0: none */
+    le64 offset;     /* 24..31 log offset of the first payload byte in the topic */
+    le64 payload;    /* 32..39 low 48: pool offset of the payload; high 16: sequence bits 32..47 */
+    le64 side;       /* 40..47 low 48: pool offset of the side record; high 16: messages - 1 */
+    le32 topic;      /* 48..51 */
+    le32 length;     /* 52..55 payload bytes */
+    le32 sequence;   /* 56..59 session sequence bits 0..31 */
+    uint8_t kind;    /* 60     enum media_kind */
+    uint8_t flags;   /* 61     MEDIA_F_... */
+    uint8_t slot;    /* 62     whose lines hold payload and side record */
+    uint8_t order;   /* 63     log2 blocks of the payload's extent; its start follows by alignment */
+};
+
+/* A batch's side record: this header, then le32 lengths[count] unless MEDIA_F_EQUAL. Side records
+ * grow down from the top of the extent in which the payload begins, line-aligned. */
+struct media_side {
+    le32 magic;       /*  0..3  MEDIA_SIDE_MAGIC */
+    le32 crc;         /*  4..7  of header (crc as zero) and lengths */
+    le64 time;        /*  8..15 broker's CLOCK_REALTIME ns when the batch was whole */
+    le32 topic;       /* 16..19 */
+    le32 payload_crc; /* 20..23 CRC32C of the payload */
+    le64 session;     /* 24..31 */
+    le64 sequence;    /* 32..39 low 48: sequence; high 16: MEDIA_F_... */
+    le64 run0;        /* 40..47 low 48: pool offset; high 16: messages - 1 */
+    le64 run1;        /* 48..55 low 48: pool offset, 0 if none; high 16: order0 | order1 << 8 */
+    le32 run0_length; /* 56..59 */
+    le32 length;      /* 60..63 payload bytes in all */
+};
+#define MEDIA_SIDE_MAGIC 0x45444953u
+
+enum media_control_kind {
+    MEDIA_C_MKDIR = 1,   /* id, parent, name, mode, uid, gid, time */
+    MEDIA_C_CREATE = 2,  /* the same for a topic; order, ack */
+    MEDIA_C_REMOVE = 3,  /* id: topic or empty directory */
+    MEDIA_C_RENAME = 4,  /* id, parent, name: new place; value: id replaced or 0 */
+    MEDIA_C_ATTR = 5,    /* id; flags say which of mode, uid, gid, order, ack, value.. are set */
+    MEDIA_C_TRIM = 6,    /* id; value: new base offset */
+    MEDIA_C_OPEN = 7,    /* session: id = topic, principal; value: session id (its entry number) */
+    MEDIA_C_FENCE = 8,   /* session: value = session id, epoch: the new one */
+    MEDIA_C_CLOSE = 9,   /* session: value = session id */
+    MEDIA_C_GRANT = 10,  /* id: slot; value: first region; value2: number of regions */
+};
+
+#define MEDIA_A_MODE  0x0001u
+#define MEDIA_A_OWNER 0x0002u
+#define MEDIA_A_GROUP 0x0004u
+#define MEDIA_A_ORDER 0x0008u
+#define MEDIA_A_ACK   0x0010u
+#define MEDIA_A_BYTES 0x0020u /* retention bytes in value */
+#define MEDIA_A_AGE   0x0040u /* retention age (ns) in value2 */
+#define MEDIA_A_FULL  0x0080u /* policy when full in `policy` */
+#define MEDIA_A_TIMES 0x0100u /* mtime in time */
+
+/* A control action: the payload of one MEDIA_CONTROL entry. name_length bytes follow. */
+struct media_control {
+    le16 kind;        /*  0..1  enum media_control_kind */
+    le16 name_length; /*  2..3  */
+    le32 id;          /*  4..7  */
+    le32 parent;      /*  8..11 */
+    le32 mode;        /* 12..15 */
+    le32 uid;         /* 16..19 owner, or a session's principal */
+    le32 gid;         /* 20..23 */
+    le16 flags;       /* 24..25 MEDIA_A_... */
+    uint8_t order;    /* 26     0, 2 or 5 */
+    uint8_t ack;      /* 27     */
+    le32 epoch;       /* 28..31 */
+    le64 value;       /* 32..39 */
+    le64 value2;      /* 40..47 */
+    le64 time;        /* 48..55 */
+    uint8_t policy;   /* 56     0: block, 1: trim */
+    uint8_t zero[7];  /* 57..63 */
+};
+
+/* A checkpoint root: one of the two areas of a slot. The manifest it points to is a byte stream of
+ * struct media_node, media_session and media_grant records in this order, in an extent. */
+struct media_root {
+    le32 magic;         /*   0..3   MEDIA_ROOT_MAGIC */
+    le32 crc;           /*   4..7   */
+    le64 number;        /*   8..15  the fold of all entries up to this one */
+    le32 term;          /*  16..19  */
+    le32 chain;         /*  20..23  crc of entry `number` */
+    le64 generation;    /*  24..31  the larger of the two valid roots of a slot is the newer */
+    le64 manifest;      /*  32..39  low 48: pool offset; high 16: order of its extent */
+    le64 manifest_size; /*  40..47  bytes */
+    le32 manifest_crc;  /*  48..51  */
+    le32 next_id;       /*  52..55  topic and directory ids below this were used */
+    le64 control_end;   /*  56..63  end of topic 0 */
+    le32 nodes;         /*  64..67  */
+    le32 sessions;      /*  68..71  */
+    le32 grants;        /*  72..75  */
+    le32 zero0;         /*  76..79  */
+    le64 time;          /*  80..87  */
+    uint8_t zero[40];   /*  88..127 */
+};
+#define MEDIA_ROOT_MAGIC 0x544f4f52u
+
+/* A topic or directory in a manifest. name_length bytes follow, padded to 8. */
+struct media_node {
+    le32 id;          /*   0..3   */
+    le32 parent;      /*   4..7   0: the root directory */
+    le32 mode;        /*   8..11  S_IFREG or S_IFDIR with permissions */
+    le32 uid;         /*  12..15  */
+    le32 gid;         /*  16..19  */
+    le16 name_length; /*  20..21  */
+    uint8_t order;    /*  22      */
+    uint8_t ack;      /*  23      */
+    le64 base;        /*  24..31  oldest retained offset */
+    le64 end;         /*  32..39  */
+    le64 messages;    /*  40..47  messages ever */
+    le64 first;       /*  48..55  number of the first retained message */
+    le64 created;     /*  56..63  */
+    le64 modified;    /*  64..71  time of the last commit */
+    le64 keep_bytes;  /*  72..79  retention, 0: no bound */
+    le64 keep_age;    /*  80..87  ns, 0: no bound */
+    le64 runs;        /*  88..95  low 48: pool offset of the run table, 0: none; high 16: order */
+    le32 run_count;   /*  96..99  */
+    le32 run_crc;     /* 100..103 of the table */
+    uint8_t policy;   /* 104      */
+    uint8_t zero[7];  /* 105..111 */
+    le64 number;      /* 112..119 last entry of this node in the run table */
+};
+
+/* A run: batches of a topic whose payloads are adjacent and whose side records are. Its length is
+ * the next run's offset (or the topic's end) less its own. */
+struct media_run {
+    le64 offset;  /*  0..7  log offset */
+    le64 message; /*  8..15 number of its first message */
+    le64 payload; /* 16..23 low 48: pool offset; low byte of high 16: order; high byte: flags */
+    le64 side;    /* 24..31 low 48: first side record; high 16: batches (0: second part of a split) */
+};
+
+struct media_session {
+    le64 id;        /*  0..7  */
+    le32 topic;     /*  8..11 */
+    le32 epoch;     /* 12..15 */
+    le64 sequence;  /* 16..23 last committed */
+    le64 messages;  /* 24..31 committed in all */
+    le64 time;      /* 32..39 of the last commit */
+    le32 principal; /* 40..43 */
+    le32 flags;     /* 44..47 */
+};
+
+struct media_grant {
+    le32 first; /* 0..3 region */
+    le32 count; /* 4..7 */
+    le32 slot;  /* 8..11 */
+    le32 zero;  /* 12..15 */
+};
+
+#endif

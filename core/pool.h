@@ -1,0 +1,74 @@
+/* A pool: a region with a checked superblock, and where everything stands in it. */
+#ifndef CORE_POOL_H
+#define CORE_POOL_H
+
+#include "core/region.h"
+
+#define POOL_MIN_SIZE (4ull << 20)
+
+/* Zero fields take defaults derived from the size (pool_plan). Tests use tiny rings. */
+struct pool_geometry {
+    unsigned slots;
+    unsigned producers;
+    unsigned descriptors;   /* power of two */
+    uint64_t index_entries; /* power of two */
+    unsigned block_shift;
+    unsigned max_order;
+    unsigned regions;
+    unsigned brokers;
+};
+
+struct pool {
+    struct region *region;
+    char *base;
+    struct flush *flush; /* the region's */
+    uint64_t size;
+    uint8_t uuid[16];
+    uint64_t incarnation;
+    enum media_durability durability;
+    struct pool_geometry geo;
+    uint64_t slot_base, slot_stride;
+    uint64_t data_base, data_size; /* data_size is a multiple of the block */
+    uint64_t max_batch;            /* payload bytes: min(MEDIA_MAX_BATCH, what an extent holds) */
+};
+
+/* Fill every zero field of geo for a pool of this size. -EMBAR_ETOOSMALL / -EMBAR_EINVALID. */
+int pool_plan(uint64_t size, struct pool_geometry *geo, struct embar_error *err)
+    __attribute__((warn_unused_result));
+
+/* Write a fresh superblock (both copies, the primary last), zero all slot areas. The region's
+ * old content, if any, is void. */
+int pool_format(struct region *r, const struct pool_geometry *geo, struct embar_error *err)
+    __attribute__((warn_unused_result));
+
+/* Check the superblock (falling back to its copy) and all bounds in it. Writes nothing. */
+int pool_attach(struct pool *p, struct region *r, struct embar_error *err)
+    __attribute__((warn_unused_result));
+
+/* True when the first pages are all zero: a new file or device. */
+bool pool_is_blank(const struct region *r);
+
+/* Places. Nothing is checked: callers pass numbers below the geometry's. */
+struct media_claim *pool_claim(const struct pool *p, unsigned slot);
+struct media_heartbeat *pool_heartbeat(const struct pool *p, unsigned slot);
+struct media_watermark *pool_watermark(const struct pool *p, unsigned slot);
+struct media_watermark *pool_synced(const struct pool *p, unsigned slot);
+struct media_root *pool_root(const struct pool *p, unsigned slot, unsigned which);
+struct media_entry *pool_descriptor(const struct pool *p, unsigned slot, unsigned producer,
+                                    uint64_t number);
+struct media_entry *pool_entry(const struct pool *p, unsigned slot, uint64_t number);
+
+/* [at, at+n) lies in the data area. */
+bool pool_in_data(const struct pool *p, uint64_t at, uint64_t n);
+static inline void *pool_at(const struct pool *p, uint64_t at)
+{
+    return p->base + at;
+}
+/* Start of the extent of 2^order blocks around `at`. */
+uint64_t pool_extent_base(const struct pool *p, uint64_t at, unsigned order);
+
+/* This host's boot id and machine id (zeros where unknown). */
+void host_boot_id(uint8_t id[16]);
+void host_machine_id(uint8_t id[16]);
+
+#endif
