@@ -81,16 +81,17 @@ struct batch {
     bool equal;            /* all messages have length / count bytes (no remainder) */
     uint64_t session;      /* 0: none (no deduplication) */
     uint64_t sequence;     /* from 1, one a batch; with a session only */
+    uint32_t epoch;        /* the session's, as the publisher knows it: a stale one is refused, so
+                            * that what was sent before a fence cannot land after it */
     uint32_t payload_crc;  /* CRC32C of the payload, set before announce */
     struct completion *completion;
     /* log's own */
     uint64_t run0, run1, side; /* pool offsets */
     uint32_t run0_length;
-    uint8_t order0, order1;
     struct extent *extent0, *extent1;
     uint64_t time;
-    struct batch *next;
-    uint64_t held_until;
+    struct batch *next;        /* hold list of its session */
+    uint64_t held_since;
 };
 
 /* Reserve space for b->length bytes and its side record. -EMBAR_EFULL (wait with log_space_watch),
@@ -220,6 +221,7 @@ struct watcher {
     void (*fire)(struct watcher *self);
     struct watcher *next, **link;
 };
+/* Look at topic_end() after registering: what came before is not told again. */
 void topic_watch(struct topic *t, struct watcher *w);
 void topic_unwatch(struct topic *t, struct watcher *w); /* not called again once it returned */
 /* Any commit that changed names or attributes: `fire` as above. */

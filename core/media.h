@@ -130,8 +130,10 @@ struct media_entry {
     uint8_t order;   /* 63     log2 blocks of the payload's extent; its start follows by alignment */
 };
 
-/* A batch's side record: this header, then le32 lengths[count] unless MEDIA_F_EQUAL. Side records
- * grow down from the top of the extent in which the payload begins, line-aligned. */
+/* A batch's side record: this header, and unless MEDIA_F_EQUAL le32 lengths[count], which stand
+ * right below it: they begin at header - roundup(4 * count, 64). Side records grow down from the
+ * top of the extent in which the payload begins, line-aligned, so that from one header the next
+ * one down is found without an index. */
 struct media_side {
     le32 magic;       /*  0..3  MEDIA_SIDE_MAGIC */
     le32 crc;         /*  4..7  of header (crc as zero) and lengths */
@@ -153,8 +155,8 @@ enum media_control_kind {
     MEDIA_C_REMOVE = 3,  /* id: topic or empty directory */
     MEDIA_C_RENAME = 4,  /* id, parent, name: new place; value: id replaced or 0 */
     MEDIA_C_ATTR = 5,    /* id; flags say which of mode, uid, gid, order, ack, value.. are set */
-    MEDIA_C_TRIM = 6,    /* id; value: new base offset */
-    MEDIA_C_OPEN = 7,    /* session: id = topic, principal; value: session id (its entry number) */
+    MEDIA_C_TRIM = 6,    /* id; value: new base offset; value2: number of the message there */
+    MEDIA_C_OPEN = 7,    /* session: id = topic, uid = principal; its id is the entry's number */
     MEDIA_C_FENCE = 8,   /* session: value = session id, epoch: the new one */
     MEDIA_C_CLOSE = 9,   /* session: value = session id */
     MEDIA_C_GRANT = 10,  /* id: slot; value: first region; value2: number of regions */
