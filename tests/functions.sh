@@ -97,9 +97,12 @@ wait_until() {
     done
 }
 
+# is_running PID: and it is a child of this script. A number that the system gave away again to
+# somebody else is not ours to signal.
 is_running() {
     local state
-    state=$(awk '{ sub(/^.*\) /, ""); print $1 }' "/proc/$1/stat" 2>/dev/null) || return 1
+    state=$(awk -v parent=$$ '{ sub(/^.*\) /, ""); if ($2 == parent) print $1 }' \
+        "/proc/$1/stat" 2>/dev/null) || return 1
     [ -n "$state" ] && [ "$state" != Z ]
 }
 
