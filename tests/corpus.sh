@@ -72,3 +72,27 @@ end_line() {
         echo >>"$1"
     fi
 }
+
+# tagged_part FILE TAG N PARTS: the N-th of so many parts of a text, each line beginning with a tag
+# and its number in that part: no two lines of a test are equal, so none can be lost or doubled
+# unseen.
+tagged_part() {
+    split -n "l/$3/$4" "$1" | awk -v tag="$2" '{ print tag, NR, $0 }'
+}
+
+# trickle FILE PIECE PAUSE STOP: the file to stdout, a piece and a pause in turn; once the file STOP
+# exists the rest goes out at once.
+trickle() {
+    local size at
+    size=$(stat -c %s "$1")
+    exec 3<"$1"
+    for ((at = 0; at < size; at += $2)); do
+        head -c "$2" <&3
+        if [ -e "$4" ]; then
+            cat <&3
+            break
+        fi
+        sleep "$3"
+    done
+    exec 3<&-
+}

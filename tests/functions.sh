@@ -187,6 +187,36 @@ mount_stop() {
     wait "$2"
 }
 
+# free_port: a loopback port where nobody answers now. The one who binds it may still lose a race:
+# use port 0 where the program can tell what it got.
+free_port() {
+    local port
+    for _ in {1..100}; do
+        port=$((20000 + RANDOM % 12000))
+        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            echo "$port"
+            return 0
+        fi
+    done
+    die "no free loopback port found"
+}
+
+# unpack_packages FOLDER PACKAGE...: their files, private: nothing is installed, no service starts.
+unpack_packages() {
+    local folder=$1 archive
+    shift
+    mkdir -p "$folder/archives"
+    if ! (cd "$folder/archives" && apt-get -q -o APT::Sandbox::User=root download "$@") \
+        >"$scratch/apt.log" 2>&1; then
+        apt_get update >>"$scratch/apt.log" 2>&1 || return 1
+        (cd "$folder/archives" && apt-get -q -o APT::Sandbox::User=root download "$@") \
+            >>"$scratch/apt.log" 2>&1 || return 1
+    fi
+    for archive in "$folder"/archives/*.deb; do
+        dpkg-deb -x "$archive" "$folder" || return 1
+    done
+}
+
 # use_build DIR: the programs of that build come first.
 use_build() {
     PATH=$1:$PATH
