@@ -20,28 +20,33 @@
 enum region_kind { REGION_DEVDAX, REGION_FILE, REGION_MEM, REGION_NODE };
 
 struct region_options {
-    const char *spec;  /* NULL: the default pool file */
-    uint64_t size;     /* 0: the existing size, or 1 GiB for a new default pool */
-    bool create;       /* make the file when absent */
-    bool exclusive;    /* fail with EEXIST when it is there */
-    bool readonly;     /* map for reading only; nothing is written, no lock is taken */
+    const char *spec; /* NULL: the default pool file */
+    uint64_t size;    /* 0: the existing size, or 1 GiB for a new default pool */
+    bool create;      /* make the file when absent */
+    bool exclusive;   /* fail with EEXIST when it is there */
+    bool readonly;    /* map for reading only; nothing is written, no lock is taken */
     enum flush_mode flush;
-    int durability;    /* enum media_durability, or -1: what the region gives by itself */
+    int durability; /* enum media_durability, or -1: what the region gives by itself */
 };
+
+struct region_backing;
 
 struct region {
     char *base;
     uint64_t size;
     enum region_kind kind;
-    bool is_volatile;  /* gone with the process (mem:, node:) */
-    bool created;      /* this call made the file: it is all zeros */
+    bool is_volatile; /* gone with the process (mem:, node:) */
+    bool created;     /* this call made the file: it is all zeros */
     bool readonly;
-    bool needs_sync;   /* an ordinary file: durable across machine crashes only by region_sync */
+    bool needs_sync; /* an ordinary file: durable across machine crashes only by region_sync. An
+                          ack waits for it when durability is machine; else it is background */
     enum media_durability durability; /* what an ack stands for here */
+    bool durability_given;            /* asked for by the caller, rather than the region's own */
+    bool can_machine;                 /* machine durability is possible here */
     struct flush flush;
-    int fd;            /* -1 for anonymous memory */
-    char *spec;        /* as resolved; owned */
-    void *map;         /* the variant's own (struct pmem2_map *) */
+    int fd;                         /* -1 for anonymous memory */
+    char *spec;                     /* as resolved; owned */
+    struct region_backing *backing; /* the kind's own; NULL when wrapped */
 };
 
 int region_open(struct region *r, const struct region_options *opt, struct embar_error *err)
@@ -49,8 +54,8 @@ int region_open(struct region *r, const struct region_options *opt, struct embar
 /* Unmaps and closes (dropping locks). Safe on a zeroed region. */
 void region_close(struct region *r);
 
-/* Touch every page for reading (files) or writing (memory, devices), in parallel; `progress`
- * (may be NULL) hears bytes done from one thread. */
+/* Touch every page for reading (files) or writing (memory, devices) without changing it, in
+ * parallel; `progress` (may be NULL) hears bytes done, from the calling thread. */
 void region_prefault(struct region *r, void (*progress)(void *arg, uint64_t done, uint64_t total),
                      void *arg);
 
@@ -59,20 +64,25 @@ void region_prefault(struct region *r, void (*progress)(void *arg, uint64_t done
 int region_lock_slot(struct region *r, unsigned slot, struct embar_error *err)
     __attribute__((warn_unused_result));
 
-/* Make all stores so far durable across a machine crash (fdatasync/msync of a file region; nothing
- * elsewhere). 0 or -errno: an error is final, what was dirty may be lost. */
+/* Make all stores so far (those named to flush_writeback) durable across a machine crash: fdatasync
+ * of a file region, nothing elsewhere. 0 or -errno: an error is final, what was dirty may be lost,
+ * and every later call answers the same. */
 int region_sync(struct region *r) __attribute__((warn_unused_result));
 
-/* Drop the backing of nothing; give [at, at+n) back as zeros (tests and format only). */
+/* Zero [at, at+n), write it back and drain. The space stays allocated (format and tests only). */
 void region_zero(struct region *r, uint64_t at, uint64_t n);
 
-/* The state directory's pool path: malloc'd, or NULL. Makes parent directories when `make`. */
+/* The default pool's path, malloc'd, or NULL when no home is known: $XDG_STATE_HOME/embar/pool when
+ * that is set, else /var/lib/embar/pool for root and ~/.local/state/embar/pool for others. Makes
+ * parent directories when `make`. */
 char *region_default_spec(bool make);
 
-/* "10M", "2GiB", "4096": bytes, or -EMBAR_ESPEC. No sign, no overflow, no trailing text. */
+/* "4096", "10M", "2GiB": bytes, or -EMBAR_ESPEC. K, M, G, T, P (either case, "iB" may follow) are
+ * powers of 1024. No sign, no space, no overflow, no trailing text. */
 int size_parse(const char *text, uint64_t *bytes);
 
-/* Wrap memory that the caller owns (tests, shadow); region_close leaves it alone. */
+/* Wrap memory that the caller owns (tests, shadow); region_close leaves it and what the flush state
+ * points to alone. flush NULL: none. Durability is machine with a flush, else process. */
 void region_wrap(struct region *r, void *base, uint64_t size, const struct flush *flush);
 
 #endif
