@@ -34,12 +34,12 @@ done
 rm "$scratch/corpus"
 total=$(cat "${publishers[@]/#/$scratch/}" | wc -c)
 
-# remount: on the port of the first mount, for the publishers are on their way back to it.
+# remount: on the first mount's address, for half of the publishers are on their way back to it.
 remount() {
     mount_start "$mnt" --cxl "$scratch/pool" --size $((total * 3 / 2000000 + 256))M \
-        --listen "127.0.0.1:${port:-0}"
-    [ -n "${port:-}" ] || port=$(sed -n 's/.*"port": *\([0-9]*\).*/\1/p' "$mnt/.embar/status" | head -n 1)
-    [ -n "$port" ] || die "no port in $mnt/.embar/status: $(cat "$mnt/.embar/status")"
+        --listen "${listen:-127.0.0.1:0}"
+    [ -n "${listen:-}" ] || listen=$(sed -n 's/.*"listen": *"\([^"]*\)".*/\1/p' "$mnt/.embar/status")
+    [ -n "$listen" ] || die "no address in $mnt/.embar/status: $(cat "$mnt/.embar/status")"
 }
 
 # read_on: append to $seen what the topic has beyond it, until the daemon dies under the reader.
@@ -58,12 +58,13 @@ check_seen() {
 remount
 touch "$topic"
 : >"$seen"
-cp "$mnt/.embar/token" "$scratch/token" 2>/dev/null || true
 pids=()
+# Two come over the mount's Unix socket, two over TCP; two have one connection, two have two.
+servers=("$mnt" "$listen" "$listen" "$mnt")
 for i in "${!publishers[@]}"; do
     tag=${publishers[i]}
     trickle "$scratch/$tag" "${pieces[i]}" "${pauses[i]}" "$stop" |
-        embar -s "127.0.0.1:$port" pub log --connections $((i % 2 + 1)) 2>"$scratch/$tag.summary" &
+        embar -s "${servers[i]}" pub log --connections $((i % 2 + 1)) 2>"$scratch/$tag.summary" &
     pids+=($!)
     own_pids+=($!)
 done
