@@ -388,6 +388,7 @@ int pool_attach(struct pool *p, struct region *r, struct embar_error *err)
     p->region = r;
     p->base = r->base;
     p->flush = &r->flush;
+    host_boot_id(p->boot_id);
     memcpy(p->uuid, s->uuid, sizeof(p->uuid));
     p->incarnation = le64_get(s->incarnation);
     p->max_batch = max_batch_of(&p->geo);

@@ -29,6 +29,7 @@ struct pool {
     struct pool_geometry geo;
     uint64_t slot_base, slot_stride;
     uint64_t data_base, data_size; /* data_size is a multiple of the block */
+    uint8_t boot_id[16];           /* this host's, now (tests set another) */
     uint64_t max_batch;            /* payload bytes: min(MEDIA_MAX_BATCH, what an extent holds) */
 };
 
