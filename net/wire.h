@@ -8,12 +8,16 @@
 #ifndef NET_WIRE_H
 #define NET_WIRE_H
 
+#include <stdbool.h>
+
 #include "core/le.h"
 
 #define WIRE_MAGIC   0x52424d45u /* "EMBR" */
 #define WIRE_VERSION 1u
 #define WIRE_TOKEN   32u      /* bytes of a token */
 #define WIRE_MAX_ASK 4096u    /* body of any client frame but PUBLISH */
+#define WIRE_MAX_TEXT (1u << 20) /* body of a TEXT frame */
+#define WIRE_WINDOW  1024u    /* default of wire_welcome.window */
 
 enum wire_type {
     WIRE_HELLO = 1,     /* c->s wire_hello, token;          s->c wire_welcome */
@@ -29,7 +33,7 @@ enum wire_type {
     WIRE_TEXT = 11,     /* s->c JSON */
     WIRE_OK = 12,       /* s->c wire_ok */
     WIRE_ERROR = 13,    /* s->c wire_error, text. With channel and ref of what failed; both 0: the
-                         *      connection is closed after it */
+                         *      connection is closed after it (so asks carry a ref above 0) */
     WIRE_PING = 14,     /* c->s empty;                      s->c OK */
 };
 
@@ -43,6 +47,7 @@ struct wire_frame {
 };
 
 #define WIRE_F_EQUAL 0x01u /* PUBLISH, DATA: all messages have the same length; no lengths stand */
+#define WIRE_F_MORE  0x02u /* TEXT: a list goes on; ask again with value = id of its last element */
 
 struct wire_hello {
     le32 magic;     /*  0..3  */
@@ -180,6 +185,10 @@ enum wire_verb {
     WIRE_V_SESSION = 9,/* TEXT: session `value` */
 };
 
+/* wire_admin.flags beside MEDIA_A_... */
+#define WIRE_A_PARENTS     0x8000u /* CREATE, MKDIR: make missing parents too */
+#define WIRE_A_DIRECTORIES 0x4000u /* LIST: name directories too */
+
 struct wire_admin {
     uint8_t verb;    /*  0     enum wire_verb */
     uint8_t from;    /*  1     enum wire_from, for TRIM */
@@ -187,12 +196,12 @@ struct wire_admin {
     uint8_t ack;     /*  3     or WIRE_ANY */
     uint8_t policy;  /*  4     */
     uint8_t zero;    /*  5     */
-    le16 flags;      /*  6..7  MEDIA_A_... */
+    le16 flags;      /*  6..7  MEDIA_A_... | WIRE_A_... */
     le32 mode;       /*  8..11 0: default */
     le16 path;       /* 12..13 bytes of path */
     le16 second;     /* 14..15 bytes of the second path */
-    le64 value;      /* 16..23 */
-    le64 value2;     /* 24..31 */
+    le64 value;      /* 16..23 TRIM, ATTR, SESSION; LIST: id after which to go on */
+    le64 value2;     /* 24..31 ATTR */
 };
 
 struct wire_ok {
@@ -207,5 +216,27 @@ struct wire_error {
     le16 text;    /* 24..25 bytes of text that follow */
     uint8_t zero[6]; /* 26..31 */
 };
+
+/* ---- Helpers for both sides (wire.c) ------------------------------------------------------- */
+
+/* A frame header. */
+struct wire_frame wire_frame_of(enum wire_type type, uint8_t flags, uint16_t channel, uint64_t ref,
+                                uint32_t length);
+
+/* Bytes of a PUBLISH or DATA body behind its fixed part, or UINT64_MAX when counts make no sense:
+ * lengths (unless `equal`) and payload. */
+uint64_t wire_batch_size(bool equal, uint32_t count, uint32_t payload);
+
+/* CRC32C over frame header and publish header with p->crc as zero: what p->crc must be. */
+uint32_t wire_publish_crc(const struct wire_frame *f, const struct wire_publish *p);
+
+/* Is this PUBLISH header sound (crc, bounds, length)? 0, -EMBAR_ECRC, -EMBAR_EPROTO,
+ * -EMBAR_EINVALID, -EMBAR_ETOOBIG; *why (never NULL) gets what is wrong. */
+int wire_publish_check(const struct wire_frame *f, const struct wire_publish *p, uint32_t max_batch,
+                       uint32_t max_messages, const char **why) __attribute__((warn_unused_result));
+
+/* The same for a DATA header as a client gets it. */
+int wire_data_check(const struct wire_frame *f, const struct wire_data *d, uint32_t max_batch,
+                    uint32_t max_messages) __attribute__((warn_unused_result));
 
 #endif
