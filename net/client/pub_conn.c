@@ -1,0 +1,315 @@
+/* One connection of a publisher: opening it, writing batches to it, taking in acks and errors.
+ * Serves steps 1, 2 and 9 from the client's side. Only the I/O thread comes here (and the opening
+ * thread before there is one). Must never leave a frame half written but by closing.
+ */
+#include "net/client/publisher.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define WRITE_PIECES 64 /* iovecs a sendmsg */
+#define OPEN_REF     2u
+#define CRC_RETRIES  4u
+
+static int take_opened(struct pub_conn *c, const struct link_reply *r, bool first,
+                       struct embar_error *err)
+{
+    struct embar_publisher *p = c->pub;
+    struct wire_opened o;
+    if (r->frame.type != WIRE_OPEN || r->length < sizeof(o))
+        return embar_fail(err, -EMBAR_EPROTO, "The broker did not answer an OPEN as such.");
+    memcpy(&o, r->body, sizeof(o));
+    uint64_t session = le64_get(o.session), sequence = le64_get(o.sequence);
+    uint32_t epoch = le32_get(o.epoch);
+    pthread_mutex_lock(&p->lock);
+    p->info.order = o.order;
+    p->info.ack = o.ack;
+    if (le64_get(o.end) > p->info.end)
+        p->info.end = le64_get(o.end);
+    uint64_t committed = p->committed;
+    if (first && p->has_session) {
+        p->info.session = session;
+        p->info.epoch = epoch;
+        p->info.sequence = p->sequence = p->committed = sequence;
+        p->info.messages = p->info.resumed = le64_get(o.messages);
+    }
+    bool same = session == p->info.session;
+    uint32_t known = p->info.epoch;
+    pthread_mutex_unlock(&p->lock);
+    if (p->has_session && (session == 0 || !same))
+        return embar_fail(err, -EMBAR_EPROTO, "The broker opened another session than asked for.");
+    if (first || !p->has_session)
+        return 0;
+    if (sequence < committed)
+        return embar_fail(err, -EMBAR_ESESSION,
+                          "The broker's session stands at batch %llu where it had acknowledged "
+                          "%llu: its pool lost data.",
+                          (unsigned long long)sequence, (unsigned long long)committed);
+    if (epoch != known)
+        pub_fenced(p, epoch, sequence, le64_get(o.messages));
+    else
+        pub_acked(p, c, sequence, le64_get(o.messages), le64_get(o.end));
+    return 0;
+}
+
+/* OPEN on a connection just dialled. -EMBAR_EFENCED with the session's epoch in *epoch. */
+static int open_channel(struct pub_conn *c, int fd, bool first, uint32_t *epoch,
+                        struct embar_error *err)
+{
+    struct embar_publisher *p = c->pub;
+    bool resume = p->has_session && (!first || p->opt.session == EMBAR_SESSION_RESUME);
+    pthread_mutex_lock(&p->lock);
+    uint64_t session = first ? p->opt.session_id : p->info.session;
+    pthread_mutex_unlock(&p->lock);
+    struct wire_open o = {
+        .session = le64_of(resume ? session : 0),
+        .epoch = le32_of(resume ? *epoch : 0),
+        .mode = resume           ? WIRE_S_RESUME
+                : p->has_session ? WIRE_S_NEW
+                                 : WIRE_S_NONE,
+        .order = p->opt.order == EMBAR_ANY ? (uint8_t)WIRE_ANY : (uint8_t)p->opt.order,
+        .ack = (uint8_t)p->opt.ack,
+        .create = first && !p->opt.no_create,
+        .path = le16_of((uint16_t)p->topic_length),
+    };
+    struct iovec body[2] = {{&o, sizeof(o)}, {p->topic, p->topic_length}};
+    struct link_reply r = {.body = NULL};
+    struct link_limit limit = link_within(p->client->timeout_ms, &p->cancel);
+    int rc = link_ask(fd, WIRE_OPEN, PUB_CHANNEL, OPEN_REF, body, 2, &r, PUB_IN, &limit, err);
+    struct wire_error detail;
+    if (rc == 0) {
+        rc = take_opened(c, &r, first, err);
+    } else if (rc == -EMBAR_EFENCED && r.length >= sizeof(detail)) {
+        memcpy(&detail, r.body, sizeof(detail));
+        *epoch = le32_get(detail.epoch);
+    }
+    free(r.body);
+    return rc;
+}
+
+int conn_open(struct pub_conn *c, struct embar_error *err)
+{
+    struct embar_publisher *p = c->pub;
+    struct link_peer peer;
+    int fd;
+    int rc = client_dial(p->client, &p->cancel, &fd, &peer, err);
+    if (rc < 0)
+        return rc;
+    pthread_mutex_lock(&p->lock);
+    bool first = p->peer.max_batch == 0;
+    uint32_t epoch = p->info.epoch;
+    pthread_mutex_unlock(&p->lock);
+    rc = open_channel(c, fd, first, &epoch, err);
+    if (rc == -EMBAR_EFENCED)
+        rc = open_channel(c, fd, first, &epoch, err);
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
+    if (rc == 0 && epoll_ctl(p->epoll, EPOLL_CTL_ADD, fd, &ev) < 0)
+        rc = embar_fail(err, -errno, "A connection cannot be watched");
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    c->fd = fd;
+    c->blocked = false;
+    c->writing = NULL;
+    c->in_have = 0;
+    c->sequence = c->acked = 0;
+    c->up_since = clock_ns();
+    pthread_mutex_lock(&p->lock);
+    p->peer = peer;
+    p->info.max_batch = peer.max_batch;
+    p->info.max_messages = peer.max_messages;
+    p->info.connected++;
+    pthread_mutex_unlock(&p->lock);
+    return 0;
+}
+
+void conn_close(struct pub_conn *c)
+{
+    if (c->fd < 0)
+        return;
+    close(c->fd);
+    c->fd = -1;
+    if (c->writing)
+        pub_written(c->pub, c, false);
+    pthread_mutex_lock(&c->pub->lock);
+    c->pub->info.connected--;
+    pthread_mutex_unlock(&c->pub->lock);
+}
+
+/* The frame's header for a batch just taken. */
+static void begin_frame(struct pub_conn *c, const struct pub_batch *b, uint64_t sequence,
+                        uint32_t epoch)
+{
+    size_t lengths = b->equal ? 0 : b->count * sizeof(le32);
+    memset(&c->head, 0, sizeof(c->head));
+    c->head.frame = wire_frame_of(WIRE_PUBLISH, b->equal ? WIRE_F_EQUAL : 0, PUB_CHANNEL, sequence,
+                                  (uint32_t)(sizeof(c->head.publish) + lengths + b->length));
+    c->head.publish.sequence = le64_of(sequence);
+    c->head.publish.count = le32_of(b->count);
+    c->head.publish.payload = le32_of(b->length);
+    c->head.publish.payload_crc = le32_of(b->crc);
+    c->head.publish.lengths_crc = le32_of(b->lengths_crc);
+    c->head.publish.epoch = le32_of(epoch);
+    c->head.publish.crc = le32_of(wire_publish_crc(&c->head.frame, &c->head.publish));
+    c->written = 0;
+}
+
+/* Append what of piece lies behind the first *skip bytes. */
+static int add_piece(struct iovec *iov, int n, void *base, size_t length, size_t *skip)
+{
+    if (*skip >= length) {
+        *skip -= length;
+        return n;
+    }
+    iov[n] = (struct iovec){(char *)base + *skip, length - *skip};
+    *skip = 0;
+    return n + 1;
+}
+
+/* What is left of the frame being written, as far as one call takes it. */
+static int rest_of_frame(struct pub_conn *c, struct iovec iov[WRITE_PIECES])
+{
+    struct pub_batch *b = c->writing;
+    size_t skip = c->written;
+    int n = add_piece(iov, 0, &c->head, sizeof(c->head), &skip);
+    if (!b->equal)
+        n = add_piece(iov, n, b->lengths, b->count * sizeof(*b->lengths), &skip);
+    for (int i = 0; i < b->pieces && n < WRITE_PIECES; i++)
+        n = add_piece(iov, n, b->iov[i].iov_base, b->iov[i].iov_len, &skip);
+    return n;
+}
+
+bool conn_pump(struct pub_conn *c)
+{
+    struct embar_publisher *p = c->pub;
+    if (c->fd < 0 || c->blocked)
+        return false;
+    if (!c->writing) {
+        pthread_mutex_lock(&p->lock);
+        struct pub_batch *b = p->failed.code ? NULL : pub_take(p, c);
+        uint32_t epoch = p->info.epoch;
+        if (b) {
+            c->generation = b->generation;
+            begin_frame(c, b, b->sequence, epoch);
+        }
+        pthread_mutex_unlock(&p->lock);
+        if (!b)
+            return false;
+        c->writing = b;
+    }
+    struct iovec iov[WRITE_PIECES];
+    int pieces = rest_of_frame(c, iov);
+    ssize_t n = link_write(c->fd, iov, pieces);
+    if (n == -EAGAIN) {
+        c->blocked = true;
+        return false;
+    }
+    if (n < 0) {
+        conn_read(c); /* the broker's reason may still be there to be read */
+        if (c->fd >= 0) {
+            struct embar_error why;
+            (void)embar_fail(&why, (int)n, "The connection to the broker broke (%s).",
+                             strerror((int)-n));
+            pub_lost(c, &why);
+        }
+        return true;
+    }
+    c->written += (size_t)n;
+    if (c->written == sizeof(struct wire_frame) + le32_get(c->head.frame.length))
+        pub_written(p, c, true);
+    return true;
+}
+
+/* Damaged on its way: sent again, but not for ever, for the caller may have changed its bytes. */
+static bool damaged(struct embar_publisher *p, const struct wire_frame *f,
+                    const struct embar_error *why)
+{
+    return why->code == -EMBAR_ECRC && le16_get(f->channel) == 0 && ++p->crc_errors < CRC_RETRIES;
+}
+
+/* One whole frame. False: the connection is closed now. */
+static bool take_frame(struct pub_conn *c, const struct wire_frame *f, const unsigned char *body,
+                       size_t length)
+{
+    struct embar_publisher *p = c->pub;
+    struct embar_error why;
+    struct wire_error detail;
+    struct wire_ack a;
+    switch (f->type) {
+    case WIRE_ACK:
+        if (length < sizeof(a))
+            break;
+        memcpy(&a, body, sizeof(a));
+        pub_acked(p, c, le64_get(a.sequence), le64_get(a.messages), le64_get(a.offset));
+        return c->fd >= 0;
+    case WIRE_ERROR:
+        (void)link_refusal(body, length, &detail, &why);
+        if (why.code == -EMBAR_EFENCED) {
+            pub_fenced(p, le32_get(detail.epoch), le64_get(detail.sequence),
+                       le64_get(detail.messages));
+            pub_lost(c, &why); /* the channel is broken: RESUME in the new epoch */
+            c->retry_at = 0;
+        } else if (link_transient(why.code) || damaged(p, f, &why)) {
+            pub_lost(c, &why);
+        } else {
+            pub_fail(p, &why);
+        }
+        return false;
+    case WIRE_OK: return true;
+    default: break;
+    }
+    (void)embar_fail(&why, -EMBAR_EPROTO, "The broker sent a frame that does not belong here.");
+    pub_fail(p, &why);
+    return false;
+}
+
+/* The whole frames in the buffer. False: the connection is closed now. */
+static bool take_frames(struct pub_conn *c)
+{
+    size_t at = 0;
+    struct wire_frame f;
+    while (c->in_have - at >= sizeof(f)) {
+        memcpy(&f, c->in + at, sizeof(f));
+        size_t n = le32_get(f.length);
+        if (n > PUB_IN - sizeof(f)) {
+            struct embar_error why;
+            (void)embar_fail(&why, -EMBAR_EPROTO, "The broker sent a frame of %zu bytes here.", n);
+            pub_fail(c->pub, &why);
+            return false;
+        }
+        if (c->in_have - at < sizeof(f) + n)
+            break;
+        if (!take_frame(c, &f, c->in + at + sizeof(f), n))
+            return false;
+        at += sizeof(f) + n;
+    }
+    c->in_have -= at;
+    memmove(c->in, c->in + at, c->in_have);
+    return true;
+}
+
+void conn_read(struct pub_conn *c)
+{
+    while (c->fd >= 0) {
+        ssize_t n = recv(c->fd, c->in + c->in_have, PUB_IN - c->in_have, MSG_DONTWAIT);
+        if (n > 0) {
+            c->in_have += (size_t)n;
+            if (!take_frames(c))
+                return;
+            continue;
+        }
+        int code = n == 0 ? -ECONNRESET : -errno;
+        if (code == -EINTR)
+            continue;
+        if (code == -EAGAIN)
+            return;
+        struct embar_error why;
+        (void)embar_fail(&why, code, "The broker closed the connection.");
+        pub_lost(c, &why);
+    }
+}

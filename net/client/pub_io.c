@@ -1,0 +1,296 @@
+/* A publisher's I/O thread: connections up, batches out, acks in, callbacks told, and what happens
+ * when a connection breaks, the session is fenced, or all hope is gone. Serves step 9 from the
+ * client's side. Must never call a callback with the lock held.
+ */
+#include "net/client/publisher.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MS          1000000ull /* ns */
+#define BACKOFF_MIN 10u        /* ms */
+#define BACKOFF_MAX 1000u
+#define STEADY      (5000 * MS) /* a connection that stood this long begins a new outage */
+#define EVENTS      (PUB_MAX_CONNECTIONS + 1)
+#define FOREVER     UINT64_MAX
+
+static unsigned up(const struct embar_publisher *p)
+{
+    return p->info.connected;
+}
+
+void pub_tell(struct embar_publisher *p, const struct embar_error *why)
+{
+    pthread_mutex_lock(&p->lock);
+    for (struct pub_batch *b = p->head, *next; b; b = next) {
+        if (!b->acked || b->writers > 0) {
+            if (p->has_session && !b->acked)
+                break;
+            next = b->next;
+            continue;
+        }
+        /* It stays on the list meanwhile, so that a flush waits for its callbacks too. */
+        pthread_mutex_unlock(&p->lock);
+        for (uint32_t i = 0; i < b->told_count; i++)
+            b->told[i].done(b->told[i].arg, why);
+        pthread_mutex_lock(&p->lock);
+        next = b->next;
+        pub_recycle(p, b, why == NULL);
+        pthread_cond_broadcast(&p->room);
+        pthread_cond_broadcast(&p->idle);
+    }
+    pthread_mutex_unlock(&p->lock);
+}
+
+void pub_fail(struct embar_publisher *p, const struct embar_error *why)
+{
+    pub_tell(p, NULL); /* what was done before is not lost by this */
+    pthread_mutex_lock(&p->lock);
+    if (p->failed.code == 0)
+        p->failed = *why;
+    struct embar_error told = p->failed;
+    pub_seal(p);
+    pthread_mutex_unlock(&p->lock);
+    for (unsigned i = 0; i < p->connections; i++)
+        conn_close(&p->conns[i]);
+    pthread_mutex_lock(&p->lock);
+    for (struct pub_batch *b = p->head; b; b = b->next)
+        b->acked = b->taken = true;
+    pthread_mutex_unlock(&p->lock);
+    pub_tell(p, &told);
+    pthread_mutex_lock(&p->lock);
+    pthread_cond_broadcast(&p->room);
+    pthread_cond_broadcast(&p->idle);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void pub_lost(struct pub_conn *c, const struct embar_error *why)
+{
+    struct embar_publisher *p = c->pub;
+    struct pub_batch *half = c->writing;
+    uint64_t now = clock_ns();
+    bool steady = now - c->up_since > STEADY;
+    conn_close(c);
+    if (steady || c->backoff_ms == 0)
+        c->backoff_ms = BACKOFF_MIN;
+    c->retry_at = now + c->backoff_ms * MS;
+    unsigned unknown = 0;
+    pthread_mutex_lock(&p->lock);
+    if (up(p) == 0 && (steady || p->down_since == 0))
+        p->down_since = now;
+    for (struct pub_batch *b = p->head; b; b = b->next) {
+        if (b->owner != c || b->acked || !b->taken)
+            continue;
+        if (p->has_session || p->opt.ack == 0 || b == half)
+            pub_requeue(p, b);
+        else
+            unknown++;
+    }
+    pthread_mutex_unlock(&p->lock);
+    if (unknown > 0) {
+        struct embar_error lost;
+        (void)embar_fail(&lost, why->code,
+                         "The connection broke with %u batches in flight; without a session it is "
+                         "not known whether they were committed. %s",
+                         unknown, why->text);
+        pub_fail(p, &lost);
+    }
+}
+
+void pub_acked(struct embar_publisher *p, struct pub_conn *c, uint64_t sequence, uint64_t messages,
+               uint64_t end)
+{
+    bool sane = true;
+    pthread_mutex_lock(&p->lock);
+    if (p->has_session) {
+        sane = sequence <= p->sequence;
+        if (sane && sequence > p->committed) {
+            p->committed = p->info.sequence = sequence;
+            p->info.messages = messages;
+        }
+    } else {
+        sane = sequence <= c->sequence;
+        if (sane && sequence > c->acked)
+            c->acked = sequence;
+    }
+    if (end > p->info.end)
+        p->info.end = end;
+    for (struct pub_batch *b = p->head; sane && b; b = b->next) {
+        if (p->has_session ? b->sequence > sequence
+                           : b->owner != c || !b->taken || b->sequence > sequence) {
+            if (p->has_session)
+                break;
+            continue;
+        }
+        b->acked = b->taken = true;
+        p->down_since = 0; /* progress: the next outage is a new one */
+    }
+    pthread_mutex_unlock(&p->lock);
+    if (!sane) {
+        struct embar_error why;
+        (void)embar_fail(&why, -EMBAR_EPROTO, "The broker acknowledged what was never sent.");
+        pub_fail(p, &why);
+        return;
+    }
+    c->backoff_ms = 0;
+    p->crc_errors = 0;
+    pub_tell(p, NULL);
+}
+
+void pub_fenced(struct embar_publisher *p, uint32_t epoch, uint64_t sequence, uint64_t messages)
+{
+    pthread_mutex_lock(&p->lock);
+    /* Every batch that was on its way in the old epoch is refused: the first refusal tells all. */
+    bool news = epoch > p->info.epoch;
+    if (news) {
+        p->info.epoch = epoch;
+        p->info.fences++;
+    }
+    pthread_mutex_unlock(&p->lock);
+    if (!news)
+        return;
+    pub_acked(p, &p->conns[0], sequence, messages, 0);
+    pthread_mutex_lock(&p->lock);
+    for (struct pub_batch *b = p->head; b; b = b->next)
+        if (!b->acked)
+            pub_requeue(p, b);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void pub_written(struct embar_publisher *p, struct pub_conn *c, bool whole)
+{
+    struct pub_batch *b = c->writing;
+    c->writing = NULL;
+    pthread_mutex_lock(&p->lock);
+    b->writers--;
+    if (whole && p->opt.ack == 0 && b->generation == c->generation)
+        b->acked = true;
+    bool tell = b->acked && b->writers == 0;
+    pthread_mutex_unlock(&p->lock);
+    if (tell && whole)
+        pub_tell(p, NULL);
+}
+
+/* Bring a connection up when it is time. Returns when to look again. */
+static uint64_t redial(struct pub_conn *c, uint64_t now)
+{
+    struct embar_publisher *p = c->pub;
+    if (now < c->retry_at)
+        return c->retry_at;
+    bool again = c->up_since != 0;
+    struct embar_error why = {.code = 0};
+    int rc = conn_open(c, &why);
+    if (rc == 0) {
+        pthread_mutex_lock(&p->lock);
+        p->info.reconnects += again;
+        pthread_mutex_unlock(&p->lock);
+        return now;
+    }
+    if (rc == -ECANCELED)
+        return FOREVER;
+    if (!link_transient(rc)) {
+        pub_fail(p, &why);
+        return FOREVER;
+    }
+    c->backoff_ms = c->backoff_ms == 0 ? BACKOFF_MIN : c->backoff_ms * 2;
+    if (c->backoff_ms > BACKOFF_MAX)
+        c->backoff_ms = BACKOFF_MAX;
+    now = clock_ns();
+    c->retry_at = now + c->backoff_ms * MS;
+    pthread_mutex_lock(&p->lock);
+    if (!p->head && !p->current)
+        p->down_since = now; /* nobody waits: no deadline runs */
+    bool over =
+        up(p) == 0 && p->down_since != 0 && now - p->down_since > p->client->reconnect_ms * MS;
+    pthread_mutex_unlock(&p->lock);
+    if (over) {
+        struct embar_error last;
+        (void)embar_fail(&last, -ETIMEDOUT, "The broker could not be reached again for %u ms. %s",
+                         p->client->reconnect_ms, why.text);
+        pub_fail(p, &last);
+        return FOREVER;
+    }
+    return c->retry_at;
+}
+
+static int wait_events(int epoll, struct epoll_event *ev, uint64_t now, uint64_t until)
+{
+    if (until == FOREVER)
+        return epoll_wait(epoll, ev, EVENTS, -1);
+    uint64_t ns = until > now ? until - now : 0;
+    struct timespec ts = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+    int n = epoll_pwait2(epoll, ev, EVENTS, &ts, NULL);
+    if (n < 0 && errno == ENOSYS) {
+        uint64_t ms = (ns + MS - 1) / MS;
+        n = epoll_wait(epoll, ev, EVENTS, ms > 60000 ? 60000 : (int)ms);
+    }
+    return n;
+}
+
+/* Send on what has waited long enough, and say until when there is nothing to do. */
+static uint64_t send_due(struct embar_publisher *p, uint64_t now, bool *stop, bool *dead,
+                         uint64_t *ticket)
+{
+    uint64_t until = FOREVER;
+    pthread_mutex_lock(&p->lock);
+    if (p->current) {
+        if (!p->head || now >= p->current_due)
+            pub_seal(p);
+        else
+            until = p->current_due;
+    }
+    *stop = p->stop;
+    *dead = p->failed.code != 0;
+    *ticket = p->ticket;
+    pthread_mutex_unlock(&p->lock);
+    return until;
+}
+
+void *pub_thread(void *arg)
+{
+    struct embar_publisher *p = arg;
+    struct epoll_event ev[EVENTS];
+    for (;;) {
+        uint64_t now = clock_ns();
+        bool stop, dead;
+        uint64_t ticket, until = send_due(p, now, &stop, &dead, &ticket);
+        if (stop)
+            return NULL;
+        bool busy = false;
+        for (unsigned i = 0; i < p->connections; i++) {
+            struct pub_conn *c = &p->conns[i];
+            if (c->fd >= 0) {
+                busy |= conn_pump(c);
+            } else if (!dead) {
+                uint64_t at = redial(c, now);
+                until = at < until ? at : until;
+            }
+        }
+        pthread_mutex_lock(&p->lock);
+        /* Batches sealed since send_due, or a batch begun: look again before sleeping. */
+        bool more =
+            p->stop || p->ticket != ticket || (p->current && (!p->head || p->current_due < until));
+        p->asleep = !busy && !more;
+        bool doze = p->asleep;
+        pthread_mutex_unlock(&p->lock);
+        int n = wait_events(p->epoll, ev, now, doze ? until : now);
+        pthread_mutex_lock(&p->lock);
+        p->asleep = false;
+        pthread_mutex_unlock(&p->lock);
+        for (int i = 0; i < n; i++) {
+            struct pub_conn *c = ev[i].data.ptr;
+            if (!c) {
+                uint64_t count;
+                ssize_t got = read(p->wake, &count, sizeof(count));
+                (void)got; /* the wake-up is all it says */
+                continue;
+            }
+            c->blocked = false;
+            if (c->fd >= 0 && (ev[i].events & ~(uint32_t)EPOLLOUT))
+                conn_read(c);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+/* A publisher from inside: batches, connections, and who touches what.
+ *
+ * Design notes. One I/O thread per publisher owns the connections; user threads fill batches.
+ * `lock` guards every field below it and every batch on the live list; the I/O thread drops it
+ * around system calls and callbacks, and nothing else is locked while it is held. A batch is made
+ * by a user thread, sealed (numbered, put on the live list) under the lock, and from then on only
+ * the I/O thread changes it, until it recycles it: exactly once, after its callbacks returned. Its
+ * payload may be read without the lock by the I/O thread because sealed bytes never change.
+ *
+ * The live list holds sealed batches in the order of their tickets. `taken`: a connection wrote or
+ * is writing it. `acked`: it is done; it leaves the list when no connection writes it any more (a
+ * frame that was begun must be ended). Requeueing raises `generation`, so that a connection that
+ * ends an outdated write knows. Stop: `cancel` makes waits end, `stop` ends the thread; what is
+ * then left on the list is told -ECANCELED by the closing thread.
+ */
+#ifndef NET_CLIENT_PUBLISHER_H
+#define NET_CLIENT_PUBLISHER_H
+
+#include <pthread.h>
+
+#include "net/client/client.h"
+
+#define PUB_CHANNEL         1u
+#define PUB_MAX_CONNECTIONS 64u
+#define PUB_MAX_LIVE        4096u /* batches, so that tiny ones stay bounded too */
+#define PUB_MAX_PIECES      1024  /* iovecs of one batch */
+#define PUB_IN              (sizeof(struct wire_frame) + sizeof(struct wire_error) + 65536u)
+
+struct pub_told {
+    embar_done done;
+    void *arg;
+};
+
+struct pub_batch {
+    struct pub_batch *next, *prev; /* live or free list */
+    uint64_t ticket;               /* order of sealing, from 1 */
+    uint64_t sequence;             /* of the session, or of the connection that took it */
+    uint32_t length, count;
+    uint32_t crc, lengths_crc;
+    bool equal, taken, acked;
+    unsigned generation, writers;
+    struct pub_conn *owner; /* that took it last */
+    size_t charge;          /* of the window */
+    unsigned char *buffer;  /* own bytes; NULL: the caller's */
+    size_t capacity;
+    struct iovec *iov; /* payload */
+    int pieces;
+    struct iovec one; /* iov of an own buffer */
+    le32 *lengths;
+    uint32_t lengths_capacity;
+    struct pub_told *told;
+    uint32_t told_count, told_capacity;
+};
+
+/* A connection: the I/O thread's alone. */
+struct pub_conn {
+    struct embar_publisher *pub;
+    int fd;       /* -1: down */
+    bool blocked; /* the socket took no more; until the next EPOLLOUT */
+    uint64_t up_since, retry_at;
+    unsigned backoff_ms;
+    uint64_t sequence, acked; /* without a session: counted per connection */
+    struct pub_batch *writing;
+    unsigned generation; /* of writing when taken */
+    size_t written;      /* bytes of its frame */
+    struct {
+        struct wire_frame frame;
+        struct wire_publish publish;
+    } head; /* of writing */
+    size_t in_have;
+    unsigned char in[PUB_IN];
+};
+
+struct embar_publisher {
+    struct embar_client *client;
+    char *topic;
+    size_t topic_length;
+    struct embar_publisher_options opt; /* defaults filled in */
+    bool has_session;
+    unsigned connections;
+    struct pub_conn *conns;
+    int epoll, wake;
+    pthread_t thread;
+    unsigned crc_errors; /* I/O thread's: since the last progress */
+    atomic_bool cancel;  /* release by close; acquire in link waits */
+
+    pthread_mutex_t lock;
+    pthread_cond_t room; /* window space came free, or failed */
+    pthread_cond_t idle; /* a batch is done and told, or failed */
+    bool stop, asleep;
+    struct embar_error failed; /* code 0: alive */
+    struct link_peer peer;
+    struct pub_batch *current;              /* being filled; not on the list */
+    uint64_t current_due;                   /* when linger ends */
+    struct pub_batch *head, *tail, *queued; /* live list; the first that may not be taken yet */
+    struct pub_batch *free;
+    unsigned live;
+    uint64_t ticket;    /* newest given */
+    uint64_t sequence;  /* newest given, of the session */
+    uint64_t committed; /* sequence acked */
+    uint64_t charged;   /* window bytes in use */
+    uint64_t down_since;
+    struct embar_publisher_info info;
+};
+
+/* ---- pub_batch.c: all under the lock ------------------------------------------------------ */
+
+/* One message into the current batch, sealing what is full. -EAGAIN: no room in the window. */
+int pub_append(struct embar_publisher *p, const void *data, size_t length, embar_done done,
+               void *arg) __attribute__((warn_unused_result));
+/* A caller's batch, its checksum known. */
+int pub_enqueue(struct embar_publisher *p, struct pub_batch *b) __attribute__((warn_unused_result));
+struct pub_batch *pub_foreign(const struct iovec *iov, int pieces, const uint32_t *lengths,
+                              uint32_t count, uint32_t max_batch, struct embar_error *err);
+void pub_batch_free(struct pub_batch *b);
+void pub_seal(struct embar_publisher *p);
+bool pub_has_room(const struct embar_publisher *p, size_t need);
+/* First batch to be sent, marked as taken by c; NULL. */
+struct pub_batch *pub_take(struct embar_publisher *p, struct pub_conn *c);
+void pub_requeue(struct embar_publisher *p, struct pub_batch *b);
+/* Off the live list, back to the free list or gone; `ok`: count it as done. */
+void pub_recycle(struct embar_publisher *p, struct pub_batch *b, bool ok);
+/* Wake the I/O thread if it sleeps. */
+void pub_wake(struct embar_publisher *p);
+
+/* ---- pub_conn.c: the I/O thread, without the lock ----------------------------------------- */
+
+/* Dial and OPEN. The first of a publisher is called by the opening thread. */
+int conn_open(struct pub_conn *c, struct embar_error *err) __attribute__((warn_unused_result));
+void conn_close(struct pub_conn *c);
+/* Write what the socket takes of one batch. True: there may be more to do at once. */
+bool conn_pump(struct pub_conn *c);
+/* Take in what arrived. */
+void conn_read(struct pub_conn *c);
+
+/* ---- pub_io.c ----------------------------------------------------------------------------- */
+
+void *pub_thread(void *arg);
+/* A connection broke: give its batches back, dial again later; without a session, fail. */
+void pub_lost(struct pub_conn *c, const struct embar_error *why);
+/* Everything pending fails, and every later call. */
+void pub_fail(struct embar_publisher *p, const struct embar_error *why);
+/* The session (or connection c, without one) is committed up to here. */
+void pub_acked(struct embar_publisher *p, struct pub_conn *c, uint64_t sequence, uint64_t messages,
+               uint64_t end);
+/* A new epoch begins above the committed mark: what is above is sent again. */
+void pub_fenced(struct embar_publisher *p, uint32_t epoch, uint64_t sequence, uint64_t messages);
+/* Its write ended (or was given up with the connection). */
+void pub_written(struct embar_publisher *p, struct pub_conn *c, bool whole);
+/* Tell every acked batch that nobody writes; in order. */
+void pub_tell(struct embar_publisher *p, const struct embar_error *why);
+
+#endif
