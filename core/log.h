@@ -33,13 +33,14 @@ struct producer;
 struct extent;
 
 struct log_options {
-    struct region *region;      /* open, locked by log_open; outlives the log; formatted when blank */
-    struct pool_geometry geo;   /* for formatting */
-    bool readonly;              /* no lock, nothing written, no producers: dump, show, fsck */
-    unsigned hold_ms;           /* gap: hold later batches this long, then fence. 0: 2000 */
-    unsigned sessions;          /* bound of the session table. 0: 65536 */
-    unsigned topics;            /* bound of topics and directories. 0: 100000 */
-    bool manual;                /* tests: no background thread; log_tick() does its work */
+    struct region *region;    /* open, locked by log_open; outlives the log; formatted when blank */
+    struct pool_geometry geo; /* for formatting */
+    bool readonly;            /* no lock, nothing written, no producers: dump, show, fsck */
+    unsigned hold_ms;         /* gap: hold later batches this long, then fence. 0: 2000 */
+    unsigned sessions;        /* bound of the session table. 0: 65536 */
+    unsigned topics;          /* bound of topics and directories. 0: 100000 */
+    const uint8_t *boot_id;   /* tests: pretend that this host booted as this; NULL: its own */
+    bool manual;              /* tests: no background thread; log_tick() does its work */
 };
 
 int log_open(struct log **out, const struct log_options *opt, struct embar_error *err)
@@ -55,9 +56,9 @@ struct producer *log_producer(struct log *log, unsigned i);
 /* ---- Completions -------------------------------------------------------------------------- */
 
 struct commit {
-    int status;        /* 0, or the negative code why it was not committed */
-    uint64_t number;   /* entry number */
-    uint64_t offset;   /* batch: log offset of its first byte. Control: see struct control */
+    int status;      /* 0, or the negative code why it was not committed */
+    uint64_t number; /* entry number */
+    uint64_t offset; /* batch: log offset of its first byte. Control: see struct control */
     uint64_t session;
     uint64_t sequence; /* batch of a session: highest committed sequence, its ack mark */
     uint64_t messages; /* batch of a session: messages of the session committed in all */
@@ -75,23 +76,25 @@ struct completion {
 
 struct batch {
     /* in */
-    struct topic *topic;   /* caller holds a reference until completion */
-    uint32_t length;       /* payload bytes, 1..pool.max_batch */
-    uint32_t count;        /* messages, 1..MEDIA_MAX_MESSAGES */
-    bool equal;            /* all messages have length / count bytes (no remainder) */
-    uint64_t session;      /* 0: none (no deduplication) */
-    uint64_t sequence;     /* from 1, one a batch; with a session only */
-    uint32_t epoch;        /* the session's, as the publisher knows it: a stale one is refused, so
+    struct topic *topic;  /* caller holds a reference until completion */
+    uint32_t length;      /* payload bytes, 1..pool.max_batch */
+    uint32_t count;       /* messages, 1..MEDIA_MAX_MESSAGES */
+    bool equal;           /* all messages have length / count bytes (no remainder) */
+    uint64_t session;     /* 0: none (no deduplication) */
+    uint64_t sequence;    /* from 1, one a batch; with a session only */
+    uint32_t epoch;       /* the session's, as the publisher knows it: a stale one is refused, so
                             * that what was sent before a fence cannot land after it */
-    uint32_t payload_crc;  /* CRC32C of the payload, set before announce */
+    uint32_t payload_crc; /* CRC32C of the payload, set before announce */
     struct completion *completion;
     /* log's own */
     uint64_t run0, run1, side; /* pool offsets */
     uint32_t run0_length;
     struct extent *extent0, *extent1;
     uint64_t time;
-    struct batch *next;        /* hold list of its session */
+    struct batch *next; /* hold list of its session, then list of what is told */
     uint64_t held_since;
+    int status;
+    bool duplicate;
 };
 
 /* Reserve space for b->length bytes and its side record. -EMBAR_EFULL (wait with log_space_watch),
@@ -128,6 +131,8 @@ struct control {
     struct control *next;
 };
 
+#define LOG_RENAME_NOREPLACE 0x8000u /* flag of RENAME: an existing target is -EEXIST */
+
 /* Queue a control action; the completion is called when it is committed or refused (after
  * log_commit). Any thread. CREATE of an existing topic answers -EEXIST with its id in commit.id.
  * OPEN: commit.session is the new session's id. TRIM: commit.offset is the new base. */
@@ -147,9 +152,9 @@ struct node_stat {
     uint64_t first, messages;   /* topic: numbers of retained messages are [first, messages) */
     uint64_t created, modified; /* CLOCK_REALTIME ns */
     uint64_t keep_bytes, keep_age;
-    uint64_t batches;           /* committed since the log was opened */
-    uint32_t children;          /* directory: entries in it */
-    uint32_t generation;        /* topic: raised by each trim */
+    uint64_t batches;    /* committed since the log was opened */
+    uint32_t children;   /* directory: entries in it */
+    uint32_t generation; /* topic: raised by each trim */
     char name[MEDIA_MAX_NAME + 1];
 };
 
@@ -246,7 +251,7 @@ struct log_stat {
     uint64_t checkpoint;                       /* number covered by the newest checkpoint */
     uint64_t epochs, batches, messages, bytes; /* since open */
     uint64_t topics, directories, sessions, max_sessions;
-    uint64_t recovered, recovery_ns;           /* entries replayed at open, time it took */
+    uint64_t recovered, recovery_ns; /* entries replayed at open, time it took */
     uint64_t duplicates, held, fenced;
     uint32_t term, slot;
     uint64_t incarnation;

@@ -103,9 +103,13 @@ enum media_kind {
     MEDIA_BATCH = 1,   /* a batch of a topic */
     MEDIA_CONTROL = 2, /* topic 0: the payload is one struct media_control */
     MEDIA_TERM = 3,    /* first entry of a term: no payload; session = host's slot */
+    MEDIA_GRANT = 5,   /* regions [offset, offset + sequence) are slot `session`'s to fill; no payload */
+    MEDIA_PART = 4,    /* second part of the batch of the entry before it (MEDIA_F_SPLIT) */
 };
 
-#define MEDIA_F_SPLIT 0x01u /* payload continues in a second extent: see the side record */
+#define MEDIA_F_SPLIT 0x01u /* length is of the first part; the next entry is MEDIA_PART. An entry
+                             * says all that the fold needs, since the side records of batches that
+                             * were trimmed later are gone. One without the other is not committed */
 #define MEDIA_F_EQUAL 0x02u /* all messages have length/count bytes; no lengths follow */
 
 /* An index entry, and a pending descriptor: one self-validating line.
@@ -122,7 +126,7 @@ struct media_entry {
     le64 payload;    /* 32..39 low 48: pool offset of the payload; high 16: sequence bits 32..47 */
     le64 side;       /* 40..47 low 48: pool offset of the side record; high 16: messages - 1 */
     le32 topic;      /* 48..51 */
-    le32 length;     /* 52..55 payload bytes */
+    le32 length;     /* 52..55 payload bytes (of this part) */
     le32 sequence;   /* 56..59 session sequence bits 0..31 */
     uint8_t kind;    /* 60     enum media_kind */
     uint8_t flags;   /* 61     MEDIA_F_... */
@@ -159,7 +163,6 @@ enum media_control_kind {
     MEDIA_C_OPEN = 7,    /* session: id = topic, uid = principal; its id is the entry's number */
     MEDIA_C_FENCE = 8,   /* session: value = session id, epoch: the new one */
     MEDIA_C_CLOSE = 9,   /* session: value = session id */
-    MEDIA_C_GRANT = 10,  /* id: slot; value: first region; value2: number of regions */
 };
 
 #define MEDIA_A_MODE  0x0001u
@@ -238,7 +241,7 @@ struct media_node {
     le32 run_crc;     /* 100..103 of the table */
     uint8_t policy;   /* 104      */
     uint8_t zero[7];  /* 105..111 */
-    le64 number;      /* 112..119 last entry of this node in the run table */
+    le64 side_tail;   /* 112..119 last batch's side record: low 48: header; high 16: lines below it */
 };
 
 /* A run: batches of a topic whose payloads are adjacent and whose side records are. Its length is

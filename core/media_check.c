@@ -151,7 +151,7 @@ AT(media_node, run_count, 96, 4);
 AT(media_node, run_crc, 100, 4);
 AT(media_node, policy, 104, 1);
 AT(media_node, zero, 105, 7);
-AT(media_node, number, 112, 8);
+AT(media_node, side_tail, 112, 8);
 SIZE(media_node, 120);
 
 AT(media_run, offset, 0, 8);

@@ -191,6 +191,18 @@ void region_close(struct region *r)
     *r = (struct region){.fd = -1, .flush = {.ops = &flush_none_ops}};
 }
 
+/* libpmem2 returns -errno or numbers of its own from -100000 down, which no errno has room for; its
+ * message, which ours contains, says which. */
+static int pmem2_code(int rc)
+{
+    if (rc > PMEM2_E_UNKNOWN)
+        return rc;
+    return rc == PMEM2_E_IO_FAIL     ? -EIO
+           : rc == PMEM2_E_NO_ACCESS ? -EACCES
+           : rc == PMEM2_E_NOSUPP    ? -EOPNOTSUPP
+                                     : -EINVAL;
+}
+
 int region_map_fd(struct region *r, struct embar_error *err)
 {
     struct pmem2_config *config = NULL;
@@ -208,7 +220,7 @@ int region_map_fd(struct region *r, struct embar_error *err)
     if (rc == 0)
         rc = pmem2_map_new(&r->backing->map, config, source);
     if (rc)
-        rc = embar_fail(err, pmem2_err_to_errno(rc), "mapping %s (%s)", r->spec, pmem2_errormsg());
+        rc = embar_fail(err, pmem2_code(rc), "mapping %s (%s)", r->spec, pmem2_errormsg());
     else
         r->base = pmem2_map_get_address(r->backing->map);
     if (source)

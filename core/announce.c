@@ -1,0 +1,82 @@
+/* Announcing: a whole batch is handed to the sequencer (step 6).
+ *
+ * Ordering rule "announce" (I2): payload pieces were written back by the caller; the side record is
+ * written and written back here; one drain covers both; only then the descriptor, whose number is
+ * its commit word. The descriptor itself is not written back: on one host the sequencer reads it
+ * coherently, and an unordered descriptor is void after a crash.
+ *
+ * A drain covers the calling thread's write-backs only, so the thread that received the payload
+ * must be the one that announces.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <time.h>
+
+#include "core/log_state.h"
+
+uint64_t now_realtime(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t now_monotonic(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static void descriptor_write(const struct producer *p, uint64_t number, const struct batch *b)
+{
+    const struct log *log = p->log;
+    struct entry e = {
+        .number = number,
+        .session = b->session,
+        .sequence = b->sequence,
+        .payload = b->run0,
+        .side = b->side,
+        .term = log->term,
+        .topic = b->topic->id,
+        .length = b->length,
+        .count = b->count,
+        .kind = MEDIA_BATCH,
+        .flags = (uint8_t)((b->equal ? MEDIA_F_EQUAL : 0u) | (b->run1 ? MEDIA_F_SPLIT : 0u)),
+        .slot = (uint8_t)log->slot,
+        .order = b->extent0->order};
+    struct media_entry line;
+    index_encode(&line, &e, 0);
+    struct media_entry *at = pool_descriptor(&log->pool, log->slot, p->index, number - 1);
+    le64 commit_word = line.number;
+    line.number = le64_of(0);
+    *at = line;
+    /* Release: the commit word comes after the rest of the line. */
+    __atomic_store_n(&at->number.raw, commit_word.raw, __ATOMIC_RELEASE);
+}
+
+int log_announce(struct producer *p, struct batch *b)
+{
+    struct log *log = p->log;
+    if (atomic_load_explicit(&log->faulted, memory_order_relaxed))
+        return -EMBAR_EFAULTED;
+    b->time = now_realtime();
+    b->status = 0;
+    b->duplicate = false;
+    int rc = side_write(&log->pool, b);
+    if (rc)
+        return rc;
+    flush_drain(log->pool.flush);
+
+    uint64_t tail = atomic_load_explicit(&p->tail, memory_order_relaxed);
+    /* A full ring empties by an epoch, which this thread runs if nobody does. */
+    while (tail - atomic_load_explicit(&p->head, memory_order_acquire) >= p->limit) {
+        log_commit(log);
+        sched_yield();
+    }
+    descriptor_write(p, tail + 1, b);
+    p->batch[tail % p->limit] = b;
+    /* seq_cst: with the look at seq.running in log_commit; pairs with seq_give and seq_pending. */
+    atomic_store_explicit(&p->tail, tail + 1, memory_order_seq_cst);
+    return 0;
+}

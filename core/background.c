@@ -1,0 +1,153 @@
+/* The background thread: what no publisher should wait for (steps 7 and 8).
+ *
+ * Design notes
+ *   Work      epochs handed over by combiners (or all of them where the drain is a file sync),
+ *             checkpoints at half an index ring, gaps that lasted too long, the file sync that
+ *             advances the synced watermark.
+ *   Sleep     on an eventfd, without a timeout unless a hold or a sync is due: idle costs nothing.
+ *             It sets `asleep`, looks at the work once more and then sleeps; a waker stores its work
+ *             and then swaps `asleep` to false: both seq_cst, so one of them sees the other.
+ *   Stop      background_stop sets `stop`, wakes and joins; nothing is left half done.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "core/log_state.h"
+
+#define SYNC_INTERVAL_MS 1000
+
+bool background_only(const struct log *log)
+{
+    return log->region->needs_sync && log->region->durability == MEDIA_DURABLE_MACHINE;
+}
+
+void background_wake(struct log *log)
+{
+    if (log->thread_started &&
+        atomic_exchange_explicit(&log->asleep, false, memory_order_seq_cst)) {
+        uint64_t one = 1;
+        while (write(log->wake_fd, &one, sizeof one) < 0 && errno == EINTR)
+            ;
+    }
+}
+
+static bool checkpoint_due(const struct log *log)
+{
+    uint64_t since = atomic_load_explicit(&log->committed, memory_order_relaxed) -
+                     atomic_load_explicit(&log->checkpoint, memory_order_relaxed);
+    return since >= log->pool.geo.index_entries / 2;
+}
+
+static bool sync_due(const struct log *log)
+{
+    return log->region->needs_sync && !background_only(log) &&
+           atomic_load_explicit(&log->synced, memory_order_relaxed) <
+               atomic_load_explicit(&log->committed, memory_order_relaxed);
+}
+
+int background_sync(struct log *log)
+{
+    uint64_t number = atomic_load_explicit(&log->committed, memory_order_acquire);
+    int rc = region_sync(log->region);
+    if (rc) {
+        log_fault(log, rc);
+        return rc;
+    }
+    index_synced(&log->pool, log->slot, number, log->term);
+    atomic_store_explicit(&log->synced, number, memory_order_release);
+    return 0;
+}
+
+/* Epochs, holds and checkpoint. */
+static void work(struct log *log)
+{
+    if (seq_take(log)) {
+        while (seq_epoch(log) > 0)
+            ;
+        seq_expire(log, now_monotonic());
+        /* Without space for it the next half ring tries again; seq_room tries when it must. */
+        int rc = checkpoint_due(log) ? checkpoint_write(log) : 0;
+        (void)rc;
+        seq_give(log);
+        /* Who announced meanwhile found the role taken. */
+        if (seq_pending(log) && !background_only(log))
+            log_commit(log);
+    }
+}
+
+static int timeout_ms(const struct log *log)
+{
+    if (atomic_load_explicit(&log->seq.holds, memory_order_relaxed) > 0)
+        return (int)(log->hold_ns / 4000000) + 1;
+    return sync_due(log) ? SYNC_INTERVAL_MS : -1;
+}
+
+static void *background_main(void *arg)
+{
+    struct log *log = arg;
+    uint64_t synced_at = now_monotonic();
+    while (!atomic_load_explicit(&log->stop, memory_order_acquire)) {
+        work(log);
+        uint64_t now = now_monotonic();
+        if (sync_due(log) && now - synced_at >= SYNC_INTERVAL_MS * 1000000ull) {
+            (void)!background_sync(log);
+            synced_at = now_monotonic();
+        }
+        atomic_store_explicit(&log->asleep, true, memory_order_seq_cst);
+        if ((seq_pending(log) && background_only(log)) ||
+            atomic_load_explicit(&log->stop, memory_order_seq_cst)) {
+            atomic_store_explicit(&log->asleep, false, memory_order_seq_cst);
+            continue;
+        }
+        struct pollfd p = {.fd = log->wake_fd, .events = POLLIN};
+        int n = poll(&p, 1, timeout_ms(log));
+        uint64_t count;
+        if (n > 0 && read(log->wake_fd, &count, sizeof count) < 0 && errno != EAGAIN)
+            break;
+        atomic_store_explicit(&log->asleep, false, memory_order_seq_cst);
+    }
+    return NULL;
+}
+
+int background_start(struct log *log)
+{
+    log->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (log->wake_fd < 0)
+        return -errno;
+    int rc = pthread_create(&log->thread, NULL, background_main, log);
+    if (rc) {
+        close(log->wake_fd);
+        log->wake_fd = -1;
+        return -rc;
+    }
+    log->thread_started = true;
+    return 0;
+}
+
+void background_stop(struct log *log)
+{
+    if (!log->thread_started)
+        return;
+    atomic_store_explicit(&log->stop, true, memory_order_seq_cst);
+    background_wake(log);
+    pthread_join(log->thread, NULL);
+    log->thread_started = false;
+    close(log->wake_fd);
+    log->wake_fd = -1;
+}
+
+void log_tick(struct log *log, uint64_t now_ns)
+{
+    seq_take_wait(log);
+    seq_expire(log, now_ns);
+    int rc = checkpoint_due(log) ? checkpoint_write(log) : 0;
+    (void)rc;
+    if (sync_due(log))
+        (void)!background_sync(log);
+    seq_give(log);
+    if (log->manual)
+        log_commit(log);
+}

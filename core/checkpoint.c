@@ -1,0 +1,455 @@
+/* Checkpoints: the state as of one entry, so that the index is needed only from there (step 8).
+ *
+ * Written with the sequencer's role, between epochs. Each topic whose runs changed gets a new run
+ * table in an extent of its own; the manifest names all nodes with their tables, the sessions and the
+ * grants; the root names the manifest. Ordering rule "checkpoint": tables and manifest are written
+ * back and drained, then the root goes into the older of the two areas and is drained, and only then
+ * are the extents that only the overwritten root named, and topic 0's records, free for reuse and
+ * the ring's older entries void.
+ *
+ * Must never touch an extent that the newest valid root names.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/crc.h"
+#include "core/log_state.h"
+
+static uint32_t root_crc(const struct media_root *r)
+{
+    struct media_root copy = *r;
+    copy.crc = le32_of(0);
+    return crc32c(0, &copy, sizeof copy);
+}
+
+static bool root_valid(const struct media_root *r)
+{
+    return le32_get(r->magic) == MEDIA_ROOT_MAGIC && root_crc(r) == le32_get(r->crc);
+}
+
+void checkpoint_retire(struct log *log, struct extent *e)
+{
+    if (log->retired_count == log->retired_capacity) {
+        size_t capacity = log->retired_capacity ? log->retired_capacity * 2 : 64;
+        struct extent **grown = realloc(log->retired, capacity * sizeof *grown);
+        if (!grown)
+            return; /* its blocks stay taken until the next open: never reused too early */
+        log->retired = grown;
+        log->retired_capacity = capacity;
+    }
+    log->retired[log->retired_count++] = e;
+}
+
+/* Write the run table of t when it changed. */
+static int table_write(struct log *log, struct topic *t)
+{
+    if (!t->dirty)
+        return 0;
+    pthread_mutex_lock(&t->lock);
+    size_t n = t->run_count;
+    struct extent *e = NULL;
+    uint32_t crc = 0;
+    int rc = 0;
+    if (n > 0) {
+        e = extent_new(log->extents, extents_order(log->extents, n * sizeof(struct media_run)),
+                       EXTENT_META);
+        rc = e && n <= UINT32_MAX ? 0 : -EMBAR_EFULL;
+    }
+    struct media_run *table = e ? pool_at(&log->pool, e->base) : NULL;
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        const struct run *r = topic_run(t, i);
+        struct media_run m = {.offset = le64_of(r->offset),
+                              .message = le64_of(r->message),
+                              .payload = le64_pack(r->payload, r->order),
+                              .side = le64_pack(r->side, r->batches)};
+        table[i] = m;
+        crc = crc32c(crc, &m, sizeof m);
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (rc) {
+        if (e)
+            extent_put(log->extents, e);
+        return rc;
+    }
+    if (e)
+        flush_writeback(log->pool.flush, table, n * sizeof *table);
+    if (t->table)
+        checkpoint_retire(log, t->table);
+    t->table = e;
+    t->table_count = (uint32_t)n;
+    t->table_crc = crc;
+    t->dirty = false;
+    return 0;
+}
+
+static size_t node_size(size_t name_length)
+{
+    return sizeof(struct media_node) + (name_length + 7) / 8 * 8;
+}
+
+static char *node_put(char *at, const struct topic *t)
+{
+    struct media_node m = {
+        .id = le32_of(t->id),
+        .parent = le32_of(t->key.parent),
+        .mode = le32_of(t->mode),
+        .uid = le32_of(t->uid),
+        .gid = le32_of(t->gid),
+        .name_length = le16_of(t->name_length),
+        .order = atomic_load_explicit(&t->topic_order, memory_order_relaxed),
+        .ack = t->ack,
+        .base = le64_of(topic_base(t)),
+        .end = le64_of(topic_end(t)),
+        .messages = le64_of(t->last_message_end),
+        .first = le64_of(t->first_message),
+        .created = le64_of(t->created),
+        .modified = le64_of(t->modified),
+        .keep_bytes = le64_of(t->keep_bytes),
+        .keep_age = le64_of(t->keep_age),
+        .runs = t->table ? le64_pack(t->table->base, t->table->order) : le64_of(0),
+        .run_count = le32_of(t->table ? t->table_count : 0),
+        .run_crc = le32_of(t->table ? t->table_crc : 0),
+        .policy = t->policy,
+        .side_tail = le64_pack(t->side_tail, (uint16_t)(t->side_tail_below / MEDIA_LINE)),
+    };
+    memcpy(at, &m, sizeof m);
+    memset(at + sizeof m, 0, node_size(t->name_length) - sizeof m);
+    memcpy(at + sizeof m, t->key.name, t->name_length);
+    return at + node_size(t->name_length);
+}
+
+static char *sessions_put(char *at, const struct log *log)
+{
+    for (const struct session *s = log->sessions.by_id; s; s = s->hh.next) {
+        struct media_session m = {.id = le64_of(s->id),
+                                  .topic = le32_of(s->topic),
+                                  .epoch = le32_of(s->epoch),
+                                  .sequence = le64_of(s->sequence),
+                                  .messages = le64_of(s->messages),
+                                  .time = le64_of(s->time),
+                                  .principal = le32_of(s->principal)};
+        memcpy(at, &m, sizeof m);
+        at += sizeof m;
+    }
+    return at;
+}
+
+static uint64_t manifest_size(const struct log *log, uint32_t *nodes)
+{
+    uint64_t size = log->sessions.count * sizeof(struct media_session) +
+                    log->grant_count * sizeof(struct media_grant);
+    *nodes = 0;
+    for (struct topic *t = log->names.by_id; t; t = t->by_id.next, ++*nodes)
+        size += node_size(t->name_length);
+    return size;
+}
+
+/* The area to overwrite: an invalid one, else the older. */
+static struct media_root *root_older(struct log *log)
+{
+    struct media_root *a = pool_root(&log->pool, log->slot, 0);
+    struct media_root *b = pool_root(&log->pool, log->slot, 1);
+    if (!root_valid(a) || !root_valid(b))
+        return root_valid(a) ? b : a;
+    return le64_get(a->generation) < le64_get(b->generation) ? a : b;
+}
+
+/* Ordering rule "root": everything it names is drained before it, and it before any reuse. */
+static void root_write(struct log *log, struct media_root *r)
+{
+    struct media_root *at = root_older(log);
+    r->crc = le32_of(root_crc(r));
+    flush_drain(log->pool.flush);
+    *at = *r;
+    flush_writeback(log->pool.flush, at, sizeof *at);
+    flush_drain(log->pool.flush);
+}
+
+int checkpoint_write(struct log *log)
+{
+    uint64_t number = log->seq.next - 1;
+    if (atomic_load_explicit(&log->faulted, memory_order_relaxed))
+        return -EMBAR_EFAULTED;
+    for (struct topic *t = log->names.by_id; t; t = t->by_id.next) {
+        int rc = table_write(log, t);
+        if (rc)
+            return rc;
+    }
+    uint32_t nodes;
+    uint64_t size = manifest_size(log, &nodes);
+    struct extent *e = extent_new(log->extents, extents_order(log->extents, size), EXTENT_META);
+    if (!e)
+        return -EMBAR_EFULL;
+    char *manifest = pool_at(&log->pool, e->base), *at = manifest;
+    for (struct topic *t = log->names.by_id; t; t = t->by_id.next)
+        at = node_put(at, t);
+    at = sessions_put(at, log);
+    memcpy(at, log->grant, log->grant_count * sizeof *log->grant);
+    flush_writeback(log->pool.flush, manifest, size);
+
+    struct media_root root = {
+        .magic = le32_of(MEDIA_ROOT_MAGIC),
+        .number = le64_of(number),
+        .term = le32_of(log->term),
+        .chain = le32_of(log->seq.chain),
+        .generation = le64_of(++log->root_generation),
+        .manifest = le64_pack(e->base, e->order),
+        .manifest_size = le64_of(size),
+        .manifest_crc = le32_of(crc32c(0, manifest, size)),
+        .next_id = le32_of(log->names.next_id),
+        .control_end = le64_of(topic_end(log->control)),
+        .nodes = le32_of(nodes),
+        .sessions = le32_of(log->sessions.count),
+        .grants = le32_of((uint32_t)log->grant_count),
+        .time = le64_of(now_realtime()),
+    };
+    if (log->region->needs_sync) {
+        /* The page cache keeps no order: what the root names must be on the disk before it. */
+        int rc = region_sync(log->region);
+        if (rc) {
+            log_fault(log, rc);
+            return -EMBAR_EFAULTED;
+        }
+    }
+    root_write(log, &root);
+    if (log->region->needs_sync && region_sync(log->region) != 0) {
+        log_fault(log, -EIO);
+        return -EMBAR_EFAULTED;
+    }
+    if (log->manifest)
+        checkpoint_retire(log, log->manifest);
+    log->manifest = e;
+    atomic_store_explicit(&log->checkpoint, number, memory_order_release);
+    topic_trim(log->control, topic_end(log->control), log->control->last_message_end);
+    for (size_t i = 0; i < log->retired_count; i++)
+        extent_put(log->extents, log->retired[i]);
+    log->retired_count = 0;
+    return 0;
+}
+
+int log_checkpoint(struct log *log)
+{
+    seq_take_wait(log);
+    int rc = checkpoint_write(log);
+    seq_give(log);
+    log_commit(log);
+    return rc;
+}
+
+/* ---- Loading ------------------------------------------------------------------------------ */
+
+const struct media_root *checkpoint_newest(struct log *log, struct media_root *copy)
+{
+    bool found = false;
+    for (unsigned slot = 0; slot < log->pool.geo.slots; slot++)
+        for (unsigned which = 0; which < 2; which++) {
+            struct media_root r = *pool_root(&log->pool, slot, which);
+            if (!root_valid(&r))
+                continue;
+            if (le64_get(r.generation) > log->root_generation)
+                log->root_generation = le64_get(r.generation);
+            if (!found || le64_get(r.number) > le64_get(copy->number) ||
+                (le64_get(r.number) == le64_get(copy->number) &&
+                 le64_get(r.generation) > le64_get(copy->generation)))
+                *copy = r;
+            found = true;
+        }
+    return found ? copy : NULL;
+}
+
+static bool extent_bounds(const struct pool *p, uint64_t at, unsigned order, uint64_t need)
+{
+    if (order > p->geo.max_order)
+        return false;
+    uint64_t size = 1ull << (order + p->geo.block_shift);
+    return need <= size && pool_in_data(p, at, size) && pool_extent_base(p, at, order) == at;
+}
+
+static int run_load(struct log *log, struct topic *t, const struct media_run *m)
+{
+    struct run r = {.offset = le64_get(m->offset),
+                    .message = le64_get(m->message),
+                    .payload = le64_low48(m->payload) & MASK48,
+                    .order = (uint8_t)le64_high16(m->payload),
+                    .side = le64_low48(m->side) & MASK48,
+                    .batches = le64_high16(m->side)};
+    struct extent *e;
+    if (t->run_count > 0 && topic_run(t, t->run_count - 1)->offset >= r.offset)
+        return -EMBAR_ECORRUPT;
+    int rc = extent_claim(log->extents, r.payload, r.order, &e);
+    if (rc)
+        return rc;
+    rc = topic_runs_grow(t);
+    if (rc) {
+        extent_put(log->extents, e);
+        return rc;
+    }
+    t->run_count++;
+    *topic_run(t, t->run_count - 1) = r;
+    return 0;
+}
+
+/* The bytes of a run must lie in its extent; known once its end is. */
+static int runs_check(const struct log *log, const struct topic *t)
+{
+    for (size_t i = 0; i < t->run_count; i++) {
+        const struct run *r = topic_run(t, i);
+        uint64_t base = pool_extent_base(&log->pool, r->payload, r->order);
+        uint64_t size = 1ull << (r->order + log->pool.geo.block_shift);
+        uint64_t end = topic_run_end(t, i);
+        if (end <= r->offset || end - r->offset > base + size - r->payload ||
+            (i == 0 && r->batches == 0))
+            return -EMBAR_ECORRUPT;
+    }
+    return 0;
+}
+
+static int table_load(struct log *log, struct topic *t, const struct media_node *m)
+{
+    uint32_t n = le32_get(m->run_count);
+    if (n == 0)
+        return topic_base(t) == topic_end(t) ? 0 : -EMBAR_ECORRUPT;
+    uint64_t at = le64_low48(m->runs), size = (uint64_t)n * sizeof(struct media_run);
+    unsigned order = le64_high16(m->runs);
+    if (!extent_bounds(&log->pool, at, order, size))
+        return -EMBAR_ECORRUPT;
+    const struct media_run *table = pool_at(&log->pool, at);
+    if (crc32c(0, table, size) != le32_get(m->run_crc))
+        return -EMBAR_ECORRUPT;
+    int rc = extent_claim(log->extents, at, order, &t->table);
+    t->table_count = n;
+    t->table_crc = le32_get(m->run_crc);
+    for (uint32_t i = 0; rc == 0 && i < n; i++)
+        rc = run_load(log, t, &table[i]);
+    return rc ? rc : runs_check(log, t);
+}
+
+static void node_fill(struct topic *t, const struct media_node *m, const char *name)
+{
+    t->mode = le32_get(m->mode);
+    t->uid = le32_get(m->uid);
+    t->gid = le32_get(m->gid);
+    t->ack = m->ack;
+    t->policy = m->policy;
+    atomic_init(&t->topic_order, m->order);
+    atomic_init(&t->base, le64_get(m->base));
+    atomic_init(&t->end, le64_get(m->end));
+    t->last_message_end = le64_get(m->messages);
+    t->first_message = le64_get(m->first);
+    t->created = le64_get(m->created);
+    t->modified = le64_get(m->modified);
+    t->keep_bytes = le64_get(m->keep_bytes);
+    t->keep_age = le64_get(m->keep_age);
+    t->side_tail = le64_low48(m->side_tail);
+    t->side_tail_below = (uint64_t)le64_high16(m->side_tail) * MEDIA_LINE;
+    t->key.parent = le32_get(m->parent);
+    t->name_length = le16_get(m->name_length);
+    memcpy(t->key.name, name, t->name_length);
+}
+
+/* One node record; *at moves behind it. Linked into its directory by the caller afterwards. */
+static int node_load(struct log *log, const char **at, const char *end)
+{
+    struct media_node m;
+    if ((size_t)(end - *at) < sizeof m)
+        return -EMBAR_ECORRUPT;
+    memcpy(&m, *at, sizeof m);
+    size_t length = le16_get(m.name_length);
+    const char *name = *at + sizeof m;
+    if (length > MEDIA_MAX_NAME || (size_t)(end - *at) < node_size(length))
+        return -EMBAR_ECORRUPT;
+    *at += node_size(length);
+    uint32_t id = le32_get(m.id);
+    struct topic *t = names_id(&log->names, id);
+    bool root = id == LOG_ROOT_ID;
+    if (id == 0 || (t && !root) || (root ? length != 0 : name_check(name, length) != 0) ||
+        le64_get(m.base) > le64_get(m.end) || le64_get(m.first) > le64_get(m.messages))
+        return -EMBAR_ECORRUPT;
+    if (!root) {
+        int rc = topic_create(log, id, &t);
+        if (rc)
+            return rc;
+    }
+    node_fill(t, &m, name);
+    if (!root)
+        names_add(&log->names, t);
+    return table_load(log, t, &m);
+}
+
+static int nodes_link(struct names *n)
+{
+    for (struct topic *t = n->by_id; t; t = t->by_id.next) {
+        if (t->id == LOG_ROOT_ID)
+            continue;
+        struct node_key key = t->key;
+        if (names_child(n, key.parent, key.name, t->name_length))
+            return -EMBAR_ECORRUPT;
+        int rc = names_link(n, t, key.parent, key.name, t->name_length);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+static int session_load(struct log *log, const char *at)
+{
+    struct media_session m;
+    memcpy(&m, at, sizeof m);
+    struct session s = {.id = le64_get(m.id),
+                        .topic = le32_get(m.topic),
+                        .epoch = le32_get(m.epoch),
+                        .sequence = le64_get(m.sequence),
+                        .messages = le64_get(m.messages),
+                        .time = le64_get(m.time),
+                        .principal = le32_get(m.principal)};
+    return session_add(log, &s);
+}
+
+static int manifest_load(struct log *log, const struct media_root *root, const char *at,
+                         uint64_t size)
+{
+    const char *end = at + size;
+    uint64_t grants = (uint64_t)le32_get(root->grants) * sizeof(struct media_grant);
+    uint64_t sessions = (uint64_t)le32_get(root->sessions) * sizeof(struct media_session);
+    if (grants + sessions > size)
+        return -EMBAR_ECORRUPT;
+    /* Grants first: nodes claim extents in what was granted. */
+    int rc = 0;
+    for (const char *g = end - grants; rc == 0 && g < end; g += sizeof(struct media_grant)) {
+        struct media_grant m;
+        memcpy(&m, g, sizeof m);
+        rc = fold_grant(log, le32_get(m.slot), le32_get(m.first), le32_get(m.count));
+    }
+    if (rc == 0)
+        rc = extent_claim(log->extents, le64_low48(root->manifest), le64_high16(root->manifest),
+                          &log->manifest);
+    const char *limit = end - grants - sessions;
+    for (uint32_t i = 0; rc == 0 && i < le32_get(root->nodes); i++)
+        rc = node_load(log, &at, limit);
+    if (rc == 0 && at != limit)
+        rc = -EMBAR_ECORRUPT;
+    if (rc == 0)
+        rc = nodes_link(&log->names);
+    for (; rc == 0 && at < limit + sessions; at += sizeof(struct media_session))
+        rc = session_load(log, at);
+    return rc;
+}
+
+int checkpoint_load(struct log *log, const struct media_root *root, struct embar_error *err)
+{
+    uint64_t at = le64_low48(root->manifest), size = le64_get(root->manifest_size);
+    int rc = -EMBAR_ECORRUPT;
+    if (extent_bounds(&log->pool, at, le64_high16(root->manifest), size) &&
+        crc32c(0, pool_at(&log->pool, at), size) == le32_get(root->manifest_crc))
+        rc = manifest_load(log, root, pool_at(&log->pool, at), size);
+    if (rc)
+        return embar_fail(err, rc, "the checkpoint as of entry %llu cannot be loaded",
+                          (unsigned long long)le64_get(root->number));
+    if (le32_get(root->next_id) > log->names.next_id)
+        log->names.next_id = le32_get(root->next_id);
+    struct topic *control = log->control;
+    atomic_init(&control->base, le64_get(root->control_end));
+    atomic_init(&control->end, le64_get(root->control_end));
+    return 0;
+}

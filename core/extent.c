@@ -1,0 +1,272 @@
+/* The buddy allocator behind extent.h.
+ *
+ * Free chunks of each order form a doubly linked list threaded through two arrays indexed by
+ * block number; state[] tells for a block whether a free chunk or an extent begins there. All of it
+ * is in DRAM and rebuilt from the index at open.
+ */
+#include "core/extent.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NIL        UINT32_MAX
+#define MAX_ORDERS 32u
+
+struct extents {
+    pthread_mutex_t lock; /* guards everything below; a leaf */
+    const struct pool *pool;
+    unsigned shift, max_order;
+    uint32_t blocks;
+    uint64_t region_blocks;
+    uint32_t *next, *prev; /* links of free chunks */
+    int8_t *free_order;    /* order of the free chunk that begins at a block, or -1 */
+    struct extent **table; /* extent that begins at a block */
+    uint32_t head[MAX_ORDERS];
+    uint64_t granted, free, reserve; /* blocks */
+    uint64_t count;
+    void (*freed)(void *arg);
+    void *arg;
+};
+
+static void chunk_push(struct extents *x, uint32_t b, unsigned order)
+{
+    x->free_order[b] = (int8_t)order;
+    x->prev[b] = NIL;
+    x->next[b] = x->head[order];
+    if (x->head[order] != NIL)
+        x->prev[x->head[order]] = b;
+    x->head[order] = b;
+}
+
+static void chunk_unlink(struct extents *x, uint32_t b)
+{
+    unsigned order = (unsigned)x->free_order[b];
+    if (x->prev[b] != NIL)
+        x->next[x->prev[b]] = x->next[b];
+    else
+        x->head[order] = x->next[b];
+    if (x->next[b] != NIL)
+        x->prev[x->next[b]] = x->prev[b];
+    x->free_order[b] = -1;
+}
+
+/* Give a chunk back, merging it with its buddy as long as that is free and whole. */
+static void chunk_free(struct extents *x, uint32_t b, unsigned order)
+{
+    x->free += 1ull << order;
+    while (order < x->max_order) {
+        uint32_t buddy = b ^ (1u << order);
+        if (buddy >= x->blocks || x->free_order[buddy] != (int8_t)order)
+            break;
+        chunk_unlink(x, buddy);
+        b &= ~(1u << order);
+        order++;
+    }
+    chunk_push(x, b, order);
+}
+
+int extents_create(struct extents **out, const struct pool *pool, void (*freed)(void *arg),
+                   void *arg)
+{
+    struct extents *x = calloc(1, sizeof *x);
+    if (!x)
+        return -ENOMEM;
+    x->pool = pool;
+    x->shift = pool->geo.block_shift;
+    x->max_order = pool->geo.max_order;
+    x->blocks = (uint32_t)(pool->data_size >> x->shift);
+    x->region_blocks = x->blocks / pool->geo.regions;
+    x->freed = freed;
+    x->arg = arg;
+    pthread_mutex_init(&x->lock, NULL);
+    for (unsigned i = 0; i < MAX_ORDERS; i++)
+        x->head[i] = NIL;
+    x->next = malloc(x->blocks * sizeof *x->next);
+    x->prev = malloc(x->blocks * sizeof *x->prev);
+    x->free_order = malloc(x->blocks);
+    x->table = calloc(x->blocks, sizeof(struct extent *));
+    if (!x->next || !x->prev || !x->free_order || !x->table || x->max_order >= MAX_ORDERS) {
+        extents_destroy(x);
+        return -ENOMEM;
+    }
+    memset(x->free_order, -1, x->blocks);
+    *out = x;
+    return 0;
+}
+
+void extents_destroy(struct extents *x)
+{
+    if (!x)
+        return;
+    if (x->table)
+        for (uint32_t b = 0; b < x->blocks; b++)
+            free(x->table[b]);
+    free(x->next);
+    free(x->prev);
+    free(x->free_order);
+    free(x->table);
+    pthread_mutex_destroy(&x->lock);
+    free(x);
+}
+
+int extents_grant(struct extents *x, uint64_t first, uint64_t count)
+{
+    uint64_t regions = x->pool->geo.regions;
+    if (first >= regions || count > regions - first)
+        return -EMBAR_ECORRUPT;
+    uint64_t b = first * x->region_blocks;
+    /* What the division leaves over belongs to the last region. */
+    uint64_t end = first + count == regions ? x->blocks : (first + count) * x->region_blocks;
+    pthread_mutex_lock(&x->lock);
+    x->granted += end - b;
+    while (b < end) {
+        unsigned order = b ? (unsigned)__builtin_ctzll(b) : x->max_order;
+        if (order > x->max_order)
+            order = x->max_order;
+        while (b + (1ull << order) > end)
+            order--;
+        chunk_free(x, (uint32_t)b, order);
+        b += 1ull << order;
+    }
+    x->reserve = x->granted / 32 > 8 ? x->granted / 32 : 8;
+    pthread_mutex_unlock(&x->lock);
+    return 0;
+}
+
+/* Halve the free chunk at b until it has `want` order and begins at `keep`. Lock held; the chunk
+ * is unlinked already. */
+static void chunk_carve(struct extents *x, uint32_t b, unsigned order, uint32_t keep, unsigned want)
+{
+    while (order > want) {
+        order--;
+        uint32_t upper = b + (1u << order);
+        if (keep >= upper) {
+            chunk_push(x, b, order);
+            b = upper;
+        } else {
+            chunk_push(x, upper, order);
+        }
+    }
+    x->free -= 1ull << want;
+}
+
+static struct extent *extent_begin(struct extents *x, uint32_t b, unsigned order)
+{
+    struct extent *e = calloc(1, sizeof *e);
+    if (!e)
+        return NULL;
+    e->base = x->pool->data_base + ((uint64_t)b << x->shift);
+    e->size = 1ull << (order + x->shift);
+    e->order = (uint8_t)order;
+    e->bottom = e->base;
+    e->top = e->base + e->size;
+    atomic_init(&e->refs, 1);
+    x->table[b] = e;
+    x->count++;
+    return e;
+}
+
+struct extent *extent_new(struct extents *x, unsigned order, enum extent_class c)
+{
+    struct extent *e = NULL;
+    if (order > x->max_order)
+        return NULL;
+    pthread_mutex_lock(&x->lock);
+    uint64_t keep = c == EXTENT_META ? 0 : x->reserve;
+    unsigned from = order;
+    while (from <= x->max_order && x->head[from] == NIL)
+        from++;
+    if (from <= x->max_order && x->free >= keep + (1ull << order)) {
+        uint32_t b = x->head[from];
+        e = extent_begin(x, b, order);
+        if (e) {
+            chunk_unlink(x, b);
+            chunk_carve(x, b, from, b, order);
+            e->meta = c == EXTENT_META;
+        }
+    }
+    pthread_mutex_unlock(&x->lock);
+    return e;
+}
+
+int extent_claim(struct extents *x, uint64_t at, unsigned order, struct extent **out)
+{
+    if (order > x->max_order || !pool_in_data(x->pool, at, 1))
+        return -EMBAR_ECORRUPT;
+    uint32_t block = (uint32_t)((at - x->pool->data_base) >> x->shift);
+    uint32_t b = block & ~((1u << order) - 1);
+    int rc = -EMBAR_ECORRUPT;
+    pthread_mutex_lock(&x->lock);
+    struct extent *e = x->table[b];
+    if (e) {
+        if (e->order == order) {
+            extent_ref(e);
+            *out = e;
+            rc = 0;
+        }
+    } else {
+        /* The free chunk around b, if one is there: its start is b rounded down to its order. */
+        for (unsigned o = order; o <= x->max_order; o++) {
+            uint32_t start = b & ~((1u << o) - 1);
+            if (x->free_order[start] != (int8_t)o)
+                continue;
+            e = extent_begin(x, b, order);
+            rc = e ? 0 : -ENOMEM;
+            if (e) {
+                chunk_unlink(x, start);
+                chunk_carve(x, start, o, b, order);
+                *out = e;
+            }
+            break;
+        }
+    }
+    pthread_mutex_unlock(&x->lock);
+    return rc;
+}
+
+struct extent *extent_find(struct extents *x, uint64_t at, unsigned order)
+{
+    uint32_t b = (uint32_t)((at - x->pool->data_base) >> x->shift) & ~((1u << order) - 1);
+    pthread_mutex_lock(&x->lock);
+    struct extent *e = x->table[b];
+    pthread_mutex_unlock(&x->lock);
+    return e;
+}
+
+void extent_put(struct extents *x, struct extent *e)
+{
+    /* Release: our use of the bytes is before their reuse; pairs with the acquire of the last put. */
+    if (atomic_fetch_sub_explicit(&e->refs, 1, memory_order_release) != 1)
+        return;
+    atomic_thread_fence(memory_order_acquire);
+    uint32_t b = (uint32_t)((e->base - x->pool->data_base) >> x->shift);
+    pthread_mutex_lock(&x->lock);
+    x->table[b] = NULL;
+    x->count--;
+    chunk_free(x, b, e->order);
+    pthread_mutex_unlock(&x->lock);
+    free(e);
+    if (x->freed)
+        x->freed(x->arg);
+}
+
+unsigned extents_order(const struct extents *x, uint64_t n)
+{
+    uint64_t blocks = (n + (1ull << x->shift) - 1) >> x->shift;
+    unsigned order = 0;
+    while (order < MAX_ORDERS && (1ull << order) < blocks)
+        order++;
+    return order;
+}
+
+void extents_stat(struct extents *x, struct extents_stat *st)
+{
+    pthread_mutex_lock(&x->lock);
+    st->granted = x->granted << x->shift;
+    st->free = x->free << x->shift;
+    st->used = st->granted - st->free;
+    st->reserve = x->reserve << x->shift;
+    st->count = x->count;
+    pthread_mutex_unlock(&x->lock);
+}

@@ -1,0 +1,70 @@
+/* Extents: power-of-two runs of blocks, handed out by a buddy allocator (step 3).
+ *
+ * An extent is aligned to its size relative to the data area, so that its bounds follow from any
+ * location in it and its order: the media hold no extent map, the index implies it.
+ *
+ * Lifetime is one count: the topic that fills it, each reservation in flight, each run of committed
+ * batches and each pinned reply hold one reference; at zero its blocks are free.
+ *
+ * Threads: all functions may be called from any thread. One lock guards the free lists and the
+ * table; it is a leaf: nothing is called with it held. A space watcher fires after it is dropped.
+ */
+#ifndef CORE_EXTENT_H
+#define CORE_EXTENT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "core/pool.h"
+
+struct extent {
+    uint64_t base; /* pool offset */
+    uint64_t size; /* bytes */
+    atomic_uint refs;
+    uint8_t order;
+    bool meta; /* allocated for checkpoints or topic 0 */
+    /* While a topic fills it, under that topic's lock: free bytes are [bottom, top). */
+    uint64_t bottom, top; /* pool offsets */
+};
+
+enum extent_class {
+    EXTENT_PAYLOAD, /* leaves the reserve untouched */
+    EXTENT_META, /* checkpoints, control records: may use it, so that a full pool can still trim */
+};
+
+struct extents;
+
+int extents_create(struct extents **out, const struct pool *pool, void (*freed)(void *arg),
+                   void *arg) __attribute__((warn_unused_result));
+void extents_destroy(struct extents *x);
+
+/* Make regions [first, first + count) allocatable. Beyond the data area: -EMBAR_ECORRUPT. */
+int extents_grant(struct extents *x, uint64_t first, uint64_t count)
+    __attribute__((warn_unused_result));
+
+/* A free extent of 2^order blocks with one reference; NULL when there is none. */
+struct extent *extent_new(struct extents *x, unsigned order, enum extent_class c);
+/* Recovery: the extent around `at` with one more reference, carved out of free space when it is
+ * new. -EMBAR_ECORRUPT when it overlaps another extent or lies outside what was granted. */
+int extent_claim(struct extents *x, uint64_t at, unsigned order, struct extent **out)
+    __attribute__((warn_unused_result));
+/* The extent that exists around `at`; NULL when none does. No reference is taken. */
+struct extent *extent_find(struct extents *x, uint64_t at, unsigned order);
+
+static inline void extent_ref(struct extent *e)
+{
+    atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+}
+void extent_put(struct extents *x, struct extent *e);
+
+/* Smallest order that holds n bytes; above the pool's largest when none does. */
+unsigned extents_order(const struct extents *x, uint64_t n);
+
+struct extents_stat {
+    uint64_t granted, used, free; /* bytes */
+    uint64_t reserve;             /* kept for EXTENT_META */
+    uint64_t count;               /* extents in use */
+};
+void extents_stat(struct extents *x, struct extents_stat *st);
+
+#endif

@@ -1,0 +1,199 @@
+/* The fold: what a committed entry does to names, topics and sessions (step 8, and recovery).
+ *
+ * The one place where that state changes, called with the sequencer's role in the order of the
+ * index, when an entry was committed and when it is replayed; both must give the same state. So
+ * nothing here may look at anything but the state and the entry, and nothing may write to the pool.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "core/log_state.h"
+
+int fold_batch(struct log *log, struct topic *t, struct session *s, const struct placed *p,
+               uint64_t sequence)
+{
+    int rc = topic_append(t, p);
+    if (rc)
+        return rc;
+    if (s) {
+        pthread_mutex_lock(&log->sessions.lock);
+        s->sequence = sequence;
+        s->messages += p->count;
+        if (p->time > s->time)
+            s->time = p->time;
+        pthread_mutex_unlock(&log->sessions.lock);
+    }
+    return 0;
+}
+
+static int fold_create(struct log *log, const struct control *c)
+{
+    struct names *n = &log->names;
+    struct topic *t;
+    if (c->id == 0 || names_id(n, c->id))
+        return -EMBAR_ECORRUPT;
+    int rc = topic_create(log, c->id, &t);
+    if (rc)
+        return rc;
+    t->mode = c->mode;
+    t->uid = c->uid;
+    t->gid = c->gid;
+    t->ack = c->ack;
+    atomic_init(&t->topic_order, c->order);
+    t->created = t->modified = c->time;
+    rc = names_insert(n, t, c->parent, c->name, strlen(c->name));
+    if (rc)
+        topic_destroy(t);
+    return rc;
+}
+
+/* Out of the namespace. Returns the node, whose reference the caller drops with no lock held. */
+static struct topic *fold_remove(struct log *log, uint32_t id)
+{
+    struct topic *t = names_id(&log->names, id);
+    if (!t || topic_deleted(t) || id == LOG_ROOT_ID)
+        return NULL;
+    names_remove(&log->names, t);
+    atomic_store_explicit(&t->deleted, true, memory_order_release);
+    if (t->table)
+        checkpoint_retire(log, t->table);
+    t->table = NULL;
+    struct session *s = log->sessions.by_id, *next;
+    for (; s; s = next) {
+        next = s->hh.next;
+        if (s->topic == id) {
+            seq_release_held(log, s, -EMBAR_EGONE);
+            session_drop(log, s);
+        }
+    }
+    return t;
+}
+
+static void fold_attr(struct topic *t, const struct control *c)
+{
+    if (c->flags & MEDIA_A_MODE)
+        t->mode = (t->mode & (unsigned)S_IFMT) | (c->mode & 07777u);
+    if (c->flags & MEDIA_A_OWNER)
+        t->uid = c->uid;
+    if (c->flags & MEDIA_A_GROUP)
+        t->gid = c->gid;
+    if (c->flags & MEDIA_A_ORDER)
+        atomic_store_explicit(&t->topic_order, c->order, memory_order_relaxed);
+    if (c->flags & MEDIA_A_ACK)
+        t->ack = c->ack;
+    if (c->flags & MEDIA_A_BYTES)
+        t->keep_bytes = c->value;
+    if (c->flags & MEDIA_A_AGE)
+        t->keep_age = c->value2;
+    if (c->flags & MEDIA_A_FULL)
+        t->policy = c->policy;
+    if (c->flags & MEDIA_A_TIMES) {
+        pthread_mutex_lock(&t->lock);
+        t->modified = c->time;
+        pthread_mutex_unlock(&t->lock);
+    }
+}
+
+static int fold_names(struct log *log, const struct control *c, struct topic **gone)
+{
+    struct names *n = &log->names;
+    struct topic *t = names_id(n, c->id);
+    if (c->kind == MEDIA_C_MKDIR || c->kind == MEDIA_C_CREATE)
+        return fold_create(log, c);
+    if (!t || topic_deleted(t))
+        return -EMBAR_ECORRUPT;
+    switch (c->kind) {
+    case MEDIA_C_REMOVE: *gone = fold_remove(log, c->id); return *gone ? 0 : -EMBAR_ECORRUPT;
+    case MEDIA_C_RENAME:
+        if (c->value) {
+            *gone = fold_remove(log, (uint32_t)c->value);
+            if (!*gone)
+                return -EMBAR_ECORRUPT;
+        }
+        return names_move(n, t, c->parent, c->name, strlen(c->name));
+    default: fold_attr(t, c); return 0;
+    }
+}
+
+static int fold_session(struct log *log, const struct control *c, uint64_t number,
+                        struct commit *commit)
+{
+    if (c->kind == MEDIA_C_OPEN) {
+        struct session s = {
+            .id = number, .topic = c->id, .principal = c->uid, .epoch = 1, .time = c->time};
+        commit->session = number;
+        commit->epoch = 1;
+        return session_add(log, &s);
+    }
+    struct session *s = session_find(log, c->value);
+    if (!s)
+        return -EMBAR_ECORRUPT;
+    commit->session = s->id;
+    commit->sequence = s->sequence;
+    commit->messages = s->messages;
+    commit->epoch = c->epoch;
+    if (c->kind == MEDIA_C_CLOSE) {
+        seq_release_held(log, s, -EMBAR_ESESSION);
+        session_drop(log, s);
+        return 0;
+    }
+    pthread_mutex_lock(&log->sessions.lock);
+    s->epoch = c->epoch;
+    s->ordered = s->sequence;
+    pthread_mutex_unlock(&log->sessions.lock);
+    seq_release_held(log, s, -EMBAR_EFENCED);
+    return 0;
+}
+
+int fold_grant(struct log *log, uint32_t slot, uint64_t first, uint64_t count)
+{
+    int rc = extents_grant(log->extents, first, count);
+    if (rc)
+        return rc;
+    struct media_grant *grown = realloc(log->grant, (log->grant_count + 1) * sizeof *log->grant);
+    if (!grown)
+        return -ENOMEM;
+    log->grant = grown;
+    log->grant[log->grant_count++] = (struct media_grant){.first = le32_of((uint32_t)first),
+                                                          .count = le32_of((uint32_t)count),
+                                                          .slot = le32_of(slot)};
+    return 0;
+}
+
+int fold_control(struct log *log, const struct control *c, uint64_t number, struct commit *commit)
+{
+    struct topic *gone = NULL, *t;
+    int rc;
+    commit->id = c->id;
+    switch (c->kind) {
+    case MEDIA_C_MKDIR:
+    case MEDIA_C_CREATE:
+    case MEDIA_C_REMOVE:
+    case MEDIA_C_RENAME:
+    case MEDIA_C_ATTR:
+        pthread_rwlock_wrlock(&log->names.lock);
+        rc = fold_names(log, c, &gone);
+        pthread_rwlock_unlock(&log->names.lock);
+        if (gone) {
+            watch_fire(&gone->watch);
+            topic_put(gone);
+        }
+        watch_fire(&log->names.watch);
+        return rc;
+    case MEDIA_C_TRIM:
+        t = names_id(&log->names, c->id);
+        if (!t || topic_deleted(t) || c->value > topic_end(t) || c->value < topic_base(t))
+            return -EMBAR_ECORRUPT;
+        topic_trim(t, c->value, c->value2);
+        commit->offset = c->value;
+        watch_fire(&t->watch);
+        watch_fire(&log->names.watch);
+        return 0;
+    case MEDIA_C_OPEN:
+    case MEDIA_C_FENCE:
+    case MEDIA_C_CLOSE: return fold_session(log, c, number, commit);
+    }
+    return -EMBAR_ECORRUPT;
+}

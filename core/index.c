@@ -1,0 +1,144 @@
+/* Entries as lines: see index.h. */
+#include "core/index.h"
+
+#include <string.h>
+
+#include "core/crc.h"
+#include "core/side.h"
+
+uint32_t index_seed(const struct pool *pool)
+{
+    uint8_t id[24];
+    memcpy(id, pool->uuid, 16);
+    le64 incarnation = le64_of(pool->incarnation);
+    memcpy(id + 16, &incarnation, 8);
+    return crc32c(0, id, sizeof id);
+}
+
+static uint32_t line_crc(const struct media_entry *line, uint32_t chain)
+{
+    struct media_entry copy = *line;
+    copy.crc = le32_of(0);
+    return crc32c(chain, &copy, sizeof copy);
+}
+
+uint32_t index_encode(struct media_entry *line, const struct entry *e, uint32_t chain)
+{
+    struct media_entry m = {
+        .number = le64_of(e->number),
+        .term = le32_of(e->term),
+        .session = le64_of(e->session),
+        .offset = le64_of(e->offset),
+        .payload = le64_pack(e->payload, (uint16_t)(e->sequence >> 32)),
+        .side = le64_pack(e->side, (uint16_t)(e->count - 1)),
+        .topic = le32_of(e->topic),
+        .length = le32_of(e->length),
+        .sequence = le32_of((uint32_t)e->sequence),
+        .kind = e->kind,
+        .flags = e->flags,
+        .slot = e->slot,
+        .order = e->order,
+    };
+    uint32_t next = line_crc(&m, chain);
+    m.crc = le32_of(next);
+    *line = m;
+    return next;
+}
+
+int index_decode(const struct media_entry *line, uint64_t number, uint32_t chain, struct entry *e,
+                 uint32_t *next)
+{
+    struct media_entry m = *line;
+    if (le64_get(m.number) != number || line_crc(&m, chain) != le32_get(m.crc))
+        return 0;
+    e->number = number;
+    e->term = le32_get(m.term);
+    e->session = le64_get(m.session);
+    e->offset = le64_get(m.offset);
+    e->payload = le64_low48(m.payload);
+    e->sequence = (uint64_t)le64_high16(m.payload) << 32 | le32_get(m.sequence);
+    e->side = le64_low48(m.side);
+    e->count = (uint32_t)le64_high16(m.side) + 1;
+    e->topic = le32_get(m.topic);
+    e->length = le32_get(m.length);
+    e->kind = m.kind;
+    e->flags = m.flags;
+    e->slot = m.slot;
+    e->order = m.order;
+    *next = le32_get(m.crc);
+    return 1;
+}
+
+int index_check(const struct pool *pool, const struct entry *e)
+{
+    if (e->kind == MEDIA_TERM || e->kind == MEDIA_GRANT)
+        return 0; /* no payload; the fold checks what it says */
+    bool part = e->kind == MEDIA_PART;
+    if ((e->kind != MEDIA_BATCH && e->kind != MEDIA_CONTROL && !part) || e->slot >= pool->geo.slots)
+        return -EMBAR_ECORRUPT;
+    if ((e->kind == MEDIA_CONTROL) != (e->topic == 0 && !part) || e->order > pool->geo.max_order)
+        return -EMBAR_ECORRUPT;
+    if (e->length == 0 || e->length > MEDIA_MAX_BATCH || e->count > MEDIA_MAX_MESSAGES)
+        return -EMBAR_ECORRUPT;
+    if (e->side % MEDIA_LINE != 0 || !pool_in_data(pool, e->side, MEDIA_LINE) ||
+        !pool_in_data(pool, e->payload, 1))
+        return -EMBAR_ECORRUPT;
+    uint64_t base = pool_extent_base(pool, e->payload, e->order);
+    uint64_t size = 1ull << (e->order + pool->geo.block_shift);
+    if (!pool_in_data(pool, base, size) || e->length > base + size - e->payload)
+        return -EMBAR_ECORRUPT;
+    if (!part && (e->side < base || e->side >= base + size))
+        return -EMBAR_ECORRUPT;
+    if (e->offset > UINT64_MAX - e->length)
+        return -EMBAR_ECORRUPT;
+    return 0;
+}
+
+void index_harden(const struct pool *pool, unsigned slot, uint64_t first, uint64_t n)
+{
+    uint64_t entries = pool->geo.index_entries;
+    uint64_t to_wrap = entries - first % entries;
+    uint64_t a = n < to_wrap ? n : to_wrap;
+    flush_writeback(pool->flush, pool_entry(pool, slot, first), a * sizeof(struct media_entry));
+    if (n > a)
+        flush_writeback(pool->flush, pool_entry(pool, slot, first + a),
+                        (n - a) * sizeof(struct media_entry));
+    flush_drain(pool->flush);
+}
+
+static uint32_t watermark_crc(const struct media_watermark *w)
+{
+    struct media_watermark copy = *w;
+    copy.crc = le32_of(0);
+    return crc32c(0, &copy, sizeof copy);
+}
+
+static void watermark_write(const struct pool *pool, struct media_watermark *at, uint64_t number,
+                            uint32_t term)
+{
+    struct media_watermark w = {.number = le64_of(number), .term = le32_of(term)};
+    memcpy(w.boot_id, pool->boot_id, sizeof w.boot_id);
+    w.crc = le32_of(watermark_crc(&w));
+    *at = w;
+    flush_writeback(pool->flush, at, sizeof *at);
+}
+
+void index_watermark(const struct pool *pool, unsigned slot, uint64_t number, uint32_t term)
+{
+    watermark_write(pool, pool_watermark(pool, slot), number, term);
+}
+
+void index_synced(const struct pool *pool, unsigned slot, uint64_t number, uint32_t term)
+{
+    watermark_write(pool, pool_synced(pool, slot), number, term);
+}
+
+uint64_t index_watermark_read(const struct pool *pool, const struct media_watermark *w,
+                              bool *same_boot)
+{
+    struct media_watermark copy = *w;
+    if (watermark_crc(&copy) != le32_get(copy.crc))
+        return 0;
+    *same_boot = memcmp(pool->boot_id, copy.boot_id, sizeof copy.boot_id) == 0;
+    return le64_get(copy.number);
+}

@@ -1,0 +1,46 @@
+/* The index: entries as lines, their chain, and the named ordering rules that write them (step 8).
+ *
+ * Entry n stands at n % entries of its sequencer's ring. Each carries the CRC of itself seeded by
+ * the CRC of entry n-1: a stale line, a torn line or a line of another history breaks the chain.
+ */
+#ifndef CORE_INDEX_H
+#define CORE_INDEX_H
+
+#include "core/pool.h"
+
+/* An entry in host form. */
+struct entry {
+    uint64_t number, session, sequence, offset;
+    uint64_t payload, side; /* pool offsets */
+    uint32_t term, topic, length, count;
+    uint8_t kind, flags, slot, order;
+};
+
+/* Chain value before the first entry of a pool. */
+uint32_t index_seed(const struct pool *pool);
+
+/* Encode e behind a chain that stands at `chain`; returns the chain behind it. */
+uint32_t index_encode(struct media_entry *line, const struct entry *e, uint32_t chain);
+
+/* Decode the line for entry `number` behind `chain`. 1: it is that entry (*next gets the chain
+ * behind it); 0: it is not (stale, torn, never written). */
+int index_decode(const struct media_entry *line, uint64_t number, uint32_t chain, struct entry *e,
+                 uint32_t *next);
+
+/* Every bound of a decoded entry (I9): 0 or -EMBAR_ECORRUPT. */
+int index_check(const struct pool *pool, const struct entry *e) __attribute__((warn_unused_result));
+
+/* Ordering rule "entries": lines [first, first + n) are stored; write them back and drain. Only
+ * then may anybody be told that they are committed. */
+void index_harden(const struct pool *pool, unsigned slot, uint64_t first, uint64_t n);
+
+/* Ordering rule "watermark": all up to `number` is durable; say so without waiting. */
+void index_watermark(const struct pool *pool, unsigned slot, uint64_t number, uint32_t term);
+/* The same for a file's sync. */
+void index_synced(const struct pool *pool, unsigned slot, uint64_t number, uint32_t term);
+/* The number a watermark line holds, 0 when it is not valid. *same_boot: written since this
+ * machine booted. */
+uint64_t index_watermark_read(const struct pool *pool, const struct media_watermark *w,
+                              bool *same_boot);
+
+#endif

@@ -1,0 +1,322 @@
+/* The log as a whole: open, close, facts, waiting control actions.
+ *
+ * Opening: lock the slot, format a blank region, check the superblock, recover, claim the slot under
+ * a new term, harden the tail that recovery accepted, write the term entry. Nothing is written
+ * before recovery has succeeded, so a pool that cannot be opened is left as it was.
+ */
+#include "core/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/crc.h"
+#include "core/log_state.h"
+
+static void freed(void *arg)
+{
+    log_starved(arg);
+}
+
+void log_fault(struct log *log, int status)
+{
+    (void)status;
+    atomic_store_explicit(&log->faulted, true, memory_order_seq_cst);
+    watch_fire(&log->space); /* who waits for space would wait for ever */
+}
+
+/* Ordering rule "claim": the line is durable before anything of the new term is written. */
+static void claim_write(struct log *log, uint32_t pid)
+{
+    struct media_claim *at = pool_claim(&log->pool, log->slot);
+    struct media_claim c = {.magic = le32_of(MEDIA_CLAIM_MAGIC),
+                            .term = le32_of(log->term),
+                            .pid = le32_of(pid),
+                            .start = le64_of(log->seq.next),
+                            .time = le64_of(now_realtime())};
+    host_machine_id(c.host);
+    memcpy(c.boot_id, log->pool.boot_id, sizeof c.boot_id);
+    c.crc = le32_of(crc32c(0, &c, sizeof c));
+    *at = c;
+    flush_writeback(log->pool.flush, at, sizeof *at);
+    flush_drain(log->pool.flush);
+}
+
+static int producers_create(struct log *log)
+{
+    struct seq *q = &log->seq;
+    q->producers = log->pool.geo.producers;
+    q->producer = aligned_alloc(64, q->producers * sizeof *q->producer);
+    if (!q->producer)
+        return -ENOMEM;
+    memset(q->producer, 0, q->producers * sizeof *q->producer);
+    for (unsigned i = 0; i < q->producers; i++) {
+        struct producer *p = &q->producer[i];
+        p->log = log;
+        p->index = i;
+        p->limit = log->pool.geo.descriptors;
+        p->batch = calloc(p->limit, sizeof(struct batch *));
+        if (!p->batch)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+static void log_free(struct log *log)
+{
+    background_stop(log);
+    names_destroy(log);
+    if (log->control)
+        topic_destroy(log->control);
+    sessions_destroy(log);
+    if (log->manifest)
+        extent_put(log->extents, log->manifest);
+    for (size_t i = 0; i < log->retired_count; i++)
+        extent_put(log->extents, log->retired[i]);
+    free(log->retired);
+    free(log->grant);
+    if (log->seq.producer)
+        for (unsigned i = 0; i < log->seq.producers; i++)
+            free(log->seq.producer[i].batch);
+    free(log->seq.producer);
+    extents_destroy(log->extents);
+    pthread_mutex_destroy(&log->space.lock);
+    free(log);
+}
+
+static int log_create(struct log **out, const struct log_options *opt)
+{
+    struct log *log = aligned_alloc(64, (sizeof *log + 63) / 64 * 64);
+    if (!log)
+        return -ENOMEM;
+    memset(log, 0, sizeof *log);
+    log->region = opt->region;
+    log->readonly = opt->readonly;
+    log->manual = opt->manual;
+    log->hold_ns = (uint64_t)(opt->hold_ms ? opt->hold_ms : 2000) * 1000000;
+    log->sessions.limit = opt->sessions ? opt->sessions : 65536;
+    log->names.limit = opt->topics ? opt->topics : 100000;
+    log->wake_fd = -1;
+    log->seq.told_last = &log->seq.told;
+    pthread_mutex_init(&log->sessions.lock, NULL);
+    watch_init(&log->space);
+    int rc = names_init(log);
+    if (rc) {
+        pthread_mutex_destroy(&log->sessions.lock);
+        free(log);
+        return rc;
+    }
+    *out = log;
+    return 0;
+}
+
+static int log_load(struct log *log, const struct log_options *opt, struct embar_error *err)
+{
+    int rc = 0;
+    if (!log->readonly) {
+        rc = region_lock_slot(log->region, log->slot, err);
+        if (rc)
+            return rc;
+        if (pool_is_blank(log->region)) {
+            rc = pool_format(log->region, &opt->geo, err);
+            if (rc)
+                return rc;
+        }
+    }
+    rc = pool_attach(&log->pool, log->region, err);
+    if (rc)
+        return rc;
+    if (opt->boot_id)
+        memcpy(log->pool.boot_id, opt->boot_id, sizeof log->pool.boot_id);
+    rc = extents_create(&log->extents, &log->pool, freed, log);
+    if (rc == 0)
+        rc = topic_create(log, 0, &log->control);
+    if (rc == 0)
+        rc = producers_create(log);
+    if (rc)
+        return embar_fail(err, rc, "no memory for the log's tables");
+    return recover(log, err);
+}
+
+/* Every topic goes on where its committed bytes end. */
+static int topics_resume(struct log *log)
+{
+    int rc = 0;
+    for (struct topic *t = log->names.by_id; rc == 0 && t; t = t->by_id.next) {
+        t->ordered_end = topic_end(t);
+        rc = topic_refill(t);
+    }
+    log->control->ordered_end = topic_end(log->control);
+    return rc ? rc : topic_refill(log->control);
+}
+
+/* From recovered to serving: everything that opening writes. */
+static int log_serve(struct log *log, struct embar_error *err)
+{
+    uint64_t tail = atomic_load_explicit(&log->durable, memory_order_relaxed) + 1;
+    log->term++;
+    claim_write(log, (uint32_t)getpid());
+    /* What recovery accepted above the watermark was stored but perhaps never drained. */
+    uint64_t first = log->checkpoint + 1 > tail ? log->checkpoint + 1 : tail;
+    if (first < log->seq.next)
+        index_harden(&log->pool, log->slot, first, log->seq.next - first);
+    int rc = topics_resume(log);
+    if (rc == 0)
+        rc = seq_term(log);
+    bool granted = false;
+    for (size_t i = 0; i < log->grant_count; i++)
+        granted = granted || le32_get(log->grant[i].slot) == log->slot;
+    if (rc == 0 && !granted)
+        rc = seq_grant(log, log->slot, 0, log->pool.geo.regions / log->pool.geo.brokers);
+    if (rc)
+        return embar_fail(err, rc, "the pool cannot be opened for writing");
+    return 0;
+}
+
+int log_open(struct log **out, const struct log_options *opt, struct embar_error *err)
+{
+    struct log *log;
+    int rc = log_create(&log, opt);
+    if (rc)
+        return embar_fail(err, rc, "no memory for the log");
+    rc = log_load(log, opt, err);
+    if (rc == 0 && !log->readonly)
+        rc = log_serve(log, err);
+    if (rc == 0 && !log->readonly && !log->manual) {
+        rc = background_start(log);
+        if (rc)
+            (void)embar_fail(err, rc, "the log's background thread cannot be started");
+    }
+    if (rc) {
+        log_free(log);
+        return rc;
+    }
+    *out = log;
+    return 0;
+}
+
+void log_close(struct log *log)
+{
+    if (!log)
+        return;
+    if (!log->readonly) {
+        background_stop(log);
+        seq_take_wait(log);
+        while (seq_epoch(log) > 0)
+            ;
+        for (struct session *s = log->sessions.by_id; s; s = s->hh.next)
+            seq_release_held(log, s, -EMBAR_ESHUTDOWN);
+        seq_tell(log);
+        bool clean = checkpoint_write(log) == 0;
+        if (!clean && log->region->needs_sync)
+            clean = background_sync(log) == 0;
+        if (clean || !atomic_load_explicit(&log->faulted, memory_order_relaxed)) {
+            index_watermark(&log->pool, log->slot, log->seq.next - 1, log->term);
+            index_synced(&log->pool, log->slot, log->seq.next - 1, log->term);
+            claim_write(log, 0);
+            if (log->region->needs_sync)
+                (void)!region_sync(log->region);
+        }
+    }
+    log_free(log);
+}
+
+struct pool *log_pool(struct log *log)
+{
+    return &log->pool;
+}
+
+unsigned log_producers(const struct log *log)
+{
+    return log->seq.producers;
+}
+
+struct producer *log_producer(struct log *log, unsigned i)
+{
+    return i < log->seq.producers ? &log->seq.producer[i] : NULL;
+}
+
+/* ---- Waiting ------------------------------------------------------------------------------ */
+
+struct waiter {
+    struct completion completion;
+    pthread_mutex_t lock; /* guards done */
+    pthread_cond_t cond;
+    bool done;
+    struct commit commit;
+};
+
+static void waiter_done(struct completion *self, const struct commit *commit)
+{
+    struct waiter *w = (struct waiter *)self;
+    pthread_mutex_lock(&w->lock);
+    w->commit = *commit;
+    w->done = true;
+    pthread_cond_signal(&w->cond);
+    pthread_mutex_unlock(&w->lock);
+}
+
+int log_control_wait(struct log *log, struct control *c, struct commit *commit)
+{
+    struct waiter w = {.completion.done = waiter_done,
+                       .lock = PTHREAD_MUTEX_INITIALIZER,
+                       .cond = PTHREAD_COND_INITIALIZER};
+    c->completion = &w.completion;
+    log_control(log, c);
+    if (log->manual && background_only(log)) {
+        seq_take_wait(log);
+        while (seq_epoch(log) > 0)
+            ;
+        seq_give(log);
+    } else {
+        log_commit(log);
+    }
+    pthread_mutex_lock(&w.lock);
+    while (!w.done)
+        pthread_cond_wait(&w.cond, &w.lock);
+    pthread_mutex_unlock(&w.lock);
+    if (commit)
+        *commit = w.commit;
+    return w.commit.status;
+}
+
+/* ---- Facts -------------------------------------------------------------------------------- */
+
+void log_stat_all(struct log *log, struct log_stat *st)
+{
+    struct extents_stat x;
+    extents_stat(log->extents, &x);
+    *st = (struct log_stat){
+        .size = log->pool.size,
+        .data = log->pool.data_size,
+        .used = x.used,
+        .reserved = atomic_load_explicit(&log->reserved, memory_order_relaxed),
+        .free = x.free > x.reserve ? x.free - x.reserve : 0,
+        .committed = atomic_load_explicit(&log->committed, memory_order_relaxed),
+        .durable = atomic_load_explicit(&log->durable, memory_order_relaxed),
+        .synced = atomic_load_explicit(&log->synced, memory_order_relaxed),
+        .checkpoint = atomic_load_explicit(&log->checkpoint, memory_order_relaxed),
+        .epochs = atomic_load_explicit(&log->epochs, memory_order_relaxed),
+        .batches = atomic_load_explicit(&log->batches, memory_order_relaxed),
+        .messages = atomic_load_explicit(&log->messages, memory_order_relaxed),
+        .bytes = atomic_load_explicit(&log->bytes, memory_order_relaxed),
+        .duplicates = atomic_load_explicit(&log->duplicates, memory_order_relaxed),
+        .held = atomic_load_explicit(&log->held, memory_order_relaxed),
+        .fenced = atomic_load_explicit(&log->fenced, memory_order_relaxed),
+        .recovered = log->recovered,
+        .recovery_ns = log->recovery_ns,
+        .max_sessions = log->sessions.limit,
+        .term = log->term,
+        .slot = log->slot,
+        .incarnation = log->pool.incarnation,
+        .faulted = atomic_load_explicit(&log->faulted, memory_order_relaxed),
+    };
+    pthread_rwlock_rdlock(&log->names.lock);
+    st->topics = log->names.topics;
+    st->directories = log->names.directories;
+    pthread_rwlock_unlock(&log->names.lock);
+    pthread_mutex_lock(&log->sessions.lock);
+    st->sessions = log->sessions.count;
+    pthread_mutex_unlock(&log->sessions.lock);
+}

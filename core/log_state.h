@@ -1,0 +1,323 @@
+/* The log's own state, shared by the files that implement core/log.h and by nobody else.
+ *
+ * State is the fold of the index (DESIGN section 5): names, topics' runs and sessions change only
+ * in fold.c, by entries in their order, when they are committed and when they are recovered.
+ *
+ * Threads. Whoever holds `seq.running` is the sequencer: it alone orders, writes entries, folds
+ * them in and checkpoints. Everyone else reads what it published under the locks below.
+ *
+ * Lock order (outer first): names.lock -> topic.lock -> extents.lock;
+ * sessions.lock, every watch lock and the control stack are leaves. Completions are called with
+ * none of them held.
+ */
+#ifndef CORE_LOG_STATE_H
+#define CORE_LOG_STATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "core/extent.h"
+#include "core/index.h"
+#include "core/log.h"
+#include "core/side.h"
+
+#include <uthash.h>
+
+/* ---- Topics (topic.c, reserve.c, read.c) -------------------------------------------------- */
+
+#define RUN_BATCHES 512u /* a run ends here, which bounds a walk over its side records */
+
+#define MASK48 ((1ull << 48) - 1)
+
+/* Batches whose payloads and side records are adjacent; ends where the next run begins. */
+struct run {
+    uint64_t offset, message;
+    uint64_t payload : 48, order : 8, flags : 8;
+    uint64_t side : 48, batches : 16; /* batches 0: second part of a split batch */
+};
+_Static_assert(sizeof(struct run) == 32, "DRAM index: 32 bytes a run");
+
+struct node_key { /* name index key: hashed as bytes up to the end of the name */
+    uint32_t parent;
+    char name[MEDIA_MAX_NAME + 1];
+};
+
+struct watch_list {
+    pthread_mutex_t lock; /* guards the list */
+    struct watcher *first;
+    atomic_uint
+        count; /* seq_cst with what is watched: register-then-look against change-then-look */
+};
+
+/* A node of the namespace: a topic or a directory. */
+struct topic {
+    struct log *log;
+    uint32_t id;
+    atomic_uint refs;    /* the namespace holds one until the node is removed */
+    atomic_bool deleted; /* set by the fold under names.lock; read anywhere */
+
+    /* Attributes: written by the fold under names.lock (write), read under it. */
+    struct node_key key;
+    uint16_t name_length;
+    uint32_t mode, uid, gid;
+    uint8_t ack, policy;
+    atomic_uchar topic_order; /* 0, 2 or 5 */
+    uint64_t created, keep_bytes, keep_age;
+    UT_hash_handle by_id, by_name;
+    uint32_t *children; /* directory: ids, ascending */
+    uint32_t child_count, child_capacity;
+
+    /* Filling (reserve.c), under fill_lock. */
+    pthread_mutex_t fill_lock; /* guards fill, fill_order and the extent's bottom and top */
+    struct extent *fill;
+    unsigned fill_order;
+
+    /* Committed (topic.c), under lock; end and base may be read without it. */
+    pthread_mutex_t lock;
+    struct run *runs;
+    size_t run_head, run_count, run_capacity;
+    uint64_t run_dropped;      /* runs trimmed since open: makes run numbers absolute */
+    uint64_t side_tail;        /* header of the last batch's side record, with side_tail_size */
+    uint64_t side_tail_below;  /* bytes of lengths below it */
+    uint64_t last_message_end; /* messages ever */
+    uint64_t first_message;    /* number of the first retained message */
+    uint64_t modified, batches;
+    atomic_uint_fast64_t end; /* release by the fold, acquire by readers: bytes below are stored */
+    atomic_uint_fast64_t base;
+    atomic_uint generation; /* trims */
+
+    uint64_t ordered_end; /* sequencer only: end including what is ordered and not committed */
+    struct watch_list watch;
+
+    /* Checkpoint (checkpoint.c), sequencer only. */
+    bool dirty;           /* runs changed since the run table was written */
+    struct extent *table; /* run table of the newest checkpoint */
+    uint32_t table_count, table_crc;
+};
+
+/* The control topic, id 0: not in the namespace. */
+
+int topic_create(struct log *log, uint32_t id, struct topic **out)
+    __attribute__((warn_unused_result));
+void topic_destroy(struct topic *t); /* no references left */
+/* Fold a batch in: takes over the reservation's extent references. `live` batches carry them in b;
+ * recovery claims them first. */
+struct placed {
+    uint64_t offset, run0, run1, side, time;
+    uint32_t run0_length, length, count;
+    bool equal;
+    struct extent *extent0, *extent1;
+};
+int topic_append(struct topic *t, const struct placed *b) __attribute__((warn_unused_result));
+/* Drop everything below `base`, which is a message boundary whose message number is `first`. */
+void topic_trim(struct topic *t, uint64_t base, uint64_t first);
+/* Message boundary at or below `offset`: offset and number. */
+int topic_boundary(struct topic *t, uint64_t offset, uint64_t *at, uint64_t *message);
+/* End of run i (index into the live part). Lock held. */
+uint64_t topic_run_end(const struct topic *t, size_t i);
+/* The run that holds `offset`, which lies in [base, end). Lock held. */
+size_t topic_run_find(const struct topic *t, uint64_t offset);
+static inline struct run *topic_run(const struct topic *t, size_t i)
+{
+    return &t->runs[t->run_head + i];
+}
+/* Room for one more run at the end. Lock held. */
+int topic_runs_grow(struct topic *t) __attribute__((warn_unused_result));
+/* Resume filling the extent that the last committed bytes stand in (after recovery). */
+int topic_refill(struct topic *t) __attribute__((warn_unused_result));
+
+int reserve_in(struct log *log, struct batch *b, enum extent_class c)
+    __attribute__((warn_unused_result));
+
+void watch_init(struct watch_list *l);
+void watch_add(struct watch_list *l, struct watcher *w);
+void watch_remove(struct watch_list *l, struct watcher *w);
+void watch_fire(struct watch_list *l);
+
+/* ---- Names (names.c) ---------------------------------------------------------------------- */
+
+struct names {
+    pthread_rwlock_t lock; /* guards the two hashes and all nodes' attributes and children */
+    struct topic *by_id, *by_name; /* changed by the fold only: the sequencer reads without lock */
+    struct topic *removed;         /* by id: gone from the namespace, still referenced */
+    uint32_t next_id;
+    unsigned topics, directories, limit;
+    struct watch_list watch;
+};
+
+int names_init(struct log *log);
+void names_destroy(struct log *log);
+/* Lock held for reading by the caller (any mode). */
+struct topic *names_id(struct names *n, uint32_t id);
+struct topic *names_child(struct names *n, uint32_t parent, const char *name, size_t length);
+bool names_is_dir(const struct topic *t);
+/* Lock held for writing. */
+int names_insert(struct names *n, struct topic *t, uint32_t parent, const char *name, size_t length)
+    __attribute__((warn_unused_result));
+void names_remove(struct names *n, struct topic *t); /* log_stat still finds it, nobody else */
+/* The two halves of an insert, for nodes that come in any order. */
+void names_add(struct names *n, struct topic *t);
+int names_link(struct names *n, struct topic *t, uint32_t parent, const char *name, size_t length)
+    __attribute__((warn_unused_result));
+int names_move(struct names *n, struct topic *t, uint32_t parent, const char *name, size_t length)
+    __attribute__((warn_unused_result));
+
+/* ---- Sessions (session.c) ----------------------------------------------------------------- */
+
+struct session {
+    uint64_t id;
+    uint32_t topic, principal;
+    /* Committed state: the fold's; read under sessions.lock. */
+    uint32_t epoch;
+    uint64_t sequence, messages, time;
+    /* Ordering state: the sequencer's alone. */
+    uint64_t ordered;   /* highest sequence ordered */
+    struct batch *held; /* ascending by sequence */
+    unsigned held_count;
+    bool is_ready; /* on seq.ready */
+    struct session *ready_next;
+    UT_hash_handle hh;
+};
+
+struct sessions {
+    pthread_mutex_t lock; /* guards the hash and committed state */
+    struct session *by_id;
+    unsigned count, limit;
+};
+
+struct session *session_find(struct log *log, uint64_t id); /* sequencer only */
+int session_add(struct log *log, const struct session *s) __attribute__((warn_unused_result));
+void session_drop(struct log *log, struct session *s);
+void sessions_destroy(struct log *log);
+
+/* ---- Sequencer (seq.c, control.c) --------------------------------------------------------- */
+
+#define EPOCH_BATCHES 512u
+#define HOLD_BATCHES  4096u /* held a session */
+
+struct producer {
+    struct log *log;
+    unsigned index;
+    struct batch **batch; /* by position % descriptors */
+    uint64_t limit;
+    _Alignas(64) atomic_uint_fast64_t tail; /* announced: release by the producer's thread */
+    _Alignas(64) atomic_uint_fast64_t head; /* taken: release by the sequencer */
+};
+
+struct item {
+    struct batch *batch;
+    struct session *session;
+    uint64_t number, offset;
+};
+
+struct seq {
+    _Alignas(64)
+        atomic_bool running; /* the sequencer's role; seq_cst on both sides of the hand-over */
+    uint64_t next;           /* number of the entry that comes next */
+    uint32_t chain;
+    struct item items[EPOCH_BATCHES];
+    unsigned count;
+    struct batch *told, **told_last; /* refused and duplicate batches, told after the epoch */
+    struct session *ready;           /* sessions whose held batches are next in line */
+    unsigned turn;                   /* producer that is drained first */
+    struct control *controls;        /* taken from the stack, in order */
+    atomic_uint holds;               /* batches held in all sessions */
+    _Atomic(struct control *) stack; /* MPSC: pushed by any thread, emptied by the sequencer */
+    unsigned producers;
+    struct producer *producer;
+};
+
+bool seq_take(struct log *log);
+void seq_take_wait(struct log *log);
+void seq_give(struct log *log);
+/* One epoch: how much it did; 0 when there was nothing. Role held. */
+unsigned seq_epoch(struct log *log);
+/* Fence sessions whose gap is older than hold_ms. Role held. */
+void seq_expire(struct log *log, uint64_t now_ns);
+bool seq_pending(struct log *log);
+/* Refuse all that a session holds. Role held. */
+void seq_release_held(struct log *log, struct session *s, int status);
+/* Order, write, harden and fold one control action or the term entry. Role held. */
+int seq_control(struct log *log, struct control *c, struct commit *commit);
+int seq_term(struct log *log);
+int seq_grant(struct log *log, uint32_t slot, uint64_t first, uint64_t count);
+/* Call the completions of what was refused. Role held. */
+void seq_tell(struct log *log);
+/* Room for n more entries in the ring without overwriting what the checkpoint needs. */
+bool seq_room(struct log *log, uint64_t n);
+
+/* Is the action lawful now? Fills ids. 0; 1: nothing to do; or why not. Role held. */
+int control_validate(struct log *log, struct control *c);
+void control_encode(struct media_control *m, const struct control *c);
+int control_decode(const void *payload, size_t size, struct control *c);
+int fold_control(struct log *log, const struct control *c, uint64_t number, struct commit *commit)
+    __attribute__((warn_unused_result));
+int fold_grant(struct log *log, uint32_t slot, uint64_t first, uint64_t count)
+    __attribute__((warn_unused_result));
+int fold_batch(struct log *log, struct topic *t, struct session *s, const struct placed *p,
+               uint64_t sequence) __attribute__((warn_unused_result));
+
+/* ---- The log ------------------------------------------------------------------------------ */
+
+struct log {
+    struct pool pool;
+    struct region *region;
+    unsigned slot;
+    uint32_t term;
+    bool readonly, manual, opening;
+    uint64_t hold_ns;
+    struct extents *extents;
+    atomic_uint_fast64_t reserved; /* bytes in open reservations */
+    struct names names;
+    struct sessions sessions;
+    struct topic *control; /* topic 0 */
+    struct seq seq;
+
+    atomic_uint_fast64_t committed, durable, synced, checkpoint; /* entry numbers */
+    atomic_bool faulted;
+    atomic_bool starved; /* a reservation found no space: fire space watchers on the next free */
+    struct watch_list space;
+
+    /* Checkpoint: sequencer only. */
+    uint64_t root_generation;
+    struct extent *manifest;
+    struct extent **retired; /* tables and manifests the newest root does not name */
+    size_t retired_count, retired_capacity;
+
+    /* Background thread (background.c). */
+    pthread_t thread;
+    bool thread_started;
+    int wake_fd;
+    atomic_bool stop;
+    atomic_bool asleep; /* seq_cst: set before the last look at the work, cleared by who wakes it */
+
+    /* Facts. */
+    atomic_uint_fast64_t epochs, batches, messages, bytes, duplicates, held, fenced;
+    uint64_t recovered, recovery_ns;
+    struct media_grant *grant; /* as folded */
+    size_t grant_count;
+};
+
+uint64_t now_realtime(void);
+uint64_t now_monotonic(void);
+void log_fault(struct log *log, int status);
+void log_starved(struct log *log);
+
+/* checkpoint.c. Role held. */
+int checkpoint_write(struct log *log);
+int checkpoint_load(struct log *log, const struct media_root *root, struct embar_error *err);
+void checkpoint_retire(struct log *log, struct extent *e);
+/* The newest valid root of all slots, or NULL. */
+const struct media_root *checkpoint_newest(struct log *log, struct media_root *copy);
+
+/* recover.c */
+int recover(struct log *log, struct embar_error *err) __attribute__((warn_unused_result));
+
+/* background.c */
+int background_start(struct log *log) __attribute__((warn_unused_result));
+void background_stop(struct log *log);
+void background_wake(struct log *log);
+int background_sync(struct log *log);
+bool background_only(const struct log *log); /* epochs run there alone: their drain may block */
+
+#endif

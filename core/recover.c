@@ -1,0 +1,212 @@
+/* Recovery: from the newest checkpoint along the chain to its first break (DESIGN section 5).
+ *
+ * A break above the durable watermark is the cut: what stood there was never acked. A break below
+ * it is corruption and is reported, never cut. Between the watermark and the cut payloads and side
+ * records are read too, because there the writer may have died between any two lines.
+ *
+ * Reads only; what must be written (claim, hardening of the tail, the term entry) is log_open's.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "core/log_state.h"
+
+struct replay {
+    struct log *log;
+    uint64_t trusted; /* all up to this number was durable when it was acked */
+    uint32_t chain;
+    uint64_t number; /* last entry folded */
+    uint32_t term;   /* of the last entry */
+    bool has_part;   /* `first` waits for its second half */
+    struct entry first;
+    uint32_t first_chain;
+};
+
+/* The largest number that some slot's watermark vouches for. */
+static uint64_t trusted_number(const struct log *log)
+{
+    uint64_t trusted = 0;
+    for (unsigned slot = 0; slot < log->pool.geo.slots; slot++) {
+        bool same_boot = false, synced_boot = false;
+        uint64_t w = index_watermark_read(&log->pool, pool_watermark(&log->pool, slot), &same_boot);
+        uint64_t s = index_watermark_read(&log->pool, pool_synced(&log->pool, slot), &synced_boot);
+        /* Over a reboot a page cache keeps only what was synced. */
+        if (log->region->needs_sync && !same_boot)
+            w = s;
+        trusted = w > trusted ? w : trusted;
+    }
+    return trusted;
+}
+
+/* The next entry: in any slot's ring, the one of the highest term when a term was taken over. */
+static bool next_entry(const struct replay *r, uint64_t number, uint32_t chain, struct entry *e,
+                       uint32_t *next)
+{
+    const struct log *log = r->log;
+    bool found = false;
+    for (unsigned slot = 0; slot < log->pool.geo.slots; slot++) {
+        struct entry here;
+        uint32_t behind;
+        if (index_decode(pool_entry(&log->pool, slot, number), number, chain, &here, &behind) &&
+            here.term >= r->term && (!found || here.term > e->term)) {
+            *e = here;
+            *next = behind;
+            found = true;
+        }
+    }
+    return found;
+}
+
+/* Above the trusted number: is the batch really there? */
+static bool batch_whole(const struct log *log, const struct entry *e, const struct entry *part)
+{
+    struct side s;
+    if (side_read(&log->pool, e->side, &s))
+        return false;
+    return s.topic == e->topic && s.run0 == e->payload && s.run0_length == e->length &&
+           s.run1 == (part ? part->payload : 0) && s.session == e->session &&
+           side_payload_crc(&log->pool, &s) == s.payload_crc;
+}
+
+static int replay_place(struct log *log, const struct entry *e, const struct entry *part,
+                        struct placed *p)
+{
+    *p = (struct placed){.offset = e->offset,
+                         .run0 = e->payload,
+                         .side = e->side,
+                         .run0_length = e->length,
+                         .length = e->length,
+                         .count = e->count,
+                         .equal = e->flags & MEDIA_F_EQUAL};
+    int rc = extent_claim(log->extents, e->payload, e->order, &p->extent0);
+    if (rc == 0 && part) {
+        p->run1 = part->payload;
+        p->length += part->length;
+        rc = extent_claim(log->extents, part->payload, part->order, &p->extent1);
+        if (rc)
+            extent_put(log->extents, p->extent0);
+    }
+    if (rc)
+        return rc;
+    /* The time, if the record still stands (a later trim may have given its place away). */
+    struct side s;
+    if (side_read(&log->pool, e->side, &s) == 0 && s.run0 == e->payload && s.topic == e->topic)
+        p->time = s.time;
+    return 0;
+}
+
+/* Topic 0's records may not be given away before the next checkpoint: this one must be whole. */
+static int replay_control(struct log *log, const struct entry *e)
+{
+    struct control c;
+    struct commit unused = {0};
+    if (!batch_whole(log, e, NULL))
+        return -EMBAR_ECORRUPT;
+    int rc = control_decode(pool_at(&log->pool, e->payload), e->length, &c);
+    return rc ? rc : fold_control(log, &c, e->number, &unused);
+}
+
+static int replay_fold(struct log *log, const struct entry *e, const struct entry *part)
+{
+    if (e->kind == MEDIA_TERM)
+        return 0;
+    if (e->kind == MEDIA_GRANT)
+        return fold_grant(log, (uint32_t)e->session, e->offset, e->sequence);
+    struct topic *t = e->kind == MEDIA_CONTROL ? log->control : names_id(&log->names, e->topic);
+    struct session *s = e->session ? session_find(log, e->session) : NULL;
+    if (!t || names_is_dir(t) || (e->session && !s) || topic_end(t) != e->offset)
+        return -EMBAR_ECORRUPT;
+    if (s && e->sequence != s->sequence + 1)
+        return -EMBAR_ECORRUPT;
+    struct placed p;
+    int rc = replay_place(log, e, part, &p);
+    if (rc)
+        return rc;
+    rc = fold_batch(log, t, s, &p, e->sequence);
+    if (rc) {
+        extent_put(log->extents, p.extent0);
+        if (p.extent1)
+            extent_put(log->extents, p.extent1);
+        return rc;
+    }
+    if (s)
+        s->ordered = s->sequence;
+    return e->kind == MEDIA_CONTROL ? replay_control(log, e) : 0;
+}
+
+/* One entry behind the chain. 1: folded (or first half noted); 0: the cut; or an error. */
+static int replay_one(struct replay *r, uint64_t number)
+{
+    struct log *log = r->log;
+    struct entry e;
+    uint32_t chain = r->has_part ? r->first_chain : r->chain, next;
+    if (!next_entry(r, number, chain, &e, &next))
+        return 0;
+    int rc = index_check(&log->pool, &e);
+    if (rc)
+        return rc;
+    if (r->has_part != (e.kind == MEDIA_PART))
+        return r->has_part ? 0 : -EMBAR_ECORRUPT;
+    if (e.flags & MEDIA_F_SPLIT) {
+        r->first = e;
+        r->first_chain = next;
+        r->has_part = true;
+        return 1;
+    }
+    const struct entry *head = r->has_part ? &r->first : &e;
+    const struct entry *part = r->has_part ? &e : NULL;
+    bool payload = head->kind == MEDIA_BATCH || head->kind == MEDIA_CONTROL;
+    if (payload && number > r->trusted && !batch_whole(log, head, part))
+        return 0;
+    rc = replay_fold(log, head, part);
+    if (rc)
+        return rc;
+    r->has_part = false;
+    r->chain = next;
+    r->number = number;
+    r->term = e.term;
+    return 1;
+}
+
+int recover(struct log *log, struct embar_error *err)
+{
+    uint64_t begun = now_monotonic();
+    struct media_root copy;
+    const struct media_root *root = checkpoint_newest(log, &copy);
+    struct replay r = {.log = log, .trusted = trusted_number(log), .chain = index_seed(&log->pool)};
+    if (root) {
+        int rc = checkpoint_load(log, root, err);
+        if (rc)
+            return rc;
+        r.number = le64_get(root->number);
+        r.chain = le32_get(root->chain);
+        r.term = le32_get(root->term);
+    }
+    uint64_t start = r.number;
+    int rc;
+    while ((rc = replay_one(&r, r.number + (r.has_part ? 2 : 1))) == 1)
+        ;
+    if (rc)
+        return embar_fail(err, rc, "entry %llu of the index is valid but makes no sense",
+                          (unsigned long long)r.number + 1);
+    if (r.number < r.trusted)
+        return embar_fail(err, -EMBAR_ECORRUPT,
+                          "entry %llu of the index is damaged although entries up to %llu were "
+                          "durable; nothing was changed",
+                          (unsigned long long)r.number + 1, (unsigned long long)r.trusted);
+    for (unsigned slot = 0; slot < log->pool.geo.slots; slot++) {
+        const struct media_claim *c = pool_claim(&log->pool, slot);
+        if (le32_get(c->magic) == MEDIA_CLAIM_MAGIC && le32_get(c->term) > r.term)
+            r.term = le32_get(c->term);
+    }
+    log->term = r.term;
+    log->seq.next = r.number + 1;
+    log->seq.chain = r.chain;
+    atomic_init(&log->committed, r.number);
+    atomic_init(&log->durable, r.trusted);
+    atomic_init(&log->synced, r.trusted);
+    atomic_init(&log->checkpoint, start);
+    log->recovered = r.number - start;
+    log->recovery_ns = now_monotonic() - begun;
+    return 0;
+}

@@ -1,0 +1,568 @@
+/* The sequencer: one global order, epoch by epoch (steps 7 and 8).
+ *
+ * Design notes
+ *   Role      Whoever swaps seq.running from false to true is the sequencer until it gives the role
+ *             back. Any announcing thread may take it (the combiner); after ROUNDS epochs it hands
+ *             over to the background thread so that no publisher serves the others for ever.
+ *   No lost   An announcer stores its tail and then tries for the role; a sequencer gives the role
+ *   wake-up   back and then looks at the tails. All four are seq_cst: one of them sees the other.
+ *   Epoch     What is announced now: ordered, written as entries, hardened with one drain, folded,
+ *             told. A control action is an epoch of its own, because what comes after it is
+ *             validated against the state that it leaves.
+ *   Told      Completions are called last, with no lock held, in order.
+ *   Stop      log_close takes the role and never gives it back.
+ *
+ * Ordering rule "commit" (I2, I3): payload and side record were drained by the announcer; entries
+ * are stored, written back and drained here (index_harden); only then are they folded, which makes
+ * them visible, and told. The watermark line follows without waiting.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+
+#include "core/crc.h"
+#include "core/log_state.h"
+
+#define ROUNDS 64u
+
+/* Entries kept back for control actions, so that a full ring can still trim. */
+static uint64_t ring_margin(const struct log *log)
+{
+    return log->pool.geo.index_entries >= 64 ? 16 : 2;
+}
+
+bool seq_take(struct log *log)
+{
+    return !atomic_load_explicit(&log->seq.running, memory_order_relaxed) &&
+           !atomic_exchange_explicit(&log->seq.running, true, memory_order_seq_cst);
+}
+
+void seq_take_wait(struct log *log)
+{
+    while (!seq_take(log))
+        sched_yield();
+}
+
+void seq_give(struct log *log)
+{
+    atomic_store_explicit(&log->seq.running, false, memory_order_seq_cst);
+}
+
+bool seq_pending(struct log *log)
+{
+    struct seq *q = &log->seq;
+    if (atomic_load_explicit(&q->stack, memory_order_seq_cst))
+        return true;
+    for (unsigned i = 0; i < q->producers; i++) {
+        struct producer *p = &q->producer[i];
+        if (atomic_load_explicit(&p->tail, memory_order_seq_cst) !=
+            atomic_load_explicit(&p->head, memory_order_relaxed))
+            return true;
+    }
+    return false;
+}
+
+/* How many entries fit before the ring meets what the newest checkpoint needs. */
+static uint64_t ring_room(const struct log *log)
+{
+    uint64_t used =
+        log->seq.next - 1 - atomic_load_explicit(&log->checkpoint, memory_order_relaxed);
+    uint64_t size = log->pool.geo.index_entries;
+    return used >= size ? 0 : size - used;
+}
+
+bool seq_room(struct log *log, uint64_t n)
+{
+    if (ring_room(log) >= n)
+        return true;
+    return checkpoint_write(log) == 0 && ring_room(log) >= n;
+}
+
+/* ---- Ordering ----------------------------------------------------------------------------- */
+
+static void tell_later(struct seq *q, struct batch *b, int status)
+{
+    b->status = status;
+    b->next = NULL;
+    *q->told_last = b;
+    q->told_last = &b->next;
+}
+
+static void refuse(struct log *log, struct batch *b, int status)
+{
+    log_abandon(log, b);
+    tell_later(&log->seq, b, status);
+}
+
+static void accept(struct log *log, struct batch *b, struct session *s)
+{
+    struct seq *q = &log->seq;
+    struct item *it = &q->items[q->count++];
+    it->batch = b;
+    it->session = s;
+    it->offset = b->topic->ordered_end;
+    b->topic->ordered_end += b->length;
+    if (s)
+        s->ordered = b->sequence;
+}
+
+/* Held batches of s that are next in line, as far as the epoch has room. */
+static void take_held(struct log *log, struct session *s, unsigned limit)
+{
+    struct seq *q = &log->seq;
+    while (s->held && s->held->sequence <= s->ordered + 1) {
+        struct batch *b = s->held;
+        bool late = b->sequence <= s->ordered;
+        if (!late && q->count >= limit) {
+            if (!s->is_ready) {
+                s->is_ready = true;
+                s->ready_next = q->ready;
+                q->ready = s;
+            }
+            return;
+        }
+        s->held = b->next;
+        s->held_count--;
+        atomic_fetch_sub_explicit(&q->holds, 1, memory_order_relaxed);
+        if (late) {
+            b->duplicate = true;
+            refuse(log, b, 0);
+        } else {
+            accept(log, b, s);
+        }
+    }
+}
+
+static void hold(struct log *log, struct session *s, struct batch *b)
+{
+    if (s->held_count >= HOLD_BATCHES) {
+        refuse(log, b, -EMBAR_ELIMIT);
+        return;
+    }
+    struct batch **at = &s->held;
+    while (*at && (*at)->sequence <= b->sequence)
+        at = &(*at)->next;
+    b->next = *at;
+    b->held_since = now_monotonic();
+    *at = b;
+    s->held_count++;
+    atomic_fetch_add_explicit(&log->held, 1, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&log->seq.holds, 1, memory_order_relaxed) == 0)
+        background_wake(log); /* it times the hold */
+}
+
+static void order(struct log *log, struct batch *b, unsigned limit)
+{
+    if (topic_deleted(b->topic)) {
+        refuse(log, b, -EMBAR_EGONE);
+        return;
+    }
+    if (b->session == 0) {
+        accept(log, b, NULL);
+        return;
+    }
+    struct session *s = session_find(log, b->session);
+    if (!s || s->topic != b->topic->id) {
+        refuse(log, b, -EMBAR_ESESSION);
+    } else if (b->epoch != s->epoch) {
+        refuse(log, b, -EMBAR_EFENCED);
+    } else if (b->sequence <= s->ordered) {
+        b->duplicate = true;
+        refuse(log, b, 0);
+    } else if (b->sequence > s->ordered + 1) {
+        hold(log, s, b);
+    } else {
+        accept(log, b, s);
+        take_held(log, s, limit);
+    }
+}
+
+static unsigned collect(struct log *log, unsigned limit)
+{
+    struct seq *q = &log->seq;
+    unsigned taken = 0;
+    struct session *ready = q->ready;
+    q->ready = NULL;
+    for (struct session *next; ready; ready = next) {
+        next = ready->ready_next;
+        ready->is_ready = false;
+        take_held(log, ready, limit);
+        taken++;
+    }
+    unsigned start = q->turn++;
+    for (unsigned i = 0; i < q->producers; i++) {
+        struct producer *p = &q->producer[(start + i) % q->producers];
+        uint64_t head = atomic_load_explicit(&p->head, memory_order_relaxed);
+        /* Acquire: the batch and its ring place were written before the tail. */
+        uint64_t tail = atomic_load_explicit(&p->tail, memory_order_acquire);
+        for (; head < tail && q->count < limit; head++, taken++)
+            order(log, p->batch[head % p->limit], limit);
+        atomic_store_explicit(&p->head, head, memory_order_release);
+    }
+    return taken;
+}
+
+/* ---- Entries ------------------------------------------------------------------------------ */
+
+static void entry_put(struct log *log, const struct entry *e)
+{
+    struct seq *q = &log->seq;
+    struct media_entry *line = pool_entry(&log->pool, log->slot, e->number);
+    q->chain = index_encode(line, e, q->chain);
+    q->next = e->number + 1;
+}
+
+/* The entry, or two, of a batch at log offset `offset`. Returns the number of the first. */
+static uint64_t batch_entries(struct log *log, const struct batch *b, uint64_t offset, uint8_t kind)
+{
+    struct entry e = {
+        .number = log->seq.next,
+        .session = b->session,
+        .sequence = b->sequence,
+        .offset = offset,
+        .payload = b->run0,
+        .side = b->side,
+        .term = log->term,
+        .topic = b->topic->id,
+        .length = b->run0_length,
+        .count = b->count,
+        .kind = kind,
+        .flags = (uint8_t)((b->equal ? MEDIA_F_EQUAL : 0u) | (b->run1 ? MEDIA_F_SPLIT : 0u)),
+        .slot = (uint8_t)log->slot,
+        .order = b->extent0->order};
+    uint64_t number = e.number;
+    entry_put(log, &e);
+    if (b->run1) {
+        e.number = log->seq.next;
+        e.offset = offset + b->run0_length;
+        e.payload = b->run1;
+        e.length = b->length - b->run0_length;
+        e.kind = MEDIA_PART;
+        e.flags = 0;
+        e.order = b->extent1->order;
+        entry_put(log, &e);
+    }
+    return number;
+}
+
+/* Make entries [first, next) durable in the sense of the pool. */
+static int harden(struct log *log, uint64_t first)
+{
+    uint64_t n = log->seq.next - first;
+    index_harden(&log->pool, log->slot, first, n);
+    if (background_only(log)) {
+        int rc = region_sync(log->region);
+        if (rc) {
+            log_fault(log, rc);
+            return -EMBAR_EFAULTED;
+        }
+        index_synced(&log->pool, log->slot, log->seq.next - 1, log->term);
+        atomic_store_explicit(&log->synced, log->seq.next - 1, memory_order_release);
+    }
+    atomic_store_explicit(&log->committed, log->seq.next - 1, memory_order_release);
+    atomic_store_explicit(&log->durable, log->seq.next - 1, memory_order_release);
+    return 0;
+}
+
+static struct placed placed_of(const struct batch *b, uint64_t offset)
+{
+    return (struct placed){.offset = offset,
+                           .run0 = b->run0,
+                           .run1 = b->run1,
+                           .side = b->side,
+                           .time = b->time,
+                           .run0_length = b->run0_length,
+                           .length = b->length,
+                           .count = b->count,
+                           .equal = b->equal,
+                           .extent0 = b->extent0,
+                           .extent1 = b->extent1};
+}
+
+static int fold_items(struct log *log)
+{
+    struct seq *q = &log->seq;
+    struct topic *last = NULL;
+    uint64_t bytes = 0, messages = 0;
+    for (unsigned i = 0; i < q->count; i++) {
+        struct item *it = &q->items[i];
+        struct batch *b = it->batch;
+        struct placed p = placed_of(b, it->offset);
+        int rc = fold_batch(log, b->topic, it->session, &p, b->sequence);
+        if (rc)
+            return rc;
+        atomic_fetch_sub_explicit(&log->reserved, b->length, memory_order_relaxed);
+        bytes += b->length;
+        messages += b->count;
+        if (last && last != b->topic)
+            watch_fire(&last->watch);
+        last = b->topic;
+    }
+    if (last)
+        watch_fire(&last->watch);
+    atomic_fetch_add_explicit(&log->epochs, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&log->batches, q->count, memory_order_relaxed);
+    atomic_fetch_add_explicit(&log->bytes, bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&log->messages, messages, memory_order_relaxed);
+    log_starved(log); /* reservations became runs: there is room under their bound again */
+    return 0;
+}
+
+/* ---- Telling ------------------------------------------------------------------------------ */
+
+static void commit_session(struct log *log, const struct batch *b, struct commit *c)
+{
+    const struct session *s = b->session ? session_find(log, b->session) : NULL;
+    c->session = b->session;
+    if (s) {
+        c->sequence = s->sequence;
+        c->messages = s->messages;
+        c->epoch = s->epoch;
+    }
+}
+
+static void tell(struct log *log, int status)
+{
+    struct seq *q = &log->seq;
+    for (unsigned i = 0; i < q->count; i++) {
+        struct batch *b = q->items[i].batch;
+        struct commit c = {
+            .status = status, .number = q->items[i].number, .offset = q->items[i].offset};
+        commit_session(log, b, &c);
+        b->completion->done(b->completion, &c);
+    }
+    q->count = 0;
+    struct batch *b = q->told;
+    q->told = NULL;
+    q->told_last = &q->told;
+    for (struct batch *next; b; b = next) {
+        next = b->next;
+        struct commit c = {.status = status ? status : b->status, .duplicate = b->duplicate};
+        if (b->duplicate)
+            atomic_fetch_add_explicit(&log->duplicates, 1, memory_order_relaxed);
+        commit_session(log, b, &c);
+        b->completion->done(b->completion, &c);
+    }
+}
+
+void seq_tell(struct log *log)
+{
+    tell(log, 0);
+}
+
+void seq_release_held(struct log *log, struct session *s, int status)
+{
+    while (s->held) {
+        struct batch *b = s->held;
+        s->held = b->next;
+        atomic_fetch_sub_explicit(&log->seq.holds, 1, memory_order_relaxed);
+        refuse(log, b, status);
+    }
+    s->held_count = 0;
+    /* It may be about to go. */
+    for (struct session **at = &log->seq.ready; *at; at = &(*at)->ready_next)
+        if (*at == s) {
+            *at = s->ready_next;
+            break;
+        }
+    s->is_ready = false;
+}
+
+/* ---- Control actions ---------------------------------------------------------------------- */
+
+/* The action as a batch of topic 0, drained like any payload before its entry. */
+static int control_place(struct log *log, const struct control *c, struct batch *b)
+{
+    char record[sizeof(struct media_control) + MEDIA_MAX_NAME];
+    struct media_control m;
+    control_encode(&m, c);
+    size_t name = le16_get(m.name_length);
+    memcpy(record, &m, sizeof m);
+    memcpy(record + sizeof m, c->name, name);
+    *b = (struct batch){.topic = log->control,
+                        .length = (uint32_t)(sizeof m + name),
+                        .count = 1,
+                        .equal = true,
+                        .time = now_realtime()};
+    int rc = reserve_in(log, b, EXTENT_META);
+    if (rc)
+        return rc;
+    b->payload_crc = crc32c(0, record, b->length);
+    flush_copy(log->pool.flush, pool_at(&log->pool, b->run0), record, b->length);
+    rc = side_write(&log->pool, b);
+    flush_drain(log->pool.flush);
+    return rc;
+}
+
+int seq_control(struct log *log, struct control *c, struct commit *commit)
+{
+    struct seq *q = &log->seq;
+    struct batch b;
+    if (atomic_load_explicit(&log->faulted, memory_order_relaxed))
+        return -EMBAR_EFAULTED;
+    int rc = control_validate(log, c);
+    commit->id = c->id;
+    if (rc == 1) {
+        commit->offset = c->value;
+        return 0;
+    }
+    if (rc)
+        return rc;
+    if (!seq_room(log, 1))
+        return -EMBAR_EFULL;
+    rc = control_place(log, c, &b);
+    if (rc)
+        return rc;
+    uint64_t offset = log->control->ordered_end;
+    log->control->ordered_end += b.length;
+    uint64_t number = batch_entries(log, &b, offset, MEDIA_CONTROL);
+    rc = harden(log, number);
+    if (rc)
+        return rc;
+    struct placed p = placed_of(&b, offset);
+    rc = fold_batch(log, log->control, NULL, &p, 0);
+    if (rc == 0)
+        rc = fold_control(log, c, number, commit);
+    if (rc)
+        log_fault(log, rc); /* committed but not to be folded: our state is not the index's */
+    commit->number = number;
+    index_watermark(&log->pool, log->slot, q->next - 1, log->term);
+    return rc;
+}
+
+/* An entry without a payload. */
+static int bare_entry(struct log *log, struct entry *e)
+{
+    if (!seq_room(log, 1))
+        return -EMBAR_EFULL;
+    e->number = log->seq.next;
+    e->term = log->term;
+    e->count = 1;
+    entry_put(log, e);
+    int rc = harden(log, e->number);
+    index_watermark(&log->pool, log->slot, e->number, log->term);
+    return rc;
+}
+
+int seq_term(struct log *log)
+{
+    return bare_entry(log, &(struct entry){.kind = MEDIA_TERM, .session = log->slot});
+}
+
+int seq_grant(struct log *log, uint32_t slot, uint64_t first, uint64_t count)
+{
+    struct entry e = {.kind = MEDIA_GRANT, .session = slot, .offset = first, .sequence = count};
+    int rc = bare_entry(log, &e);
+    return rc ? rc : fold_grant(log, slot, first, count);
+}
+
+static struct control *control_next(struct seq *q)
+{
+    if (!q->controls) {
+        /* Acquire: what the pushers wrote. The stack holds the newest first. */
+        struct control *c = atomic_exchange_explicit(&q->stack, NULL, memory_order_acquire);
+        for (struct control *next; c; c = next) {
+            next = c->next;
+            c->next = q->controls;
+            q->controls = c;
+        }
+    }
+    struct control *c = q->controls;
+    if (c)
+        q->controls = c->next;
+    return c;
+}
+
+/* ---- Epochs ------------------------------------------------------------------------------- */
+
+unsigned seq_epoch(struct log *log)
+{
+    struct seq *q = &log->seq;
+    struct control *c = control_next(q);
+    if (c) {
+        struct commit commit = {0};
+        commit.status = seq_control(log, c, &commit);
+        tell(log, 0); /* what the action refused */
+        c->completion->done(c->completion, &commit);
+        return 1;
+    }
+    if (!seq_pending(log) && !q->ready)
+        return 0;
+    uint64_t margin = ring_margin(log);
+    bool room = seq_room(log, margin + 2);
+    /* A batch may take two entries. Without room all are refused, which bounds the wait. */
+    uint64_t fit = room ? (ring_room(log) - margin) / 2 : EPOCH_BATCHES;
+    unsigned taken = collect(log, fit < EPOCH_BATCHES ? (unsigned)fit : EPOCH_BATCHES);
+    int status = room ? 0 : -EMBAR_EFULL;
+    if (atomic_load_explicit(&log->faulted, memory_order_relaxed))
+        status = -EMBAR_EFAULTED;
+    if (q->count > 0 && status == 0) {
+        uint64_t first = q->next;
+        for (unsigned i = 0; i < q->count; i++) {
+            struct item *it = &q->items[i];
+            it->number = batch_entries(log, it->batch, it->offset, MEDIA_BATCH);
+        }
+        status = harden(log, first);
+        if (status == 0) {
+            status = fold_items(log);
+            if (status)
+                log_fault(log, status);
+        }
+        index_watermark(&log->pool, log->slot, q->next - 1, log->term);
+    } else if (status) {
+        for (unsigned i = q->count; i-- > 0;) {
+            struct item *it = &q->items[i];
+            it->batch->topic->ordered_end -= it->batch->length;
+            if (it->session)
+                it->session->ordered = it->batch->sequence - 1;
+            log_abandon(log, it->batch);
+        }
+    }
+    tell(log, status);
+    return taken;
+}
+
+void seq_expire(struct log *log, uint64_t now_ns)
+{
+    if (atomic_load_explicit(&log->seq.holds, memory_order_relaxed) == 0)
+        return;
+    for (struct session *s = log->sessions.by_id, *next; s; s = next) {
+        next = s->hh.next;
+        if (!s->held || s->held->held_since + log->hold_ns > now_ns)
+            continue;
+        struct control c = {.kind = MEDIA_C_FENCE, .value = s->id};
+        struct commit commit = {0};
+        if (seq_control(log, &c, &commit) == 0)
+            atomic_fetch_add_explicit(&log->fenced, 1, memory_order_relaxed);
+        tell(log, 0);
+    }
+}
+
+void log_commit(struct log *log)
+{
+    if (background_only(log)) {
+        background_wake(log);
+        return;
+    }
+    while (seq_take(log)) {
+        unsigned rounds = 0;
+        while (rounds < ROUNDS && seq_epoch(log) > 0)
+            rounds++;
+        bool due = ring_room(log) < log->pool.geo.index_entries / 2;
+        seq_give(log);
+        if (rounds == ROUNDS || due)
+            background_wake(log);
+        if (rounds == ROUNDS || !seq_pending(log))
+            return;
+    }
+}
+
+void log_control(struct log *log, struct control *c)
+{
+    struct control *top = atomic_load_explicit(&log->seq.stack, memory_order_relaxed);
+    do {
+        c->next = top;
+        /* seq_cst: pairs with seq_pending after seq_give. */
+    } while (!atomic_compare_exchange_weak_explicit(&log->seq.stack, &top, c, memory_order_seq_cst,
+                                                    memory_order_relaxed));
+}

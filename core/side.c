@@ -1,0 +1,101 @@
+/* Side records: written once by the broker that received the batch, checked at every read. */
+#include "core/side.h"
+
+#include <string.h>
+
+#include "core/crc.h"
+#include "core/extent.h"
+
+static uint32_t record_crc(const struct media_side *m, const le32 *lengths, uint32_t count)
+{
+    struct media_side head = *m;
+    head.crc = le32_of(0);
+    uint32_t crc = crc32c(0, &head, sizeof head);
+    return lengths ? crc32c(crc, lengths, (size_t)count * 4) : crc;
+}
+
+static uint64_t lengths_sum(const le32 *lengths, uint32_t count)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < count; i++)
+        sum += le32_get(lengths[i]);
+    return sum;
+}
+
+int side_write(const struct pool *pool, const struct batch *b)
+{
+    struct media_side *at = pool_at(pool, b->side);
+    uint64_t below = side_size(b->count, b->equal) - MEDIA_LINE;
+    const le32 *lengths = b->equal ? NULL : pool_at(pool, b->side - below);
+    if (b->equal ? b->length % b->count != 0 : lengths_sum(lengths, b->count) != b->length)
+        return -EMBAR_EINVALID;
+
+    uint8_t order1 = b->extent1 ? b->extent1->order : 0;
+    struct media_side m = {
+        .magic = le32_of(MEDIA_SIDE_MAGIC),
+        .time = le64_of(b->time),
+        .topic = le32_of(topic_id(b->topic)),
+        .payload_crc = le32_of(b->payload_crc),
+        .session = le64_of(b->session),
+        .sequence = le64_pack(b->sequence, b->equal ? MEDIA_F_EQUAL : 0),
+        .run0 = le64_pack(b->run0, (uint16_t)(b->count - 1)),
+        .run1 = le64_pack(b->run1, (uint16_t)(b->extent0->order | order1 << 8)),
+        .run0_length = le32_of(b->run0_length),
+        .length = le32_of(b->length),
+    };
+    m.crc = le32_of(record_crc(&m, lengths, b->count));
+    *at = m;
+    flush_writeback(pool->flush, pool_at(pool, b->side - below), below + MEDIA_LINE);
+    return 0;
+}
+
+int side_read(const struct pool *pool, uint64_t at, struct side *s)
+{
+    if (at % MEDIA_LINE != 0 || !pool_in_data(pool, at, MEDIA_LINE))
+        return -EMBAR_ECORRUPT;
+    const struct media_side *m = pool_at(pool, at);
+    if (le32_get(m->magic) != MEDIA_SIDE_MAGIC)
+        return -EMBAR_ECORRUPT;
+
+    s->count = (uint32_t)(le64_get(m->run0) >> 48) + 1;
+    s->equal = le64_high16(m->sequence) & MEDIA_F_EQUAL;
+    uint64_t below = side_size(s->count, s->equal) - MEDIA_LINE;
+    if (at < pool->data_base + below)
+        return -EMBAR_ECORRUPT;
+    s->lengths = s->equal ? NULL : pool_at(pool, at - below);
+    if (record_crc(m, s->lengths, s->count) != le32_get(m->crc))
+        return -EMBAR_ECORRUPT;
+
+    s->time = le64_get(m->time);
+    s->topic = le32_get(m->topic);
+    s->session = le64_get(m->session);
+    s->sequence = le64_low48(m->sequence);
+    s->payload_crc = le32_get(m->payload_crc);
+    s->run0 = le64_low48(m->run0);
+    s->run1 = le64_low48(m->run1);
+    s->order0 = (uint8_t)(le64_high16(m->run1) & 0xff);
+    s->order1 = (uint8_t)(le64_high16(m->run1) >> 8);
+    s->run0_length = le32_get(m->run0_length);
+    s->length = le32_get(m->length);
+
+    if (s->length == 0 || s->run0_length > s->length ||
+        !pool_in_data(pool, s->run0, s->run0_length))
+        return -EMBAR_ECORRUPT;
+    if ((s->run1 == 0) != (s->run0_length == s->length))
+        return -EMBAR_ECORRUPT;
+    if (s->run1 && !pool_in_data(pool, s->run1, s->length - s->run0_length))
+        return -EMBAR_ECORRUPT;
+    if (s->order0 > pool->geo.max_order || s->order1 > pool->geo.max_order)
+        return -EMBAR_ECORRUPT;
+    if (s->equal ? s->length % s->count != 0 : lengths_sum(s->lengths, s->count) != s->length)
+        return -EMBAR_ECORRUPT;
+    return 0;
+}
+
+uint32_t side_payload_crc(const struct pool *pool, const struct side *s)
+{
+    uint32_t crc = crc32c(0, pool_at(pool, s->run0), s->run0_length);
+    if (s->run1)
+        crc = crc32c(crc, pool_at(pool, s->run1), s->length - s->run0_length);
+    return crc;
+}

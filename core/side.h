@@ -1,0 +1,37 @@
+/* Side records: a batch's own facts (time, message lengths, payload CRC), beside its payload in the
+ * extent where that begins (steps 3, 6 and recovery). */
+#ifndef CORE_SIDE_H
+#define CORE_SIDE_H
+
+#include "core/log.h"
+
+/* Bytes a side record takes for `count` messages. */
+static inline uint64_t side_size(uint32_t count, bool equal)
+{
+    uint64_t lengths = equal ? 0 : ((uint64_t)count * 4 + MEDIA_LINE - 1) / MEDIA_LINE * MEDIA_LINE;
+    return lengths + MEDIA_LINE;
+}
+
+/* A side record as read back and checked. */
+struct side {
+    uint64_t time, session, sequence;
+    uint64_t run0, run1; /* pool offsets; run1 0 when the payload is in one piece */
+    uint32_t run0_length, length, count, payload_crc, topic;
+    uint8_t order0, order1;
+    bool equal;
+    const le32 *lengths; /* NULL when equal */
+};
+
+/* Write the header for b (lengths stand already), checksum both and begin writing both back.
+ * -EMBAR_EINVALID when the lengths do not add up to the payload. */
+int side_write(const struct pool *pool, const struct batch *b) __attribute__((warn_unused_result));
+
+/* Read and check the record whose header is at `at` (I9: magic, CRC, every bound, the sum of the
+ * lengths). -EMBAR_ECORRUPT. */
+int side_read(const struct pool *pool, uint64_t at, struct side *s)
+    __attribute__((warn_unused_result));
+
+/* CRC32C over the payload of a checked side record. */
+uint32_t side_payload_crc(const struct pool *pool, const struct side *s);
+
+#endif

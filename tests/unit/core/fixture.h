@@ -1,0 +1,36 @@
+/* A small log on memory that outlives it, so that tests can close, kill and reopen it. */
+#ifndef TESTS_UNIT_CORE_FIXTURE_H
+#define TESTS_UNIT_CORE_FIXTURE_H
+
+#include "core/log.h"
+
+struct fixture {
+    struct region region;
+    void *memory;
+    uint64_t size;
+    struct log *log;
+    struct log_options options;
+};
+
+/* 4 MiB pool with an index ring of `entries` and pending rings of `descriptors`; 0: defaults. */
+void fixture_open(struct fixture *f, uint64_t entries, unsigned descriptors);
+/* Clean close and reopen on the same memory. */
+void fixture_reopen(struct fixture *f);
+/* As a killed process would leave it: the memory as it stands, opened anew. The old log is dropped
+ * without closing. */
+void fixture_kill(struct fixture *f);
+void fixture_close(struct fixture *f);
+
+/* A control action that must succeed; returns the id (or the session for OPEN). */
+uint64_t fixture_control(struct fixture *f, struct control c);
+uint32_t fixture_topic(struct fixture *f, const char *name);
+int fixture_try(struct fixture *f, struct control c, struct commit *commit);
+
+/* Publish one batch of `count` messages and wait: the commit. lengths NULL: equal. */
+struct commit fixture_publish(struct fixture *f, struct topic *t, uint64_t session, uint32_t epoch,
+                              uint64_t sequence, const void *data, uint32_t length,
+                              const uint32_t *lengths, uint32_t count);
+/* The whole topic: malloc'd, *size bytes from the base. */
+char *fixture_read(struct topic *t, size_t *size);
+
+#endif
