@@ -55,8 +55,7 @@ void fixture_reopen(struct fixture *f)
 
 void fixture_kill(struct fixture *f)
 {
-    void *copy =
-        mmap(NULL, f->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *copy = mmap(NULL, f->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_ptr_not_equal(copy, MAP_FAILED);
     memcpy(copy, f->memory, f->size);
     /* The old log closes on the old memory, which nobody looks at again. */

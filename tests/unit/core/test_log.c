@@ -238,8 +238,10 @@ static void walks_batches_and_seeks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_what_was_published), cmocka_unit_test(survives_kill),
-        cmocka_unit_test(tiny_ring_laps),           cmocka_unit_test(session_commits_once),
+        cmocka_unit_test(reads_what_was_published),
+        cmocka_unit_test(survives_kill),
+        cmocka_unit_test(tiny_ring_laps),
+        cmocka_unit_test(session_commits_once),
         cmocka_unit_test(full_pool_blocks_and_trim_frees),
         cmocka_unit_test(walks_batches_and_seeks),
     };
