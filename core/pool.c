@@ -397,6 +397,7 @@ int pool_attach(struct pool *p, struct region *r, struct embar_error *err)
     p->durability = (enum media_durability)le32_get(s->durability);
     if (r->durability_given || !r->can_machine)
         p->durability = r->durability;
+    r->durability = p->durability; /* one answer, whomever one asks */
     return 0;
 }
 

@@ -28,7 +28,10 @@ struct pool {
     enum media_durability durability;
     struct pool_geometry geo;
     uint64_t slot_base, slot_stride;
-    uint64_t data_base, data_size; /* data_size is a multiple of the block */
+    uint64_t data_base, data_size; /* data_size is a multiple of geo.regions times the block: region
+                                      i is [i, i+1) * data_size / regions. Extents are aligned to
+                                      their size from data_base, so one may span regions, but only
+                                      of the same slot */
     uint8_t boot_id[16];           /* this host's, now (tests set another) */
     uint64_t max_batch;            /* payload bytes: min(MEDIA_MAX_BATCH, what an extent holds) */
 };
@@ -37,16 +40,19 @@ struct pool {
 int pool_plan(uint64_t size, struct pool_geometry *geo, struct embar_error *err)
     __attribute__((warn_unused_result));
 
-/* Write a fresh superblock (both copies, the primary last), zero all slot areas. The region's
- * old content, if any, is void. */
+/* Void the old superblocks, zero all slot areas, then write fresh superblocks (the primary last). The
+ * region's old content, if any, is lost: callers have asked pool_is_blank. geo NULL: all defaults. */
 int pool_format(struct region *r, const struct pool_geometry *geo, struct embar_error *err)
     __attribute__((warn_unused_result));
 
-/* Check the superblock (falling back to its copy) and all bounds in it. Writes nothing. */
+/* Check the superblock (falling back to its copy) and all bounds in it. Writes nothing to the media;
+ * settles durability, here and in r: what the pool was made for, unless r was opened with another
+ * or cannot give it. */
 int pool_attach(struct pool *p, struct region *r, struct embar_error *err)
     __attribute__((warn_unused_result));
 
-/* True when the first pages are all zero: a new file or device. */
+/* True when nothing was ever stored: an existing file is looked at whole, anything else at its first
+ * and last MiB, where partition tables and filesystems put their marks. */
 bool pool_is_blank(const struct region *r);
 
 /* Places. Nothing is checked: callers pass numbers below the geometry's. */

@@ -98,8 +98,7 @@ static bool run_joins(const struct topic *t, const struct placed *b)
     return r->batches > 0 && r->batches < RUN_BATCHES && r->payload + length == b->run0 &&
            r->order == b->extent0->order && b->run0 < b->extent0->base + b->extent0->size &&
            r->payload >= b->extent0->base &&
-           b->side + side_size(b->count, b->equal) ==
-               t->side_tail - t->side_tail_below + MEDIA_LINE;
+           b->side + MEDIA_LINE == t->side_tail - t->side_tail_below;
 }
 
 int topic_append(struct topic *t, const struct placed *b)
