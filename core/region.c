@@ -271,6 +271,12 @@ int region_lock_slot(struct region *r, unsigned slot, struct embar_error *err)
                       r->spec, slot);
 }
 
+bool region_slot_held(const struct region *r, unsigned slot)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = slot, .l_len = 1};
+    return r->fd >= 0 && fcntl(r->fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
 int region_sync(struct region *r)
 {
     struct region_backing *backing = r->backing;

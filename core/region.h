@@ -64,6 +64,9 @@ void region_prefault(struct region *r, void (*progress)(void *arg, uint64_t done
 int region_lock_slot(struct region *r, unsigned slot, struct embar_error *err)
     __attribute__((warn_unused_result));
 
+/* True when somebody else holds slot's lock at this moment. */
+bool region_slot_held(const struct region *r, unsigned slot);
+
 /* Make all stores so far (those named to flush_writeback) durable across a machine crash: fdatasync
  * of a file region, nothing elsewhere. 0 or -errno: an error is final, what was dirty may be lost,
  * and every later call answers the same. */
