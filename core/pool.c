@@ -56,23 +56,23 @@ static uint64_t round_up(uint64_t v, uint64_t to)
 static const char *bad_field(uint64_t size, const struct pool_geometry *g)
 {
     if (size < POOL_MIN_SIZE || size > MAX_SIZE || size % MEDIA_LINE != 0)
-        return "size";
+        return "size (at least 4 MiB, at most 256 TiB)";
     if (g->slots < 1 || g->slots > MEDIA_MAX_SLOTS)
-        return "slots";
+        return "slots (1 to 64)";
     if (g->producers < 1 || g->producers > 1024)
-        return "producers";
+        return "producers (1 to 1024)";
     if (g->descriptors < 2 || g->descriptors > (1u << 20) || !power_of_two(g->descriptors))
-        return "descriptors";
+        return "descriptors (a power of two from 2 to 2^20)";
     if (g->index_entries < 8 || g->index_entries > (1ull << 32) || !power_of_two(g->index_entries))
-        return "index entries";
+        return "index entries (a power of two from 8 to 2^32)";
     if (g->block_shift < MIN_BLOCK || g->block_shift > MAX_BLOCK)
-        return "block size";
+        return "block size (4 KiB to 256 MiB)";
     if (g->max_order < MIN_ORDER || g->max_order > 20)
-        return "largest extent";
+        return "largest extent (4 to 2^20 blocks)";
     if (g->regions < 1 || g->regions > 65536)
-        return "regions";
+        return "regions (1 to 65536)";
     if (g->brokers < 1 || g->brokers > g->slots)
-        return "brokers";
+        return "brokers (1 to the number of slots)";
     return NULL;
 }
 
@@ -161,7 +161,8 @@ int pool_plan(uint64_t size, struct pool_geometry *g, struct embar_error *err)
         g->max_order = MIN_ORDER;
     const char *bad = bad_field(size, g);
     if (bad)
-        return embar_fail(err, -EMBAR_EINVALID, "a pool of %s: %s", size_text(size, text), bad);
+        return embar_fail(err, -EMBAR_EINVALID, "out of bounds for a pool of %s: %s.",
+                          size_text(size, text), bad);
     struct layout l;
     if (choose && layout_of(size, g, &l)) {
         uint64_t most = l.data_size / 16 < MAX_EXTENT ? l.data_size / 16 : MAX_EXTENT;

@@ -181,7 +181,7 @@ struct slot_facts {
 
 static bool whole(const void *record, size_t size, size_t crc_at)
 {
-    char copy[sizeof(struct media_root)];
+    char copy[sizeof(struct media_super)]; /* the largest of those looked at */
     le32 crc;
     memcpy(copy, record, size);
     memcpy(&crc, copy + crc_at, sizeof(crc));
