@@ -1,0 +1,126 @@
+/* The process that starts and the one that stays. The fork comes before any thread, lock or
+ * mapping; the parent waits at a pipe until the child says that the mount answers, or why not.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "fs/fs.h"
+
+static int report = -1;      /* child: the pipe to the parent, while it waits */
+static atomic_bool detached; /* daemon_ready came; read by daemon_note in any thread */
+
+/* What came through the pipe: a status byte, then the sentence. */
+static void __attribute__((noreturn)) parent_wait(int fd, pid_t child)
+{
+    char text[1024];
+    size_t have = 0;
+    ssize_t n;
+    while (have < sizeof text - 1 &&
+           ((n = read(fd, text + have, sizeof text - 1 - have)) > 0 || (n < 0 && errno == EINTR)))
+        have += n > 0 ? (size_t)n : 0;
+    text[have] = '\0';
+    if (have > 0) {
+        if (text[0])
+            fprintf(stderr, "embarfs: %s\n", text + 1);
+        _exit((unsigned char)text[0]);
+    }
+    int status = 0;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (WIFSIGNALED(status))
+        fprintf(stderr, "embarfs: the daemon was ended by signal %d (%s) while starting.\n",
+                WTERMSIG(status), strsignal(WTERMSIG(status)));
+    else
+        fprintf(stderr, "embarfs: the daemon ended while starting, with status %d.\n",
+                WEXITSTATUS(status));
+    _exit(EX_SOFTWARE);
+}
+
+void daemon_start(bool foreground)
+{
+    int fd[2];
+    if (foreground)
+        return;
+    if (pipe2(fd, O_CLOEXEC)) {
+        fprintf(stderr, "embarfs: no pipe could be made: %s\n", embar_strerror(errno));
+        exit(EX_OSERR);
+    }
+    pid_t child = fork();
+    if (child < 0) {
+        fprintf(stderr, "embarfs: no process could be made: %s\n", embar_strerror(errno));
+        exit(EX_OSERR);
+    }
+    if (child > 0) {
+        close(fd[1]);
+        parent_wait(fd[0], child);
+    }
+    close(fd[0]);
+    report = fd[1];
+}
+
+void daemon_ready(void)
+{
+    if (report < 0)
+        return;
+    /* Only now: until here Ctrl-C reaches the child too, and it shows its progress. */
+    setsid();
+    if (chdir("/"))
+        daemon_note("cannot leave the working directory: %s", embar_strerror(errno));
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null >= 0) {
+        dup2(null, STDIN_FILENO);
+        dup2(null, STDOUT_FILENO);
+        dup2(null, STDERR_FILENO);
+        close(null);
+    }
+    openlog("embarfs", LOG_PID, LOG_DAEMON);
+
+    atomic_store_explicit(&detached, true, memory_order_release);
+    char ready = 0;
+    if (write(report, &ready, 1) < 0)
+        daemon_note("nobody waits for this mount any more");
+    close(report);
+    report = -1;
+}
+
+void daemon_fail(int status, const char *fmt, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text + 1, sizeof text - 1, fmt, args);
+    va_end(args);
+    text[0] = (char)status;
+    if (report >= 0) {
+        if (write(report, text, 1 + strlen(text + 1)) < 0)
+            status = EX_OSERR;
+    } else if (atomic_load_explicit(&detached, memory_order_acquire)) {
+        syslog(LOG_ERR, "%s", text + 1);
+    } else {
+        fprintf(stderr, "embarfs: %s\n", text + 1);
+    }
+    exit(status);
+}
+
+void daemon_note(const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    if (atomic_load_explicit(&detached, memory_order_acquire)) {
+        vsyslog(LOG_WARNING, fmt, args);
+    } else {
+        char text[1024];
+        vsnprintf(text, sizeof text, fmt, args);
+        fprintf(stderr, "embarfs: %s\n", text);
+    }
+    va_end(args);
+}

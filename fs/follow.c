@@ -1,0 +1,119 @@
+/* .embar/follow: a topic as a stream (step 9). A read at the end is parked until a commit moves the
+ * end; the watcher only pushes a task. One read a handle is parked: the kernel lets a file's
+ * readers in one by one. Must never block a handler.
+ */
+#include <errno.h>
+
+#include "fs/fs.h"
+
+/* Anything to say to a reader: data, a trim that overtook it, or the end for good. h->lock held. */
+static bool has_news(const struct handle *h)
+{
+    return topic_end(h->topic) > h->position || topic_base(h->topic) > h->position ||
+           topic_deleted(h->topic);
+}
+
+static void answer(struct handle *h, fuse_req_t req, size_t size)
+{
+    size_t sent;
+    reply_bytes(req, h->topic, h->position, size, &sent);
+    pthread_mutex_lock(&h->lock);
+    h->position += sent;
+    pthread_mutex_unlock(&h->lock);
+    count_add(&h->fs->count.reads, 1);
+    count_add(&h->fs->count.read_bytes, sent);
+}
+
+/* Called by libfuse with the request's lock held: nothing may be answered here. */
+static void follow_interrupt(fuse_req_t req, void *data)
+{
+    (void)req;
+    struct handle *h = data;
+    pthread_mutex_lock(&h->lock);
+    h->interrupted = true;
+    pthread_mutex_unlock(&h->lock);
+    tasks_push(&h->fs->replies, &h->data_task);
+}
+
+static void follow_park(struct handle *h, fuse_req_t req, size_t size)
+{
+    /* Before the request can be answered by others: they take this back first. */
+    fuse_req_interrupt_func(req, follow_interrupt, h);
+    pthread_mutex_lock(&h->lock);
+    h->parked = req;
+    h->parked_size = size;
+    handle_watch(h);
+    atomic_store_explicit(&h->want_data, true, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with handle_fire */
+    bool again = h->interrupted || h->closing || has_news(h);
+    pthread_mutex_unlock(&h->lock);
+    if (again)
+        tasks_push(&h->fs->replies, &h->data_task);
+}
+
+void follow_read(struct handle *h, fuse_req_t req, size_t size, bool nonblock)
+{
+    pthread_mutex_lock(&h->lock);
+    bool busy = h->parked != NULL;
+    bool news = has_news(h);
+    if (!busy)
+        h->interrupted = false;
+    pthread_mutex_unlock(&h->lock);
+    if (busy)
+        fuse_reply_err(req, EBUSY);
+    else if (news)
+        answer(h, req, size);
+    else if (nonblock)
+        fuse_reply_err(req, EAGAIN);
+    else
+        follow_park(h, req, size);
+}
+
+void follow_data(struct task *task)
+{
+    struct handle *h = (struct handle *)((char *)task - offsetof(struct handle, data_task));
+    pthread_mutex_lock(&h->lock);
+    fuse_req_t req = h->parked;
+    bool interrupted = h->interrupted;
+    bool go = req && (interrupted || has_news(h));
+    if (go) {
+        h->parked = NULL;
+        atomic_store_explicit(&h->want_data, false, memory_order_relaxed);
+    }
+    size_t size = h->parked_size;
+    pthread_mutex_unlock(&h->lock);
+    if (!go)
+        return;
+    fuse_req_interrupt_func(req, NULL, NULL); /* waits for one that is being delivered */
+    if (interrupted)
+        fuse_reply_err(req, EINTR);
+    else
+        answer(h, req, size);
+}
+
+void follow_poll(struct task *task)
+{
+    struct handle *h = (struct handle *)((char *)task - offsetof(struct handle, poll_task));
+    pthread_mutex_lock(&h->lock);
+    struct fuse_pollhandle *poll = h->poll;
+    h->poll = NULL;
+    atomic_store_explicit(&h->want_poll, false, memory_order_relaxed);
+    pthread_mutex_unlock(&h->lock);
+    if (!poll)
+        return;
+    fuse_lowlevel_notify_poll(poll);
+    fuse_pollhandle_destroy(poll);
+    count_add(&h->fs->count.notifications, 1);
+}
+
+void follow_end(struct handle *h)
+{
+    pthread_mutex_lock(&h->lock);
+    fuse_req_t req = h->parked;
+    h->parked = NULL;
+    pthread_mutex_unlock(&h->lock);
+    if (!req)
+        return;
+    fuse_req_interrupt_func(req, NULL, NULL);
+    fuse_reply_err(req, ENOTCONN);
+}

@@ -1,0 +1,107 @@
+/* Listing directories (step 9). Offsets of a listing are node ids, which are never reused, so a
+ * listing stays right while names come and go. No readdirplus: with timeouts of 0 the kernel would
+ * ask for every attribute again.
+ *
+ * .embar is not listed: find, grep -r and cp -r would walk into streams that never end.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/fs.h"
+
+#define DOTS       2u /* "." and ".." have the offsets 1 and 2 */
+#define LIST_CHUNK 32
+
+struct listing {
+    fuse_req_t req;
+    char *buf;
+    size_t size, used;
+};
+
+/* False when the buffer is full. */
+static bool add(struct listing *l, const char *name, uint64_t ino, mode_t mode, off_t next)
+{
+    struct stat st = {.st_ino = ino, .st_mode = mode};
+    size_t room = l->size - l->used;
+    size_t n = fuse_add_direntry(l->req, l->buf + l->used, room, name, &st, next);
+    if (n > room)
+        return false;
+    l->used += n;
+    return true;
+}
+
+static uint64_t follow_ino(const struct node_stat *st)
+{
+    return virtual_ino(S_ISDIR(st->mode) ? NODE_FOLLOW_DIR : NODE_FOLLOW) | st->id;
+}
+
+static int list_children(struct fs *fs, const struct node *dir, struct listing *l, uint32_t after)
+{
+    bool follow = dir->kind == NODE_FOLLOW_DIR;
+    struct node_stat *st = malloc(LIST_CHUNK * sizeof *st);
+    if (!st)
+        return -ENOMEM;
+    int n;
+    bool room = true;
+    do {
+        n = log_list(fs->log, dir->id, after, st, LIST_CHUNK);
+        for (int i = 0; i < n && room; i++) {
+            after = st[i].id;
+            room =
+                add(l, st[i].name, follow ? follow_ino(&st[i]) : node_list_ino(&fs->nodes, &st[i]),
+                    st[i].mode, (off_t)DOTS + (off_t)after);
+        }
+    } while (n == LIST_CHUNK && room);
+    free(st);
+    return n < 0 ? n : 0;
+}
+
+static void list_virtual(const struct node *dir, struct listing *l, size_t from)
+{
+    enum node_kind kind = NODE_VIRTUAL;
+    const char *name;
+    for (size_t i = from; (name = virtual_list(dir, i, &kind)) != NULL; i++) {
+        mode_t mode = kind == NODE_FOLLOW_DIR ? S_IFDIR : S_IFREG;
+        if (!add(l, name, virtual_ino(kind), mode, (off_t)(DOTS + i + 1)))
+            return;
+    }
+}
+
+void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    fuse_reply_open(req, fi);
+}
+
+void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    (void)fi;
+    fuse_reply_err(req, 0);
+}
+
+void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    (void)fi;
+    struct fs *fs = fuse_req_userdata(req);
+    const struct node *dir = node_of(fs, ino);
+    struct listing l = {.req = req, .buf = malloc(size ? size : 1), .size = size};
+    int rc = l.buf ? 0 : -ENOMEM;
+    uint64_t from = off < 0 ? 0 : (uint64_t)off;
+    bool room = rc == 0;
+    if (room && from < 1)
+        room = add(&l, ".", dir->ino, S_IFDIR, 1);
+    if (room && from < DOTS)
+        room = add(&l, "..", dir->ino, S_IFDIR, DOTS);
+    from = from < DOTS ? 0 : from - DOTS;
+    if (room && dir->kind == NODE_VIRTUAL)
+        list_virtual(dir, &l, from);
+    else if (room && from < UINT32_MAX)
+        rc = list_children(fs, dir, &l, (uint32_t)from);
+    if (rc && l.used == 0)
+        fuse_reply_err(req, embar_to_errno(rc));
+    else
+        fuse_reply_buf(req, l.buf, l.used);
+    free(l.buf);
+}

@@ -1,0 +1,218 @@
+/* A topic's facts and settings as extended attributes, user.embar.* (step 9; settings are control
+ * actions). Values are decimal text. Must never invent a name that is not in the table.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+
+#include "fs/fs.h"
+
+#define PREFIX "user.embar."
+
+enum fact {
+    BASE,
+    ORDER,
+    ACK,
+    MESSAGES,
+    FIRST_MESSAGE,
+    NEXT_MESSAGE,
+    END,
+    ID,
+    LAST_COMMIT,
+    RETENTION_BYTES,
+    RETENTION_AGE,
+    WHEN_FULL,
+    FACTS
+};
+
+static const char *const names[FACTS] = {
+    [BASE] = "base",
+    [ORDER] = "order",
+    [ACK] = "ack",
+    [MESSAGES] = "messages",
+    [FIRST_MESSAGE] = "first_message",
+    [NEXT_MESSAGE] = "next_message",
+    [END] = "end",
+    [ID] = "id",
+    [LAST_COMMIT] = "last_commit",
+    [RETENTION_BYTES] = "retention_bytes",
+    [RETENTION_AGE] = "retention_age",
+    [WHEN_FULL] = "when_full",
+};
+
+static enum fact fact_of(const char *name)
+{
+    size_t n = strlen(PREFIX);
+    int i = 0;
+    if (strncmp(name, PREFIX, n) != 0)
+        return FACTS;
+    while (i < FACTS && strcmp(names[i], name + n) != 0)
+        i++;
+    return (enum fact)i;
+}
+
+static uint64_t fact_value(enum fact fact, const struct node *node, const struct node_stat *st)
+{
+    switch (fact) {
+    case BASE: return node->base; /* of byte 0 of this very file, not of one opened later */
+    case ORDER: return st->order;
+    case ACK: return st->ack;
+    case MESSAGES: return st->messages - st->first;
+    case FIRST_MESSAGE: return st->first;
+    case NEXT_MESSAGE: return st->messages;
+    case END: return st->end;
+    case ID: return st->id;
+    case LAST_COMMIT: return st->modified;
+    case RETENTION_BYTES: return st->keep_bytes;
+    case RETENTION_AGE: return st->keep_age / 1000000000u;
+    case WHEN_FULL:
+    case FACTS: break;
+    }
+    return 0;
+}
+
+static void reply_value(fuse_req_t req, const char *value, size_t length, size_t size)
+{
+    if (size == 0)
+        fuse_reply_xattr(req, length);
+    else if (size < length)
+        fuse_reply_err(req, ERANGE);
+    else
+        fuse_reply_buf(req, value, length);
+}
+
+void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+    struct fs *fs = fuse_req_userdata(req);
+    const struct node *node = node_of(fs, ino);
+    enum fact fact = fact_of(name);
+    struct node_stat st;
+    if (node->kind != NODE_TOPIC || fact == FACTS) {
+        fuse_reply_err(req, ENODATA);
+        return;
+    }
+    int rc = log_stat(fs->log, node->id, &st);
+    if (rc && rc != -EMBAR_EGONE) {
+        fuse_reply_err(req, embar_to_errno(rc));
+        return;
+    }
+    char text[32];
+    int n = fact == WHEN_FULL
+                ? snprintf(text, sizeof text, "%s", st.policy ? "trim" : "block")
+                : snprintf(text, sizeof text, "%" PRIu64, fact_value(fact, node, &st));
+    reply_value(req, text, (size_t)n, size);
+}
+
+void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+    const struct node *node = node_of(fuse_req_userdata(req), ino);
+    char list[FACTS * 32];
+    size_t n = 0;
+    for (int i = 0; node->kind == NODE_TOPIC && i < FACTS; i++)
+        n += (size_t)snprintf(list + n, sizeof list - n, PREFIX "%s", names[i]) + 1;
+    reply_value(req, list, n, size);
+}
+
+/* "90", "90s", "15m", "36h", "7d": ns. */
+static int age_parse(const char *text, uint64_t *ns)
+{
+    if (*text < '0' || *text > '9')
+        return -EINVAL;
+    char *end;
+    errno = 0;
+    unsigned long long n = strtoull(text, &end, 10);
+    uint64_t unit = *end == 'm' ? 60 : *end == 'h' ? 3600 : *end == 'd' ? 86400 : 1;
+    bool known = *end == '\0' || (strchr("smhd", *end) && end[1] == '\0');
+    if (errno || !known || __builtin_mul_overflow(n, unit * 1000000000u, ns))
+        return -EINVAL;
+    return 0;
+}
+
+static int digit_parse(const char *text, uint8_t *value)
+{
+    if (text[0] < '0' || text[0] > '9' || text[1] != '\0')
+        return -EINVAL;
+    *value = (uint8_t)(text[0] - '0');
+    return 0;
+}
+
+/* What setting a fact asks of the log: 0, or a negative errno. */
+static int setting(struct control *c, enum fact fact, const char *text)
+{
+    c->kind = MEDIA_C_ATTR;
+    switch (fact) {
+    case BASE: c->kind = MEDIA_C_TRIM; return size_parse(text, &c->value) ? -EINVAL : 0;
+    case ORDER: c->flags = MEDIA_A_ORDER; return digit_parse(text, &c->order);
+    case ACK: c->flags = MEDIA_A_ACK; return digit_parse(text, &c->ack);
+    case RETENTION_BYTES:
+        c->flags = MEDIA_A_BYTES;
+        return size_parse(text, &c->value) ? -EINVAL : 0;
+    case RETENTION_AGE: c->flags = MEDIA_A_AGE; return age_parse(text, &c->value2);
+    case WHEN_FULL:
+        c->flags = MEDIA_A_FULL;
+        c->policy = strcmp(text, "trim") == 0;
+        return c->policy || strcmp(text, "block") == 0 ? 0 : -EINVAL;
+    case MESSAGES:
+    case FIRST_MESSAGE:
+    case NEXT_MESSAGE:
+    case END:
+    case ID:
+    case LAST_COMMIT: return -EPERM;
+    case FACTS: break;
+    }
+    return -EOPNOTSUPP;
+}
+
+static void answer_setting(struct action *a)
+{
+    fuse_reply_err(a->req, embar_to_errno(a->commit.status));
+}
+
+static void set(fuse_req_t req, fuse_ino_t ino, enum fact fact, const char *text)
+{
+    struct fs *fs = fuse_req_userdata(req);
+    const struct node *node = node_of(fs, ino);
+    struct control c = {.kind = MEDIA_C_ATTR};
+    int rc = node->kind == NODE_TOPIC ? setting(&c, fact, text) : -EOPNOTSUPP;
+    if (rc) {
+        fuse_reply_err(req, -rc);
+        return;
+    }
+    struct action *a = action_new(fs, req, c.kind, answer_setting);
+    if (!a)
+        return;
+    c.id = node->id;
+    c.completion = &a->completion;
+    a->control = c;
+    action_send(a);
+}
+
+void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
+                 int flags)
+{
+    char text[32];
+    enum fact fact = fact_of(name);
+    if (fact != FACTS && (flags & XATTR_CREATE)) {
+        fuse_reply_err(req, EEXIST);
+        return;
+    }
+    if (size >= sizeof text || memchr(value, '\0', size)) {
+        fuse_reply_err(req, fact == FACTS ? EOPNOTSUPP : EINVAL);
+        return;
+    }
+    memcpy(text, value, size);
+    text[size] = '\0';
+    set(req, ino, fact, text);
+}
+
+void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+    enum fact fact = fact_of(name);
+    if (fact == RETENTION_BYTES || fact == RETENTION_AGE)
+        set(req, ino, fact, "0");
+    else
+        fuse_reply_err(req, fact == FACTS ? ENODATA : EPERM);
+}

@@ -1,0 +1,376 @@
+/* A write(2) becomes batches, by the same path as the network's (steps 3 to 8).
+ *
+ * A job is one write, one fsync or one last close. Its stream is the open file's unfinished line,
+ * then the new bytes. Whole lines are cut into batches of up to 65,536 messages; the rest becomes
+ * the unfinished line, or the last message when the job is an fsync or a close.
+ *
+ * Who completes. `pending` counts batches that are announced and one for the builder. The builder
+ * (a handler, or the replies thread for what was parked) gives its count back when all is
+ * announced or given up; whoever takes it to zero finishes the job, exactly once: a committer or
+ * the builder. One job at a time is its handle's `busy` one; only it touches the unfinished line.
+ *
+ * Must never wait: without pool space a job is parked.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/crc.h"
+#include "fs/fs.h"
+
+static size_t stream_size(const struct job *job)
+{
+    return job->held + job->size;
+}
+
+/* The bytes of the stream from `at` that stand together; *n: how many. */
+static const char *stream_at(const struct job *job, size_t at, size_t *n)
+{
+    if (at < job->held) {
+        *n = job->held - at;
+        return job->handle->fragment + at;
+    }
+    *n = stream_size(job) - at;
+    return job->data + (at - job->held);
+}
+
+/* Bytes up to and with the next newline; 0 when there is none. The unfinished line has none. */
+static size_t line_length(const struct job *job, size_t at)
+{
+    size_t from = at < job->held ? job->held : at;
+    size_t n;
+    const char *p = stream_at(job, from, &n);
+    const char *newline = n ? memchr(p, '\n', n) : NULL;
+    return newline ? from - at + (size_t)(newline - p) + 1 : 0;
+}
+
+/* One message of the stream from `at`: its length, or 0 when what is left is not to be published
+ * yet. Lines longer than a batch are split. */
+static size_t message_length(const struct job *job, size_t at, size_t max)
+{
+    size_t rest = stream_size(job) - at;
+    size_t length = rest ? line_length(job, at) : 0;
+    if (length == 0 && (rest >= max || job->kind != JOB_WRITE))
+        length = rest;
+    return length < max ? length : max;
+}
+
+/* The next batch of the stream: sets length, count and equal. False when nothing is left. */
+static bool batch_cut(const struct job *job, struct batch *b)
+{
+    size_t max = log_pool(job->fs->log)->max_batch;
+    size_t total = 0, first = 0;
+    uint32_t count = 0;
+    bool equal = true;
+    while (count < MEDIA_MAX_MESSAGES) {
+        size_t length = message_length(job, job->taken + total, max);
+        if (length == 0 || total + length > max)
+            break;
+        if (count == 0)
+            first = length;
+        equal = equal && length == first;
+        total += length;
+        count++;
+    }
+    b->length = (uint32_t)total;
+    b->count = count;
+    b->equal = equal;
+    return count > 0;
+}
+
+/* Store the batch's bytes and lengths where they were reserved. */
+static void batch_fill(const struct job *job, struct batch *b)
+{
+    struct log *log = job->fs->log;
+    uint32_t crc = 0;
+    for (uint32_t at = 0; at < b->length;) {
+        uint32_t room;
+        size_t have;
+        char *to = log_span(log, b, at, &room);
+        const char *from = stream_at(job, job->taken + at, &have);
+        uint32_t n = b->length - at;
+        n = n < room ? n : room;
+        n = n < have ? n : (uint32_t)have;
+        memcpy(to, from, n);
+        log_writeback(log, b, at, n);
+        crc = crc32c(crc, from, n);
+        at += n;
+    }
+    b->payload_crc = crc;
+    le32 *lengths = log_lengths(log, b);
+    size_t max = log_pool(log)->max_batch, at = job->taken;
+    for (uint32_t i = 0; lengths && i < b->count; i++) {
+        size_t n = message_length(job, at, max);
+        lengths[i] = le32_of((uint32_t)n);
+        at += n;
+    }
+}
+
+/* Only memory copies and queue operations from here on: any thread, any lock of others. */
+static void job_finish(struct job *job);
+
+static void job_release(struct job *job)
+{
+    /* Release pairs with acquire: who finishes sees every batch's outcome. */
+    if (atomic_fetch_sub_explicit(&job->pending, 1, memory_order_acq_rel) == 1)
+        job_finish(job);
+}
+
+static void job_failed(struct job *job, int status, size_t at)
+{
+    int none = 0;
+    atomic_compare_exchange_strong_explicit(&job->status, &none, status, memory_order_relaxed,
+                                            memory_order_relaxed);
+    size_t seen = atomic_load_explicit(&job->failed_at, memory_order_relaxed);
+    while (at < seen && !atomic_compare_exchange_weak_explicit(
+                            &job->failed_at, &seen, at, memory_order_relaxed, memory_order_relaxed))
+        ;
+}
+
+static void batch_done(struct completion *self, const struct commit *commit)
+{
+    struct publication *pub =
+        (struct publication *)((char *)self - offsetof(struct publication, completion));
+    struct job *job = pub->job;
+    if (commit->status)
+        job_failed(job, commit->status, pub->at);
+    if (pub != &job->first)
+        free(pub);
+    job_release(job);
+}
+
+/* Publish the next batch: 1, 0 when all is announced, or a negative code. */
+static int publish_batch(struct job *job)
+{
+    struct fs *fs = job->fs;
+    struct batch shape = {.topic = job->handle->topic};
+    if (!batch_cut(job, &shape))
+        return 0;
+    struct publication *pub = job->first.job ? calloc(1, sizeof *pub) : &job->first;
+    if (!pub)
+        return -ENOMEM;
+    pub->batch = shape;
+    pub->completion.done = batch_done;
+    pub->batch.completion = &pub->completion;
+    pub->at = job->taken;
+    int rc = log_reserve(fs->log, &pub->batch);
+    if (rc == 0) {
+        pub->job = job;
+        batch_fill(job, &pub->batch);
+        atomic_fetch_add_explicit(&job->pending, 1, memory_order_relaxed);
+        pthread_mutex_lock(&fs->producer_lock);
+        rc = log_announce(fs->producer, &pub->batch);
+        pthread_mutex_unlock(&fs->producer_lock);
+        if (rc == 0) {
+            job->taken += shape.length;
+            return 1;
+        }
+        log_abandon(fs->log, &pub->batch);
+        /* The builder's own count still stands. */
+        atomic_fetch_sub_explicit(&job->pending, 1, memory_order_relaxed);
+    }
+    if (pub == &job->first)
+        pub->job = NULL;
+    else
+        free(pub);
+    return rc;
+}
+
+/* What no batch took becomes the unfinished line. */
+static int hold_rest(struct job *job)
+{
+    struct handle *h = job->handle;
+    struct fs *fs = job->fs;
+    size_t skip = job->taken > job->held ? job->taken - job->held : 0;
+    size_t add = job->size - skip;
+    size_t want = add + (job->taken == 0 ? job->held : 0);
+    if (want > h->capacity) {
+        size_t capacity = want < 256 ? 256 : want + want / 2;
+        uint64_t all = atomic_load_explicit(&fs->count.held_bytes, memory_order_relaxed);
+        char *bigger = all + capacity > FS_HELD_MAX ? NULL : realloc(h->fragment, capacity);
+        if (!bigger)
+            return -ENOMEM;
+        count_add(&fs->count.held_bytes, capacity - h->capacity);
+        h->fragment = bigger;
+        h->capacity = capacity;
+    }
+    if (add)
+        memcpy(h->fragment + want - add, job->data + skip, add);
+    h->held = want;
+    return 0;
+}
+
+/* An idle open file keeps no large buffer. */
+static void fragment_clear(struct handle *h)
+{
+    h->held = 0;
+    if (h->capacity > 4096) {
+        count_sub(&h->fs->count.held_bytes, h->capacity);
+        free(h->fragment);
+        h->fragment = NULL;
+        h->capacity = 0;
+    }
+}
+
+bool publish_step(struct job *job)
+{
+    int rc;
+    do
+        rc = publish_batch(job);
+    while (rc == 1);
+    if (rc == -EMBAR_EFULL)
+        return false;
+    if (rc == 0)
+        rc = hold_rest(job);
+    if (rc)
+        job_failed(job, rc, job->taken);
+    job_release(job);
+    return true;
+}
+
+void publish_fail(struct job *job, int status)
+{
+    job_failed(job, status, job->taken);
+    job_release(job);
+}
+
+/* The handle's next job, if any, becomes the busy one. */
+static void job_next(struct job *job)
+{
+    struct handle *h = job->handle;
+    pthread_mutex_lock(&h->lock);
+    struct job *next = h->waiting;
+    if (next) {
+        h->waiting = next->next;
+        if (!h->waiting)
+            h->waiting_tail = &h->waiting;
+        next->held = h->held;
+    }
+    h->busy = next;
+    pthread_mutex_unlock(&h->lock);
+    if (next)
+        park_resume(&job->fs->park, next);
+}
+
+static void job_answer(struct job *job, int status, size_t good)
+{
+    struct fs *fs = job->fs;
+    if (job->kind == JOB_CLOSE && status) {
+        count_add(&fs->count.lost_fragments, 1);
+        daemon_note("an unfinished last line of %zu bytes was not published at close: %s",
+                    job->held, embar_strerror(status));
+    }
+    if (!job->req)
+        return;
+    if (job->parked_once) /* waits for an interrupt that is being delivered */
+        fuse_req_interrupt_func(job->req, NULL, NULL);
+    if (job->kind == JOB_WRITE && (status == 0 || good > 0))
+        fuse_reply_write(job->req, status == 0 ? job->size : good);
+    else
+        fuse_reply_err(job->req, embar_to_errno(status));
+}
+
+static void job_finish(struct job *job)
+{
+    struct handle *h = job->handle;
+    struct fs *fs = job->fs;
+    int status = atomic_load_explicit(&job->status, memory_order_relaxed);
+    size_t failed = atomic_load_explicit(&job->failed_at, memory_order_relaxed);
+    /* What was committed of a write that then failed is a short write. */
+    size_t good = failed > job->held ? failed - job->held : 0;
+    if (status == 0)
+        good = job->size;
+    if (job->taken > 0 && (status || job->taken == stream_size(job)))
+        fragment_clear(h);
+    pthread_mutex_lock(&h->lock);
+    if (job->kind == JOB_WRITE)
+        h->sequential += good;
+    pthread_mutex_unlock(&h->lock);
+    job_next(job);
+    job_answer(job, status, good);
+    free(job->own);
+    free(job);
+    handle_put(h);
+    atomic_fetch_sub_explicit(&fs->outstanding, 1, memory_order_release);
+}
+
+/* The handler's buffer ends with the handler. */
+static int job_keep(struct job *job)
+{
+    if (job->own || job->size == 0)
+        return 0;
+    job->own = malloc(job->size);
+    if (!job->own)
+        return -ENOMEM;
+    memcpy(job->own, job->data, job->size);
+    job->data = job->own;
+    return 0;
+}
+
+/* 0: the job is its handle's busy one. 1: others are before it. -ENOMEM: neither. */
+static int job_queue(struct job *job)
+{
+    struct handle *h = job->handle;
+    int rc = 0;
+    pthread_mutex_lock(&h->lock);
+    if (!h->busy) {
+        h->busy = job;
+        job->held = h->held;
+    } else if (job_keep(job) == 0) {
+        *h->waiting_tail = job;
+        h->waiting_tail = &job->next;
+        rc = 1;
+    } else {
+        rc = -ENOMEM;
+    }
+    pthread_mutex_unlock(&h->lock);
+    return rc;
+}
+
+static struct job *job_new(struct handle *h, enum job_kind kind, fuse_req_t req, const char *data,
+                           size_t size, bool *mine)
+{
+    struct job *job = calloc(1, sizeof *job);
+    if (!job)
+        return NULL;
+    job->fs = h->fs;
+    job->handle = h;
+    job->kind = kind;
+    job->req = req;
+    job->data = data;
+    job->size = size;
+    atomic_init(&job->failed_at, SIZE_MAX);
+    atomic_init(&job->pending, 1);
+    int rc = job_queue(job);
+    *mine = rc == 0;
+    if (rc >= 0)
+        return job; /* not mine: it may be gone already */
+    free(job);
+    return NULL;
+}
+
+void publish_start(struct handle *h, enum job_kind kind, fuse_req_t req, const char *data,
+                   size_t size)
+{
+    struct fs *fs = h->fs;
+    handle_ref(h);
+    atomic_fetch_add_explicit(&fs->outstanding, 1, memory_order_relaxed);
+    bool mine;
+    struct job *job = job_new(h, kind, req, data, size, &mine);
+    if (!job) {
+        if (req)
+            fuse_reply_err(req, ENOMEM);
+        handle_put(h);
+        atomic_fetch_sub_explicit(&fs->outstanding, 1, memory_order_release);
+        return;
+    }
+    if (!mine)
+        return;
+    if (!publish_step(job)) {
+        if (job_keep(job))
+            publish_fail(job, -ENOMEM);
+        else
+            park_job(&fs->park, job);
+    }
+    log_commit(fs->log); /* also of the batches before one that found no space */
+}
