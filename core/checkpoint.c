@@ -28,6 +28,14 @@ static bool root_valid(const struct media_root *r)
     return le32_get(r->magic) == MEDIA_ROOT_MAGIC && root_crc(r) == le32_get(r->crc);
 }
 
+bool checkpoint_extent(const struct pool *p, uint64_t at, unsigned order, uint64_t need)
+{
+    if (order > p->geo.max_order)
+        return false;
+    uint64_t size = 1ull << (order + p->geo.block_shift);
+    return need <= size && pool_in_data(p, at, size) && pool_extent_base(p, at, order) == at;
+}
+
 void checkpoint_retire(struct log *log, struct extent *e)
 {
     if (log->retired_count == log->retired_capacity) {
@@ -39,48 +47,6 @@ void checkpoint_retire(struct log *log, struct extent *e)
         log->retired_capacity = capacity;
     }
     log->retired[log->retired_count++] = e;
-}
-
-/* Write the run table of t when it changed. */
-static int table_write(struct log *log, struct topic *t)
-{
-    if (!t->dirty)
-        return 0;
-    pthread_mutex_lock(&t->lock);
-    size_t n = t->run_count;
-    struct extent *e = NULL;
-    uint32_t crc = 0;
-    int rc = 0;
-    if (n > 0) {
-        e = extent_new(log->extents, extents_order(log->extents, n * sizeof(struct media_run)),
-                       EXTENT_META);
-        rc = e && n <= UINT32_MAX ? 0 : -EMBAR_EFULL;
-    }
-    struct media_run *table = e ? pool_at(&log->pool, e->base) : NULL;
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        const struct run *r = topic_run(t, i);
-        struct media_run m = {.offset = le64_of(r->offset),
-                              .message = le64_of(r->message),
-                              .payload = le64_pack(r->payload, r->order),
-                              .side = le64_pack(r->side, r->batches)};
-        table[i] = m;
-        crc = crc32c(crc, &m, sizeof m);
-    }
-    pthread_mutex_unlock(&t->lock);
-    if (rc) {
-        if (e)
-            extent_put(log->extents, e);
-        return rc;
-    }
-    if (e)
-        flush_writeback(log->pool.flush, table, n * sizeof *table);
-    if (t->table)
-        checkpoint_retire(log, t->table);
-    t->table = e;
-    t->table_count = (uint32_t)n;
-    t->table_crc = crc;
-    t->dirty = false;
-    return 0;
 }
 
 static size_t node_size(size_t name_length)
@@ -107,9 +73,10 @@ static char *node_put(char *at, const struct topic *t)
         .modified = le64_of(t->modified),
         .keep_bytes = le64_of(t->keep_bytes),
         .keep_age = le64_of(t->keep_age),
-        .runs = t->table ? le64_pack(t->table->base, t->table->order) : le64_of(0),
-        .run_count = le32_of(t->table ? t->table_count : 0),
-        .run_crc = le32_of(t->table ? t->table_crc : 0),
+        .runs = t->table.count ? le64_pack(t->table.extent[0]->base, t->table.extent[0]->order)
+                               : le64_of(0),
+        .run_count = le32_of(t->table.runs),
+        .run_crc = le32_of(t->table.crc),
         .policy = t->policy,
         .side_tail = le64_pack(t->side_tail, (uint16_t)(t->side_tail_below / MEDIA_LINE)),
     };
@@ -258,73 +225,6 @@ const struct media_root *checkpoint_newest(struct log *log, struct media_root *c
     return found ? copy : NULL;
 }
 
-static bool extent_bounds(const struct pool *p, uint64_t at, unsigned order, uint64_t need)
-{
-    if (order > p->geo.max_order)
-        return false;
-    uint64_t size = 1ull << (order + p->geo.block_shift);
-    return need <= size && pool_in_data(p, at, size) && pool_extent_base(p, at, order) == at;
-}
-
-static int run_load(struct log *log, struct topic *t, const struct media_run *m)
-{
-    struct run r = {.offset = le64_get(m->offset),
-                    .message = le64_get(m->message),
-                    .payload = le64_low48(m->payload) & MASK48,
-                    .order = (uint8_t)le64_high16(m->payload),
-                    .side = le64_low48(m->side) & MASK48,
-                    .batches = le64_high16(m->side)};
-    struct extent *e;
-    if (t->run_count > 0 && topic_run(t, t->run_count - 1)->offset >= r.offset)
-        return -EMBAR_ECORRUPT;
-    int rc = extent_claim(log->extents, r.payload, r.order, &e);
-    if (rc)
-        return rc;
-    rc = topic_runs_grow(t);
-    if (rc) {
-        extent_put(log->extents, e);
-        return rc;
-    }
-    t->run_count++;
-    *topic_run(t, t->run_count - 1) = r;
-    return 0;
-}
-
-/* The bytes of a run must lie in its extent; known once its end is. */
-static int runs_check(const struct log *log, const struct topic *t)
-{
-    for (size_t i = 0; i < t->run_count; i++) {
-        const struct run *r = topic_run(t, i);
-        uint64_t base = pool_extent_base(&log->pool, r->payload, r->order);
-        uint64_t size = 1ull << (r->order + log->pool.geo.block_shift);
-        uint64_t end = topic_run_end(t, i);
-        if (end <= r->offset || end - r->offset > base + size - r->payload ||
-            (i == 0 && r->batches == 0))
-            return -EMBAR_ECORRUPT;
-    }
-    return 0;
-}
-
-static int table_load(struct log *log, struct topic *t, const struct media_node *m)
-{
-    uint32_t n = le32_get(m->run_count);
-    if (n == 0)
-        return topic_base(t) == topic_end(t) ? 0 : -EMBAR_ECORRUPT;
-    uint64_t at = le64_low48(m->runs), size = (uint64_t)n * sizeof(struct media_run);
-    unsigned order = le64_high16(m->runs);
-    if (!extent_bounds(&log->pool, at, order, size))
-        return -EMBAR_ECORRUPT;
-    const struct media_run *table = pool_at(&log->pool, at);
-    if (crc32c(0, table, size) != le32_get(m->run_crc))
-        return -EMBAR_ECORRUPT;
-    int rc = extent_claim(log->extents, at, order, &t->table);
-    t->table_count = n;
-    t->table_crc = le32_get(m->run_crc);
-    for (uint32_t i = 0; rc == 0 && i < n; i++)
-        rc = run_load(log, t, &table[i]);
-    return rc ? rc : runs_check(log, t);
-}
-
 static void node_fill(struct topic *t, const struct media_node *m, const char *name)
 {
     t->mode = le32_get(m->mode);
@@ -440,7 +340,7 @@ int checkpoint_load(struct log *log, const struct media_root *root, struct embar
 {
     uint64_t at = le64_low48(root->manifest), size = le64_get(root->manifest_size);
     int rc = -EMBAR_ECORRUPT;
-    if (extent_bounds(&log->pool, at, le64_high16(root->manifest), size) &&
+    if (checkpoint_extent(&log->pool, at, le64_high16(root->manifest), size) &&
         crc32c(0, pool_at(&log->pool, at), size) == le32_get(root->manifest_crc))
         rc = manifest_load(log, root, pool_at(&log->pool, at), size);
     if (rc)

@@ -57,9 +57,7 @@ static struct topic *fold_remove(struct log *log, uint32_t id)
         return NULL;
     names_remove(&log->names, t);
     atomic_store_explicit(&t->deleted, true, memory_order_release);
-    if (t->table)
-        checkpoint_retire(log, t->table);
-    t->table = NULL;
+    table_retire(log, t);
     struct session *s = log->sessions.by_id, *next;
     for (; s; s = next) {
         next = s->hh.next;

@@ -90,9 +90,12 @@ struct topic {
     struct watch_list watch;
 
     /* Checkpoint (checkpoint.c), sequencer only. */
-    bool dirty;           /* runs changed since the run table was written */
-    struct extent *table; /* run table of the newest checkpoint */
-    uint32_t table_count, table_crc;
+    bool dirty;    /* runs changed since the run table was written */
+    struct table { /* run table of the newest checkpoint */
+        struct extent **extent;
+        size_t count;
+        uint32_t runs, crc;
+    } table;
 };
 
 /* The control topic, id 0: not in the namespace. */
@@ -307,6 +310,14 @@ void log_starved(struct log *log);
 int checkpoint_write(struct log *log);
 int checkpoint_load(struct log *log, const struct media_root *root, struct embar_error *err);
 void checkpoint_retire(struct log *log, struct extent *e);
+/* An extent that a checkpoint names: in bounds, aligned, and `need` bytes fit. */
+bool checkpoint_extent(const struct pool *p, uint64_t at, unsigned order, uint64_t need);
+/* table.c: write t's run table when it changed; load the one that a node record names (base and end
+ * of t are set); give it up. */
+int table_write(struct log *log, struct topic *t) __attribute__((warn_unused_result));
+int table_load(struct log *log, struct topic *t, const struct media_node *m)
+    __attribute__((warn_unused_result));
+void table_retire(struct log *log, struct topic *t);
 /* The newest valid root of all slots, or NULL. */
 const struct media_root *checkpoint_newest(struct log *log, struct media_root *copy);
 

@@ -218,6 +218,17 @@ struct media_root {
 };
 #define MEDIA_ROOT_MAGIC 0x544f4f52u
 
+/* A topic's run table: extents linked by this header, each followed by `count` struct media_run. */
+struct media_table {
+    le32 magic;    /*  0..3  MEDIA_TABLE_MAGIC */
+    le32 crc;      /*  4..7  of header (crc as zero) and runs */
+    le64 next;     /*  8..15 low 48: pool offset of the next extent, 0: none; high 16: its order */
+    le32 next_crc; /* 16..19 its crc */
+    le32 count;    /* 20..23 */
+    le64 zero;     /* 24..31 */
+};
+#define MEDIA_TABLE_MAGIC 0x4c424154u
+
 /* A topic or directory in a manifest. name_length bytes follow, padded to 8. */
 struct media_node {
     le32 id;          /*   0..3   */
@@ -236,9 +247,9 @@ struct media_node {
     le64 modified;    /*  64..71  time of the last commit */
     le64 keep_bytes;  /*  72..79  retention, 0: no bound */
     le64 keep_age;    /*  80..87  ns, 0: no bound */
-    le64 runs;        /*  88..95  low 48: pool offset of the run table, 0: none; high 16: order */
+    le64 runs;        /*  88..95  low 48: its run table's first extent, 0: none; high 16: order */
     le32 run_count;   /*  96..99  */
-    le32 run_crc;     /* 100..103 of the table */
+    le32 run_crc;     /* 100..103 of that extent's struct media_table */
     uint8_t policy;   /* 104      */
     uint8_t zero[7];  /* 105..111 */
     le64 side_tail;   /* 112..119 last batch's side record: low 48: header; high 16: lines below it */

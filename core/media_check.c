@@ -154,6 +154,14 @@ AT(media_node, zero, 105, 7);
 AT(media_node, side_tail, 112, 8);
 SIZE(media_node, 120);
 
+AT(media_table, magic, 0, 4);
+AT(media_table, crc, 4, 4);
+AT(media_table, next, 8, 8);
+AT(media_table, next_crc, 16, 4);
+AT(media_table, count, 20, 4);
+AT(media_table, zero, 24, 8);
+SIZE(media_table, 32);
+
 AT(media_run, offset, 0, 8);
 AT(media_run, message, 8, 8);
 AT(media_run, payload, 16, 8);

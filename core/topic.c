@@ -44,6 +44,9 @@ void topic_destroy(struct topic *t)
     if (t->fill)
         extent_put(t->log->extents, t->fill);
     free(t->runs);
+    for (size_t i = 0; i < t->table.count; i++)
+        extent_put(t->log->extents, t->table.extent[i]);
+    free(t->table.extent);
     free(t->children);
     pthread_mutex_destroy(&t->fill_lock);
     pthread_mutex_destroy(&t->lock);
