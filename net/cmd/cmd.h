@@ -1,0 +1,83 @@
+/* The `embar` command: its subcommands and what they share.
+ *
+ * Each subcommand is one file with `int cmd_<name>(int argc, char **argv)`: argv[0] is its full
+ * name ("embar pub"), the answer is the exit status. 0 done, 1 failed (a sentence is on stderr), 2
+ * usage. They run one at a time in one thread; the globals of the command line are cmd_globals.
+ */
+#ifndef NET_CMD_CMD_H
+#define NET_CMD_CMD_H
+
+#include <argp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "embar/embar.h"
+
+#define CMD_OK      0
+#define CMD_FAILURE 1
+#define CMD_USAGE   2
+
+int cmd_append(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
+int cmd_create(int argc, char **argv);
+int cmd_dump(int argc, char **argv);
+int cmd_mkdir(int argc, char **argv);
+int cmd_mv(int argc, char **argv);
+int cmd_pool(int argc, char **argv);
+int cmd_pub(int argc, char **argv);
+int cmd_rm(int argc, char **argv);
+int cmd_stat(int argc, char **argv);
+int cmd_sub(int argc, char **argv);
+int cmd_topics(int argc, char **argv);
+int cmd_trim(int argc, char **argv);
+int cmd_version(int argc, char **argv);
+
+/* -s/--server and --token-file: where the broker is. As given before the subcommand's name, and the
+ * defaults of those given after it. */
+struct cmd_server {
+    const char *server, *token_file;
+};
+extern struct cmd_server cmd_globals;
+
+/* A child of the subcommand's argp, listed in its children; its input is a struct cmd_server *. */
+extern const struct argp cmd_server_argp;
+#define CMD_SERVER_CHILDREN                                                                        \
+    (const struct argp_child[])                                                                    \
+    {                                                                                              \
+        {&cmd_server_argp, 0, NULL, 0},                                                            \
+        {                                                                                          \
+            NULL, 0, NULL, 0                                                                       \
+        }                                                                                          \
+    }
+
+/* argp_parse, where whatever is wrong on the line ends the program with CMD_USAGE. */
+void cmd_parse(const struct argp *argp, int argc, char **argv, void *input);
+
+/* "embar pub: SENTENCE" on stderr; returns CMD_FAILURE. */
+int cmd_fail(const char *name, const struct embar_error *err);
+void cmd_say(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Connect, or say why not: NULL. */
+struct embar_client *cmd_connect(const char *name, const struct cmd_server *server);
+
+/* ---- parse.c: values on the command line. False: it is no such value. ---------------------- */
+
+/* 10s, 5ms, 200us, 1h30m, 2d; ns. */
+bool parse_duration(const char *text, uint64_t *ns);
+bool parse_number(const char *text, uint64_t max, uint64_t *value);
+/* earliest, latest, offset:N, message:N, time:T with T an RFC 3339 time, @SECONDS since 1970, or a
+ * duration before now_ns. */
+bool parse_position(const char *text, uint64_t now_ns, enum embar_from *from, uint64_t *value);
+uint64_t wall_clock(void);
+
+/* ---- text.c: output for people ------------------------------------------------------------ */
+
+/* "1.5 GiB" into buf. */
+const char *text_bytes(uint64_t bytes, char *buf, size_t size);
+/* RFC 3339 in UTC with milliseconds; "-" for 0. */
+const char *text_time(uint64_t ns, char *buf, size_t size);
+/* All of it to fd 1. 0 or -errno. */
+int write_out(const void *data, size_t length);
+
+#endif

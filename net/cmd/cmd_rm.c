@@ -1,0 +1,58 @@
+/* `embar rm`: remove topics and empty directories. Serves no step of a batch.
+ */
+#include <errno.h>
+
+#include "net/cmd/cmd.h"
+
+struct rm_args {
+    struct cmd_server server;
+    bool force;
+    char **paths;
+    int count;
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    (void)arg;
+    struct rm_args *a = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT: state->child_inputs[0] = &a->server; return 0;
+    case 'f': a->force = true; return 0;
+    case ARGP_KEY_ARGS:
+        a->paths = state->argv + state->next;
+        a->count = state->argc - state->next;
+        return 0;
+    case ARGP_KEY_NO_ARGS: argp_error(state, "name what to remove."); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+int cmd_rm(int argc, char **argv)
+{
+    static const struct argp_option options[] = {
+        {"force", 'f', NULL, 0, "No error when it is not there", 0},
+        {NULL, 0, NULL, 0, NULL, 0},
+    };
+    const struct argp argp = {options,
+                              parse,
+                              "TOPIC...",
+                              "Remove topics and empty directories. Their space is reusable as "
+                              "soon as nobody holds them open.",
+                              CMD_SERVER_CHILDREN,
+                              NULL,
+                              NULL};
+    struct rm_args a = {.server = {NULL, NULL}};
+    cmd_parse(&argp, argc, argv, &a);
+    struct embar_client *client = cmd_connect(argv[0], &a.server);
+    if (!client)
+        return CMD_FAILURE;
+    int status = CMD_OK;
+    for (int i = 0; i < a.count; i++) {
+        struct embar_error err;
+        int rc = embar_remove(client, a.paths[i], &err);
+        if (rc < 0 && !(rc == -ENOENT && a.force))
+            status = cmd_fail(argv[0], &err);
+    }
+    embar_disconnect(client);
+    return status;
+}

@@ -1,0 +1,71 @@
+/* What the subcommands share: the server options, parsing, complaints, connecting.
+ * Serves no step of a batch. Must never print what belongs to standard output.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "net/cmd/cmd.h"
+
+struct cmd_server cmd_globals;
+
+enum { KEY_TOKEN = 0x7001 };
+
+static error_t parse_server(int key, char *arg, struct argp_state *state)
+{
+    struct cmd_server *s = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT: *s = cmd_globals; return 0;
+    case 's': s->server = arg; return 0;
+    case KEY_TOKEN: s->token_file = arg; return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_option server_options[] = {
+    {NULL, 0, NULL, 0, "Which broker:", 10},
+    {"server", 's', "ADDR", 0,
+     "host:port, path of a socket, or mount point (default: $EMBAR_SERVER, else the one embarfs "
+     "mount there is)",
+     10},
+    {"token-file", KEY_TOKEN, "FILE", 0, "Its token (default: the mount's .embar/token)", 10},
+    {NULL, 0, NULL, 0, NULL, 0},
+};
+
+const struct argp cmd_server_argp = {.options = server_options, .parser = parse_server};
+
+void cmd_parse(const struct argp *argp, int argc, char **argv, void *input)
+{
+    argp_err_exit_status = CMD_USAGE;
+    argp_parse(argp, argc, argv, 0, NULL, input);
+}
+
+int cmd_fail(const char *name, const struct embar_error *err)
+{
+    fflush(stdout);
+    fprintf(stderr, "%s: %s\n", name, err->text);
+    return CMD_FAILURE;
+}
+
+void cmd_say(const char *name, const char *fmt, ...)
+{
+    va_list ap;
+    fflush(stdout);
+    fprintf(stderr, "%s: ", name);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+}
+
+struct embar_client *cmd_connect(const char *name, const struct cmd_server *server)
+{
+    struct embar_options opt = {.server = server->server, .token_file = server->token_file};
+    struct embar_client *client;
+    struct embar_error err;
+    if (embar_connect(&client, &opt, &err) < 0) {
+        cmd_fail(name, &err);
+        return NULL;
+    }
+    return client;
+}
