@@ -69,13 +69,15 @@ static void work(struct log *log)
             ;
         seq_expire(log, now_monotonic());
         /* Without space for it the next half ring tries again; seq_room tries when it must. */
-        int rc = checkpoint_due(log) ? checkpoint_write(log) : 0;
-        (void)rc;
+        if (checkpoint_due(log) && !log->region->needs_sync)
+            (void)!checkpoint_write(log);
         seq_give(log);
-        /* Who announced meanwhile found the role taken. */
-        if (seq_pending(log) && !background_only(log))
-            log_commit(log);
     }
+    if (checkpoint_due(log) && log->region->needs_sync)
+        (void)!checkpoint_write_aside(log);
+    /* Who announced meanwhile found the role taken. */
+    if (seq_pending(log) && !background_only(log))
+        log_commit(log);
 }
 
 static int timeout_ms(const struct log *log)
@@ -97,7 +99,8 @@ static void *background_main(void *arg)
             synced_at = now_monotonic();
         }
         atomic_store_explicit(&log->asleep, true, memory_order_seq_cst);
-        if ((seq_pending(log) && background_only(log)) ||
+        if ((seq_pending(log) && (background_only(log) ||
+                                  atomic_load_explicit(&log->seq.stalled, memory_order_relaxed))) ||
             atomic_load_explicit(&log->stop, memory_order_seq_cst)) {
             atomic_store_explicit(&log->asleep, false, memory_order_seq_cst);
             continue;

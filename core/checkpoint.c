@@ -5,11 +5,13 @@
  * grants; the root names the manifest. Ordering rule "checkpoint": tables and manifest are written
  * back and drained, then the root goes into the older of the two areas and is drained, and only then
  * are the extents that only the overwritten root named, and topic 0's records, free for reuse and
- * the ring's older entries void.
+ * the ring's older entries void. On an ordinary file a sync stands for each of the two drains; the
+ * background thread then gives the role back meanwhile, so that publishers go on (one job at a time).
  *
  * Must never touch an extent that the newest valid root names.
  */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -122,20 +124,10 @@ static struct media_root *root_older(struct log *log)
     return le64_get(a->generation) < le64_get(b->generation) ? a : b;
 }
 
-/* Ordering rule "root": everything it names is drained before it, and it before any reuse. */
-static void root_write(struct log *log, struct media_root *r)
+/* Step one: the state as of the last entry, beside everything the newest root names. */
+static int checkpoint_begin(struct log *log)
 {
-    struct media_root *at = root_older(log);
-    r->crc = le32_of(root_crc(r));
-    flush_drain(log->pool.flush);
-    *at = *r;
-    flush_writeback(log->pool.flush, at, sizeof *at);
-    flush_drain(log->pool.flush);
-}
-
-int checkpoint_write(struct log *log)
-{
-    uint64_t number = log->seq.next - 1;
+    struct checkpoint_job *job = &log->job;
     if (atomic_load_explicit(&log->faulted, memory_order_relaxed))
         return -EMBAR_EFAULTED;
     for (struct topic *t = log->names.by_id; t; t = t->by_id.next) {
@@ -154,10 +146,17 @@ int checkpoint_write(struct log *log)
     at = sessions_put(at, log);
     memcpy(at, log->grant, log->grant_count * sizeof *log->grant);
     flush_writeback(log->pool.flush, manifest, size);
+    flush_drain(log->pool.flush);
 
-    struct media_root root = {
+    job->manifest = e;
+    job->control_messages = log->control->last_message_end;
+    if (log->manifest)
+        checkpoint_retire(log, log->manifest);
+    log->manifest = NULL;
+    job->retired = log->retired_count;
+    job->root = (struct media_root){
         .magic = le32_of(MEDIA_ROOT_MAGIC),
-        .number = le64_of(number),
+        .number = le64_of(log->seq.next - 1),
         .term = le32_of(log->term),
         .chain = le32_of(log->seq.chain),
         .generation = le64_of(++log->root_generation),
@@ -171,35 +170,93 @@ int checkpoint_write(struct log *log)
         .grants = le32_of((uint32_t)log->grant_count),
         .time = le64_of(now_realtime()),
     };
-    if (log->region->needs_sync) {
-        /* The page cache keeps no order: what the root names must be on the disk before it. */
-        int rc = region_sync(log->region);
-        if (rc) {
-            log_fault(log, rc);
-            return -EMBAR_EFAULTED;
-        }
-    }
-    root_write(log, &root);
-    if (log->region->needs_sync && region_sync(log->region) != 0) {
-        log_fault(log, -EIO);
+    job->root.crc = le32_of(root_crc(&job->root));
+    job->active = true;
+    return 0;
+}
+
+/* Step two, ordering rule "root": all that it names is durable before it. */
+static void checkpoint_root(struct log *log)
+{
+    struct media_root *at = root_older(log);
+    *at = log->job.root;
+    flush_writeback(log->pool.flush, at, sizeof *at);
+    flush_drain(log->pool.flush);
+}
+
+/* Step three: the root is durable, so what only the overwritten one needed is free. */
+static void checkpoint_end(struct log *log)
+{
+    struct checkpoint_job *job = &log->job;
+    log->manifest = job->manifest;
+    atomic_store_explicit(&log->checkpoint, le64_get(job->root.number), memory_order_release);
+    topic_trim(log->control, le64_get(job->root.control_end), job->control_messages);
+    for (size_t i = 0; i < job->retired; i++)
+        extent_put(log->extents, log->retired[i]);
+    log->retired_count -= job->retired;
+    memmove(log->retired, log->retired + job->retired, log->retired_count * sizeof *log->retired);
+    job->active = false;
+}
+
+/* An ordinary file keeps no order between pages: a sync stands where a drain stands elsewhere. */
+static int checkpoint_sync(struct log *log)
+{
+    if (!log->region->needs_sync)
+        return 0;
+    int rc = region_sync(log->region);
+    if (rc) {
+        log_fault(log, rc);
         return -EMBAR_EFAULTED;
     }
-    if (log->manifest)
-        checkpoint_retire(log, log->manifest);
-    log->manifest = e;
-    atomic_store_explicit(&log->checkpoint, number, memory_order_release);
-    topic_trim(log->control, topic_end(log->control), log->control->last_message_end);
-    for (size_t i = 0; i < log->retired_count; i++)
-        extent_put(log->extents, log->retired[i]);
-    log->retired_count = 0;
+    return 0;
+}
+
+int checkpoint_write(struct log *log)
+{
+    if (log->job.active)
+        return -EBUSY;
+    int rc = checkpoint_begin(log);
+    if (rc == 0)
+        rc = checkpoint_sync(log);
+    if (rc)
+        return rc;
+    checkpoint_root(log);
+    rc = checkpoint_sync(log);
+    if (rc == 0)
+        checkpoint_end(log);
+    return rc;
+}
+
+int checkpoint_write_aside(struct log *log)
+{
+    seq_take_wait(log);
+    int rc = log->job.active ? -EBUSY : checkpoint_begin(log);
+    log->job.failed = rc != 0;
+    seq_give(log);
+    if (rc == 0)
+        rc = checkpoint_sync(log);
+    if (rc)
+        return rc;
+    seq_take_wait(log);
+    checkpoint_root(log);
+    seq_give(log);
+    rc = checkpoint_sync(log);
+    if (rc)
+        return rc;
+    seq_take_wait(log);
+    checkpoint_end(log);
+    seq_give(log);
     return 0;
 }
 
 int log_checkpoint(struct log *log)
 {
-    seq_take_wait(log);
-    int rc = checkpoint_write(log);
-    seq_give(log);
+    int rc;
+    do {
+        seq_take_wait(log);
+        rc = checkpoint_write(log);
+        seq_give(log);
+    } while (rc == -EBUSY && sched_yield() == 0);
     log_commit(log);
     return rc;
 }

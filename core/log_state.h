@@ -222,6 +222,7 @@ struct seq {
     unsigned count;
     struct batch *told, **told_last; /* refused and duplicate batches, told after the epoch */
     struct session *ready;           /* sessions whose held batches are next in line */
+    atomic_bool stalled;             /* waiting for a checkpoint; the background thread resumes */
     unsigned turn;                   /* producer that is drained first */
     struct control *controls;        /* taken from the stack, in order */
     atomic_uint holds;               /* batches held in all sessions */
@@ -246,8 +247,9 @@ int seq_term(struct log *log);
 int seq_grant(struct log *log, uint32_t slot, uint64_t first, uint64_t count);
 /* Call the completions of what was refused. Role held. */
 void seq_tell(struct log *log);
-/* Room for n more entries in the ring without overwriting what the checkpoint needs. */
-bool seq_room(struct log *log, uint64_t n);
+/* Room for n more entries in the ring without overwriting what the checkpoint needs: 0; -EAGAIN: once
+ * the background thread's checkpoint is through; -EMBAR_EFULL: none. */
+int seq_room(struct log *log, uint64_t n);
 
 /* Is the action lawful now? Fills ids. 0; 1: nothing to do; or why not. Role held. */
 int control_validate(struct log *log, struct control *c);
@@ -284,6 +286,14 @@ struct log {
     /* Checkpoint: sequencer only. */
     uint64_t root_generation;
     struct extent *manifest;
+    struct checkpoint_job {
+        bool active; /* between begin and end; then nobody else begins one */
+        bool failed; /* the last one aside found no space: nobody needs to wait for the next */
+        struct media_root root;
+        struct extent *manifest;
+        uint64_t control_messages;
+        size_t retired; /* of log->retired: free once the root is durable */
+    } job;
     struct extent **retired; /* tables and manifests the newest root does not name */
     size_t retired_count, retired_capacity;
 
@@ -308,6 +318,8 @@ void log_starved(struct log *log);
 
 /* checkpoint.c. Role held. */
 int checkpoint_write(struct log *log);
+/* The same without the role, which is taken and given back around each sync. */
+int checkpoint_write_aside(struct log *log);
 int checkpoint_load(struct log *log, const struct media_root *root, struct embar_error *err);
 void checkpoint_retire(struct log *log, struct extent *e);
 /* An extent that a checkpoint names: in bounds, aligned, and `need` bytes fit. */

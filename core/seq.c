@@ -71,11 +71,13 @@ static uint64_t ring_room(const struct log *log)
     return used >= size ? 0 : size - used;
 }
 
-bool seq_room(struct log *log, uint64_t n)
+int seq_room(struct log *log, uint64_t n)
 {
     if (ring_room(log) >= n)
-        return true;
-    return checkpoint_write(log) == 0 && ring_room(log) >= n;
+        return 0;
+    if (log->thread_started && log->region->needs_sync && !log->job.failed)
+        return -EAGAIN;
+    return checkpoint_write(log) == 0 && ring_room(log) >= n ? 0 : -EMBAR_EFULL;
 }
 
 /* ---- Ordering ----------------------------------------------------------------------------- */
@@ -408,8 +410,9 @@ int seq_control(struct log *log, struct control *c, struct commit *commit)
     }
     if (rc)
         return rc;
-    if (!seq_room(log, 1))
-        return -EMBAR_EFULL;
+    rc = seq_room(log, 1);
+    if (rc)
+        return rc;
     rc = control_place(log, c, &b);
     if (rc)
         return rc;
@@ -433,13 +436,14 @@ int seq_control(struct log *log, struct control *c, struct commit *commit)
 /* An entry without a payload. */
 static int bare_entry(struct log *log, struct entry *e)
 {
-    if (!seq_room(log, 1))
-        return -EMBAR_EFULL;
+    int rc = seq_room(log, 1);
+    if (rc)
+        return rc;
     e->number = log->seq.next;
     e->term = log->term;
     e->count = 1;
     entry_put(log, e);
-    int rc = harden(log, e->number);
+    rc = harden(log, e->number);
     index_watermark(&log->pool, log->slot, e->number, log->term);
     return rc;
 }
@@ -478,6 +482,15 @@ static struct control *control_next(struct seq *q)
 unsigned seq_epoch(struct log *log)
 {
     struct seq *q = &log->seq;
+    uint64_t margin = ring_margin(log);
+    if (!q->controls && !q->ready && !seq_pending(log))
+        return 0;
+    int room = seq_room(log, margin + 2);
+    atomic_store_explicit(&q->stalled, room == -EAGAIN, memory_order_relaxed);
+    if (room == -EAGAIN) {
+        background_wake(log);
+        return 0;
+    }
     struct control *c = control_next(q);
     if (c) {
         struct commit commit = {0};
@@ -486,14 +499,10 @@ unsigned seq_epoch(struct log *log)
         c->completion->done(c->completion, &commit);
         return 1;
     }
-    if (!seq_pending(log) && !q->ready)
-        return 0;
-    uint64_t margin = ring_margin(log);
-    bool room = seq_room(log, margin + 2);
     /* A batch may take two entries. Without room all are refused, which bounds the wait. */
-    uint64_t fit = room ? (ring_room(log) - margin) / 2 : EPOCH_BATCHES;
+    uint64_t fit = room ? EPOCH_BATCHES : (ring_room(log) - margin) / 2;
     unsigned taken = collect(log, fit < EPOCH_BATCHES ? (unsigned)fit : EPOCH_BATCHES);
-    int status = room ? 0 : -EMBAR_EFULL;
+    int status = room;
     if (atomic_load_explicit(&log->faulted, memory_order_relaxed))
         status = -EMBAR_EFAULTED;
     if (q->count > 0 && status == 0) {
@@ -552,7 +561,8 @@ void log_commit(struct log *log)
         seq_give(log);
         if (rounds == ROUNDS || due)
             background_wake(log);
-        if (rounds == ROUNDS || !seq_pending(log))
+        if (rounds == ROUNDS || !seq_pending(log) ||
+            atomic_load_explicit(&log->seq.stalled, memory_order_relaxed))
             return;
     }
 }
