@@ -139,7 +139,7 @@ static int replay_one(struct replay *r, uint64_t number)
 {
     struct log *log = r->log;
     struct entry e;
-    uint32_t chain = r->has_part ? r->first_chain : r->chain, next;
+    uint32_t chain = r->has_part ? r->first_chain : r->chain, next = 0;
     if (!next_entry(r, number, chain, &e, &next))
         return 0;
     int rc = index_check(&log->pool, &e);
