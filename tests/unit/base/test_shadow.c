@@ -239,8 +239,8 @@ static void mutations(void **state)
     assert_int_equal(at(f, SHADOW_ALL_OLD, 0), 'a');
     /* By site: found by its calls, then missing at every one of them. */
     unsigned before = shadow_sites(f->s);
-    for (char c = 'b'; c <= 'd'; c++) {
-        store(f, c);
+    for (int c = 'b'; c <= 'd'; c++) {
+        store(f, (char)c);
         assert_int_equal(at(f, SHADOW_ALL_OLD, 0), c == 'd' ? 'c' : c);
         if (c != 'c')
             continue;
