@@ -185,7 +185,7 @@ uint64_t topic_end(const struct topic *t);
 uint64_t topic_base(const struct topic *t);
 bool topic_deleted(const struct topic *t);
 
-#define READ_PIECES 32
+#define READ_PIECES 128
 struct read_view {
     struct iovec iov[READ_PIECES]; /* in pool memory: read-only */
     int pieces;

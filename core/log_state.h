@@ -176,6 +176,7 @@ struct session {
     /* Ordering state: the sequencer's alone. */
     uint64_t ordered;   /* highest sequence ordered */
     struct batch *held; /* ascending by sequence */
+    uint64_t arranged;  /* arrange.c: highest sequence seen in this pass */
     unsigned held_count;
     bool is_ready; /* on seq.ready */
     struct session *ready_next;
@@ -211,6 +212,7 @@ struct item {
     struct batch *batch;
     struct session *session;
     uint64_t number, offset;
+    unsigned rank; /* as it came */
 };
 
 struct seq {
@@ -234,6 +236,8 @@ struct seq {
 bool seq_take(struct log *log);
 void seq_take_wait(struct log *log);
 void seq_give(struct log *log);
+/* arrange.c: the epoch's batches in the order that keeps topics' bytes adjacent. Role held. */
+void seq_arrange(struct seq *q);
 /* One epoch: how much it did; 0 when there was nothing. Role held. */
 unsigned seq_epoch(struct log *log);
 /* Fence sessions whose gap is older than hold_ms. Role held. */

@@ -4,8 +4,6 @@
  * never while bytes are copied or sent. Committed bytes never change, so a view needs no second
  * look; a trim drops the runs, and the pins keep the blocks until the last view is released.
  */
-#include <string.h>
-
 #include "core/log_state.h"
 
 static void view_add(struct read_view *v, struct topic *t, const struct run *r, uint64_t at,
@@ -114,7 +112,8 @@ static int walk_to(const struct topic *t, const struct batch_cursor *c, struct w
 int topic_next(struct topic *t, struct batch_cursor *c, struct batch_view *view)
 {
     struct walk w;
-    memset(&view->data, 0, sizeof view->data);
+    view->data.pieces = 0;
+    view->data.bytes = 0;
     view->data.log = t->log;
     pthread_mutex_lock(&t->lock);
     int rc = c->offset < topic_base(t) ? -EMBAR_ETRIMMED : 0;

@@ -102,8 +102,7 @@ static void accept(struct log *log, struct batch *b, struct session *s)
     struct item *it = &q->items[q->count++];
     it->batch = b;
     it->session = s;
-    it->offset = b->topic->ordered_end;
-    b->topic->ordered_end += b->length;
+    it->rank = q->count;
     if (s)
         s->ordered = b->sequence;
 }
@@ -507,8 +506,11 @@ unsigned seq_epoch(struct log *log)
         status = -EMBAR_EFAULTED;
     if (q->count > 0 && status == 0) {
         uint64_t first = q->next;
+        seq_arrange(q);
         for (unsigned i = 0; i < q->count; i++) {
             struct item *it = &q->items[i];
+            it->offset = it->batch->topic->ordered_end;
+            it->batch->topic->ordered_end += it->batch->length;
             it->number = batch_entries(log, it->batch, it->offset, MEDIA_BATCH);
         }
         status = harden(log, first);
@@ -521,7 +523,6 @@ unsigned seq_epoch(struct log *log)
     } else if (status) {
         for (unsigned i = q->count; i-- > 0;) {
             struct item *it = &q->items[i];
-            it->batch->topic->ordered_end -= it->batch->length;
             if (it->session)
                 it->session->ordered = it->batch->sequence - 1;
             log_abandon(log, it->batch);
