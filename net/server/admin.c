@@ -1,0 +1,242 @@
+/* ADMIN: verbs on the namespace, a topic's settings, facts (steps 2 and 9).
+ *
+ * What changes something is a control action and is answered when it is committed; the rules of
+ * who may do what are those of a filesystem. Answers in JSON are report.c's.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "net/server/internal.h"
+
+enum { STAGE_VERB = 20 }; /* walk.c uses the low ones */
+
+#define ATTR_ALLOWED                                                                               \
+    (MEDIA_A_MODE | MEDIA_A_ORDER | MEDIA_A_ACK | MEDIA_A_BYTES | MEDIA_A_AGE | MEDIA_A_FULL)
+
+/* One ADMIN frame, taken apart. */
+struct verb {
+    struct wire_admin a;
+    const char *path, *second;
+    uint16_t path_length, second_length, flags;
+    uint64_t value;
+};
+
+/* Submit what `c->ask` was filled with. */
+static int submitted(struct conn *c)
+{
+    ask_submit(c);
+    return 1;
+}
+
+static int do_create(struct conn *c, const struct wire_frame *f, const struct verb *v)
+{
+    struct walked w;
+    bool made;
+    if (v->path_length == 0)
+        return -EMBAR_ENAME;
+    int rc =
+        make_path(c, v->path, v->path_length, v->flags & WIRE_A_PARENTS, v->a.verb == WIRE_V_MKDIR,
+                  le32_get(v->a.mode), v->a.order, v->a.ack, &w, &made);
+    if (rc)
+        return rc;
+    if (!made)
+        return -EEXIST;
+    conn_ok(c, f, w.node.id);
+    return 0;
+}
+
+static int do_remove(struct conn *c, const struct verb *v)
+{
+    struct walked w;
+    struct ask *a;
+    int rc = walk(c, v->path, v->path_length, &w);
+    if (rc == 0 && w.node.id == LOG_ROOT_ID)
+        rc = -EBUSY;
+    if (rc == 0 && !may(c, &w.dir, 3))
+        rc = -EACCES;
+    if (rc == 0)
+        rc = ask_begin(c, STAGE_VERB, &a);
+    if (rc)
+        return rc;
+    a->control.kind = MEDIA_C_REMOVE;
+    a->control.id = w.node.id;
+    return submitted(c);
+}
+
+static int do_rename(struct conn *c, const struct verb *v)
+{
+    struct walked from, to;
+    struct ask *a;
+    int rc = walk(c, v->path, v->path_length, &from);
+    if (rc)
+        return rc;
+    rc = walk(c, v->second, v->second_length, &to);
+    if (rc && (rc != -ENOENT || !to.name || to.more))
+        return rc;
+    /* Missing: `node` is the directory that shall hold it; found: `dir` does. */
+    const struct node_stat *parent = rc ? &to.node : &to.dir;
+    if (from.node.id == LOG_ROOT_ID || v->second_length == 0 || !to.name)
+        return -EBUSY;
+    if (!may(c, &from.dir, 3) || !may(c, parent, 3))
+        return -EACCES;
+    rc = ask_begin(c, STAGE_VERB, &a);
+    if (rc)
+        return rc;
+    a->control.kind = MEDIA_C_RENAME;
+    a->control.id = from.node.id;
+    a->control.parent = parent->id;
+    memcpy(a->control.name, to.name, to.name_length);
+    return submitted(c);
+}
+
+static int trim_to(struct topic *t, const struct node_stat *st, const struct verb *v, uint64_t *at)
+{
+    int rc = 0;
+    *at = v->value;
+    switch (v->a.from) {
+    case WIRE_FROM_EARLIEST: *at = st->base; break;
+    case WIRE_FROM_LATEST: *at = st->end; break;
+    case WIRE_FROM_OFFSET: break;
+    case WIRE_FROM_MESSAGE: rc = topic_seek_message(t, v->value, at); break;
+    case WIRE_FROM_TIME: rc = topic_seek_time(t, v->value, at); break;
+    default: return -EMBAR_EINVALID;
+    }
+    if (rc == -EMBAR_ETRIMMED) { /* it is gone already */
+        *at = st->base;
+        rc = 0;
+    }
+    return rc;
+}
+
+static int do_trim(struct conn *c, const struct verb *v)
+{
+    struct walked w;
+    struct ask *a;
+    int rc = walk(c, v->path, v->path_length, &w);
+    if (rc == 0 && S_ISDIR(w.node.mode))
+        rc = -EISDIR;
+    if (rc == 0 && !may(c, &w.node, 2))
+        rc = -EACCES;
+    if (rc)
+        return rc;
+    struct topic *t = log_topic(c->worker->log, w.node.id);
+    if (!t)
+        return -ENOENT;
+    uint64_t at;
+    rc = trim_to(t, &w.node, v, &at);
+    topic_put(t);
+    if (rc == 0)
+        rc = ask_begin(c, STAGE_VERB, &a);
+    if (rc)
+        return rc;
+    a->control.kind = MEDIA_C_TRIM;
+    a->control.id = w.node.id;
+    a->control.value = at;
+    return submitted(c);
+}
+
+static int do_attr(struct conn *c, const struct verb *v)
+{
+    struct walked w;
+    struct ask *a;
+    if (v->flags == 0 || (v->flags & ~ATTR_ALLOWED))
+        return -EMBAR_EINVALID;
+    int rc = walk(c, v->path, v->path_length, &w);
+    if (rc == 0 && !may(c, &w.node, 2))
+        rc = -EACCES;
+    bool owner = c->uid == 0 || c->uid == c->worker->server->uid || c->uid == w.node.uid;
+    if (rc == 0 && (v->flags & MEDIA_A_MODE) && !owner)
+        rc = -EPERM;
+    if (rc == 0)
+        rc = ask_begin(c, STAGE_VERB, &a);
+    if (rc)
+        return rc;
+    a->control.kind = MEDIA_C_ATTR;
+    a->control.id = w.node.id;
+    a->control.flags = v->flags;
+    a->control.mode = le32_get(v->a.mode) & 07777u;
+    a->control.order = v->a.order;
+    a->control.ack = v->a.ack;
+    a->control.policy = v->a.policy;
+    a->control.value = v->value;
+    a->control.value2 = le64_get(v->a.value2);
+    return submitted(c);
+}
+
+static int do_list(struct conn *c, const struct wire_frame *f, const struct verb *v)
+{
+    struct walked w;
+    int rc = walk(c, v->path, v->path_length, &w);
+    if (rc)
+        return rc;
+    if (!S_ISDIR(w.node.mode))
+        return report_topic(c, f, &w.node);
+    if (!may(c, &w.node, 5))
+        return -EACCES;
+    if (v->value > UINT32_MAX)
+        return -EMBAR_EINVALID;
+    return report_list(c, f, w.node.id, (uint32_t)v->value, v->flags & WIRE_A_DIRECTORIES);
+}
+
+static int do_stat(struct conn *c, const struct wire_frame *f, const struct verb *v)
+{
+    struct walked w;
+    if (v->path_length == 0)
+        return report_broker(c, f);
+    int rc = walk(c, v->path, v->path_length, &w);
+    return rc ? rc : report_topic(c, f, &w.node);
+}
+
+/* 0: answered, 1: asked the log, else an error. */
+static int run(struct conn *c, const struct wire_frame *f, const struct verb *v)
+{
+    switch (v->a.verb) {
+    case WIRE_V_CREATE:
+    case WIRE_V_MKDIR: return do_create(c, f, v);
+    case WIRE_V_REMOVE: return do_remove(c, v);
+    case WIRE_V_RENAME: return do_rename(c, v);
+    case WIRE_V_TRIM: return do_trim(c, v);
+    case WIRE_V_ATTR: return do_attr(c, v);
+    case WIRE_V_LIST: return do_list(c, f, v);
+    case WIRE_V_STAT: return do_stat(c, f, v);
+    case WIRE_V_SESSION: return report_session(c, f, v->value);
+    default: return -EMBAR_EINVALID;
+    }
+}
+
+enum turn admin_frame(struct conn *c, const struct wire_frame *f, const uint8_t *body)
+{
+    struct verb v;
+    uint32_t length = le32_get(f->length);
+    if (length < sizeof(v.a)) {
+        conn_fail(c, -EMBAR_EPROTO, "an ADMIN of the wrong size");
+        return TURN_WAIT;
+    }
+    memcpy(&v.a, body, sizeof(v.a));
+    v.path_length = le16_get(v.a.path);
+    v.second_length = le16_get(v.a.second);
+    v.path = (const char *)body + sizeof(v.a);
+    v.second = v.path + v.path_length;
+    v.flags = le16_get(v.a.flags);
+    v.value = le64_get(v.a.value);
+    if (length != sizeof(v.a) + (uint32_t)v.path_length + v.second_length) {
+        conn_fail(c, -EMBAR_EPROTO, "an ADMIN whose paths do not fill it");
+        return TURN_WAIT;
+    }
+    int rc;
+    if (c->ask && c->ask->stage == STAGE_VERB) {
+        const struct commit *r = &c->ask->result;
+        rc = r->status;
+        if (rc == 0)
+            conn_ok(c, f, v.a.verb == WIRE_V_TRIM ? r->offset : r->id);
+    } else {
+        rc = run(c, f, &v);
+    }
+    if (rc == 1)
+        return TURN_WAIT;
+    ask_end(c);
+    if (rc)
+        conn_refuse(c, f, rc, NULL);
+    return TURN_NEXT;
+}

@@ -1,0 +1,431 @@
+/* Connections: their life, their turns, what goes out (steps 1 and 9).
+ *
+ * A turn writes what is due, reads and handles up to TURN_IN bytes, and writes again; a connection
+ * that could go on is put at the end of the ready list, so that none starves the others. Sockets
+ * are edge-triggered: `readable` and `writable` are true until a call says otherwise.
+ *
+ * Order on the wire: a DATA frame that is half sent comes first, then the out-buffer (whole frames),
+ * then what channels owe, then a TEXT, then subscriptions in turn. A peer that does not read is not
+ * read from once its out-buffer stands still.
+ *
+ * Closing. conn_fail queues the last ERROR; when it is out our side is shut and input is dropped
+ * until the peer closes or 3 ticks passed, since closing with unread input would reset the
+ * connection and could take the ERROR with it. conn_close ends it at once: the reservation of a
+ * half-received batch is given back, what was announced stays under way.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "net/server/internal.h"
+
+#define TICKS_HELLO  10u
+#define TICKS_STAGED 30u
+#define TICKS_SLOW   5u
+#define TICKS_LINGER 3u
+#define RATE_MIN     (64u << 10) /* bytes a tick for a batch that holds pool space */
+
+struct conn *conn_new(struct server *s, int fd, bool local)
+{
+    struct conn *c = aligned_alloc(64, (sizeof(*c) + 63) / 64 * 64);
+    if (!c)
+        return NULL;
+    memset(c, 0, offsetof(struct conn, in));
+    c->fd = fd;
+    c->local = local;
+    c->uid = s->uid;
+    c->gid = s->gid;
+    TAILQ_INIT(&c->dirty);
+    TAILQ_INIT(&c->active);
+    return c;
+}
+
+void conn_free(struct conn *c)
+{
+    free(c->ask);
+    free(c->channels);
+    free(c);
+}
+
+static void conn_timed(struct conn *c)
+{
+    bool need =
+        !c->closed && (!c->hello || c->piece || c->linger || c->closing || c->state == CONN_POOL);
+    struct worker *w = c->worker;
+    if (need == c->timed)
+        return;
+    c->timed = need;
+    c->strikes = 0;
+    c->ticked = c->received;
+    if (need) {
+        TAILQ_INSERT_TAIL(&w->timed, c, timed_link);
+        worker_timer(w);
+    } else {
+        TAILQ_REMOVE(&w->timed, c, timed_link);
+    }
+}
+
+void conn_adopt(struct worker *w, struct mail *m)
+{
+    struct conn *c = container_of(m, struct conn, mail);
+    c->worker = w;
+    TAILQ_INSERT_TAIL(&w->all, c, all_link);
+    count_add(&w->count.connections, 1);
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
+    if (w->stopping || epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, c->fd, &ev) != 0) {
+        conn_close(c);
+        return;
+    }
+    /* The edge that is there already is told by the next epoll_wait. */
+    conn_timed(c);
+}
+
+void conn_ready(struct conn *c)
+{
+    if (c->ready || c->closed)
+        return;
+    c->ready = true;
+    TAILQ_INSERT_TAIL(&c->worker->ready, c, ready_link);
+}
+
+void conn_wait_end(struct conn *c)
+{
+    struct worker *w = c->worker;
+    if (c->parked)
+        TAILQ_REMOVE(&w->parked, c, wait_link);
+    else if (c->unstaged)
+        TAILQ_REMOVE(&w->unstaged, c, wait_link);
+    else
+        return;
+    c->parked = c->unstaged = false;
+    count_sub(&w->count.waiting, 1);
+}
+
+void conn_unref(struct conn *c)
+{
+    c->refs--;
+    if (c->closed && c->refs == 0)
+        TAILQ_INSERT_TAIL(&c->worker->dead, c, ready_link);
+}
+
+void conn_close(struct conn *c)
+{
+    if (c->closed)
+        return;
+    struct worker *w = c->worker;
+    c->closed = true;
+    publish_drop(c);
+    conn_wait_end(c);
+    conn_timed(c);
+    if (c->ready)
+        TAILQ_REMOVE(&w->ready, c, ready_link);
+    c->ready = false;
+    while (c->channel_count > 0)
+        channel_drop(c->channels[c->channel_count - 1]);
+    if (c->text) {
+        atomic_fetch_sub_explicit(&w->server->text, c->text_to, memory_order_relaxed);
+        free(c->text);
+        c->text = NULL;
+    }
+    if (c->ask && !c->ask->pending)
+        ask_end(c);
+    close(c->fd); /* leaves the epoll set by itself: the descriptor is nowhere else */
+    c->fd = -1;
+    TAILQ_REMOVE(&w->all, c, all_link);
+    count_sub(&w->count.connections, 1);
+    atomic_fetch_sub_explicit(&w->server->connections, 1, memory_order_relaxed);
+    if (w->listeners_off && !w->stopping)
+        listener_arm(w, true);
+    if (c->refs == 0)
+        TAILQ_INSERT_TAIL(&w->dead, c, ready_link); /* freed when this round of events is over */
+}
+
+/* ---- Out ----------------------------------------------------------------------------------- */
+
+void conn_put(struct conn *c, enum wire_type type, uint16_t channel, uint64_t ref, const void *body,
+              uint32_t length)
+{
+    struct wire_frame f = wire_frame_of(type, 0, channel, ref, length);
+    if (c->out_from == c->out_to)
+        c->out_from = c->out_to = 0;
+    if (CONN_OUT - c->out_to < sizeof(f) + length) {
+        memmove(c->out, c->out + c->out_from, c->out_to - c->out_from);
+        c->out_to -= c->out_from;
+        c->out_from = 0;
+    }
+    if (CONN_OUT - c->out_to < sizeof(f) + length)
+        abort(); /* callers keep CONN_OUT_KEEP free: our own invariant */
+    memcpy(c->out + c->out_to, &f, sizeof(f));
+    memcpy(c->out + c->out_to + sizeof(f), body, length);
+    c->out_to += (uint32_t)sizeof(f) + length;
+    conn_ready(c);
+}
+
+static void put_error(struct conn *c, uint16_t channel, uint64_t ref, int code, const char *text)
+{
+    struct {
+        struct wire_error e;
+        char text[256];
+    } body;
+    if (!text)
+        text = embar_strerror(code);
+    size_t n = strnlen(text, sizeof(body.text));
+    body.e = (struct wire_error){.code = le32_of((uint32_t)-code), .text = le16_of((uint16_t)n)};
+    memcpy(body.text, text, n);
+    conn_put(c, WIRE_ERROR, channel, ref, &body, (uint32_t)(sizeof(body.e) + n));
+}
+
+void conn_refuse(struct conn *c, const struct wire_frame *f, int code, const char *text)
+{
+    put_error(c, le16_get(f->channel), le64_get(f->ref), code, text);
+}
+
+void conn_ok(struct conn *c, const struct wire_frame *f, uint64_t value)
+{
+    struct wire_ok ok = {.value = le64_of(value)};
+    conn_put(c, WIRE_OK, le16_get(f->channel), le64_get(f->ref), &ok, sizeof(ok));
+}
+
+void conn_fail(struct conn *c, int code, const char *text)
+{
+    struct worker *w = c->worker;
+    if (c->closed || c->closing)
+        return;
+    if (code != -EMBAR_ESHUTDOWN)
+        count_add(c->hello ? &w->count.errors : &w->count.refused, 1);
+    publish_drop(c);
+    conn_wait_end(c);
+    while (channel_collect(c) && c->writable) {
+        struct iovec iov = {c->out + c->out_from, c->out_to - c->out_from};
+        if (c->mid)
+            break;
+        ssize_t n = conn_send(c, &iov, 1);
+        if (n < 0)
+            return;
+        c->out_from += (uint32_t)n;
+    }
+    if (c->mid || (c->text && c->text_from > 0) || CONN_OUT - (c->out_to - c->out_from) < 512) {
+        conn_close(c); /* an ERROR cannot come in the middle of a frame */
+        return;
+    }
+    put_error(c, 0, 0, code, text);
+    c->closing = true;
+    conn_timed(c);
+    conn_ready(c);
+}
+
+int conn_text(struct conn *c, const struct wire_frame *f, char *buf, uint32_t length, bool more)
+{
+    struct server *s = c->worker->server;
+    uint32_t all = length + (uint32_t)sizeof(struct wire_frame);
+    if (atomic_fetch_add_explicit(&s->text, all, memory_order_relaxed) + all > SERVER_TEXT) {
+        atomic_fetch_sub_explicit(&s->text, all, memory_order_relaxed);
+        free(buf);
+        return -EMBAR_ELIMIT;
+    }
+    struct wire_frame head = wire_frame_of(WIRE_TEXT, more ? WIRE_F_MORE : 0, le16_get(f->channel),
+                                           le64_get(f->ref), length);
+    memcpy(buf, &head, sizeof(head));
+    c->text = buf;
+    c->text_from = 0;
+    c->text_to = all;
+    conn_ready(c);
+    return 0;
+}
+
+ssize_t conn_send(struct conn *c, struct iovec *iov, int pieces)
+{
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)pieces};
+    for (;;) {
+        ssize_t n = sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n >= 0)
+            return n;
+        if (errno == EINTR)
+            continue;
+        if (errno == EAGAIN) {
+            c->writable = false;
+            return 0;
+        }
+        conn_close(c);
+        return -1;
+    }
+}
+
+/* 1: sent something or nothing is left, 0: full, -1: done for. */
+static int write_out(struct conn *c)
+{
+    while (c->out_from < c->out_to) {
+        struct iovec iov = {c->out + c->out_from, c->out_to - c->out_from};
+        ssize_t n = conn_send(c, &iov, 1);
+        if (n <= 0)
+            return (int)n;
+        c->out_from += (uint32_t)n;
+    }
+    return 1;
+}
+
+static int write_text(struct conn *c)
+{
+    while (c->text_from < c->text_to) {
+        struct iovec iov = {c->text + c->text_from, c->text_to - c->text_from};
+        ssize_t n = conn_send(c, &iov, 1);
+        if (n <= 0)
+            return (int)n;
+        c->text_from += (uint32_t)n;
+    }
+    atomic_fetch_sub_explicit(&c->worker->server->text, c->text_to, memory_order_relaxed);
+    free(c->text);
+    c->text = NULL;
+    conn_ready(c); /* input waited for it */
+    return 1;
+}
+
+static void conn_write(struct conn *c)
+{
+    size_t budget = TURN_OUT;
+    while (c->writable && !c->closed) {
+        if (c->mid) {
+            if (budget == 0) {
+                conn_ready(c);
+                return;
+            }
+            if (subscribe_send(c->mid, &budget) <= 0)
+                return;
+            continue;
+        }
+        if (c->text && c->text_from > 0) {
+            if (write_text(c) <= 0)
+                return;
+            continue;
+        }
+        if (write_out(c) <= 0)
+            return;
+        if (c->closing)
+            return;
+        if (channel_collect(c))
+            continue;
+        if (c->text) {
+            if (write_text(c) <= 0)
+                return;
+            continue;
+        }
+        struct channel *ch = TAILQ_FIRST(&c->active);
+        if (!ch)
+            return;
+        if (budget == 0) {
+            conn_ready(c);
+            return;
+        }
+        TAILQ_REMOVE(&c->active, ch, active_link); /* round robin */
+        TAILQ_INSERT_TAIL(&c->active, ch, active_link);
+        if (subscribe_send(ch, &budget) < 0)
+            return;
+    }
+}
+
+/* ---- In ------------------------------------------------------------------------------------ */
+
+ssize_t conn_recv(struct conn *c, struct iovec *iov, int pieces)
+{
+    size_t want = 0;
+    for (int i = 0; i < pieces; i++)
+        want += iov[i].iov_len;
+    for (;;) {
+        ssize_t n = readv(c->fd, iov, pieces);
+        if (n > 0) {
+            /* A short count of a stream means that it is empty now: the next byte is a new edge.
+             * The end of the stream is told once, so it is read for until it comes. */
+            if ((size_t)n < want && !c->hup)
+                c->readable = false;
+            c->received += (uint64_t)n;
+            return n;
+        }
+        if (n == 0) {
+            conn_close(c);
+            return -1;
+        }
+        if (errno == EINTR)
+            continue;
+        if (errno == EAGAIN) {
+            c->readable = false;
+            return 0;
+        }
+        if (errno == EFAULT)
+            conn_fail(c, -EMBAR_EFAULTED, NULL); /* the pool went away under the receive */
+        else
+            conn_close(c);
+        return -1;
+    }
+}
+
+static void drop_input(struct conn *c)
+{
+    size_t budget = TURN_IN;
+    while (c->readable && !c->closed && budget > 0) {
+        struct iovec iov = {c->worker->scratch, SCRATCH_SIZE};
+        ssize_t n = conn_recv(c, &iov, 1);
+        if (n <= 0)
+            return;
+        budget -= (size_t)n < budget ? (size_t)n : budget;
+    }
+    if (c->readable)
+        conn_ready(c);
+}
+
+void conn_turn(struct conn *c)
+{
+    conn_write(c);
+    if (!c->closed && !c->closing && !c->worker->stopping)
+        parse_input(c);
+    if (!c->closed)
+        conn_write(c);
+    if (c->closed)
+        return;
+    if (c->out_full && CONN_OUT - (c->out_to - c->out_from) >= CONN_OUT_KEEP) {
+        c->out_full = false;
+        conn_ready(c);
+    }
+    if (c->closing && !c->linger && c->out_from == c->out_to) {
+        c->linger = true;
+        shutdown(c->fd, SHUT_WR);
+    }
+    if (c->linger) {
+        if (c->worker->stopping) {
+            conn_close(c);
+            return;
+        }
+        drop_input(c);
+        if (c->closed)
+            return;
+    }
+    conn_timed(c);
+}
+
+void conn_tick(struct conn *c)
+{
+    int queued = 0;
+    c->strikes++;
+    if (c->closing) {
+        if (c->strikes >= TICKS_LINGER)
+            conn_close(c);
+    } else if (!c->hello) {
+        if (c->strikes >= TICKS_HELLO)
+            conn_fail(c, -ETIMEDOUT, "no handshake came within 10 seconds");
+    } else if (c->parked) {
+        c->strikes = 0; /* it waits for us */
+    } else if (c->state == CONN_POOL) {
+        /* What waits in the socket is our delay, not the peer's. */
+        if (c->received - c->ticked >= RATE_MIN ||
+            (ioctl(c->fd, FIONREAD, &queued) == 0 && queued > 0))
+            c->strikes = 0;
+        else if (c->strikes >= TICKS_SLOW)
+            conn_fail(c, -ETIMEDOUT,
+                      "a batch came slower than 64 KiB a second; send smaller batches");
+    } else if (c->strikes >= TICKS_STAGED) {
+        conn_fail(c, -ETIMEDOUT, "the first 64 KiB of a batch took longer than 30 seconds");
+    }
+    c->ticked = c->received;
+}

@@ -1,0 +1,384 @@
+/* Inside the network front end: its structs and, sectioned by file, its functions.
+ *
+ * Threads and ownership. A worker is one thread with its own epoll; everything it accepted
+ * or was handed (connections, channels, batches under way, staging) is touched by that thread alone,
+ * without locks. Other threads reach it in one way: they push a struct mail on its box and wake
+ * it. Completions and watchers of the log do exactly that and nothing else.
+ *
+ * A connection that closes while batches or control actions of it are under way stays, closed,
+ * until the last of them came back (conn.refs); only then its memory goes.
+ */
+#ifndef NET_SERVER_INTERNAL_H
+#define NET_SERVER_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "core/log.h"
+#include "net/server/server.h"
+#include "net/wire.h"
+
+#define SERVER_WORKERS     8u
+#define SERVER_CONNECTIONS 16384u
+#define SERVER_CHANNELS    65536u      /* of all connections */
+#define CONN_CHANNELS      256u        /* of one */
+#define SERVER_TEXT        (64u << 20) /* bytes of TEXT not yet read by all clients together */
+#define CONN_IN            (16u + WIRE_MAX_ASK + 48u)
+#define CONN_OUT           4096u
+#define CONN_OUT_KEEP      1024u        /* of it for the answer to the next ask */
+#define TURN_IN            (512u << 10) /* bytes a connection may bring in a turn */
+#define TURN_OUT           (1u << 20)   /* bytes a connection may be sent in a turn */
+#define RECV_MAX           (256u << 10) /* bytes a recv: what stays hot until it is written back */
+#define RESERVE_AT         (64u << 10)  /* reserve when min(body, this) has arrived */
+#define STAGING_PIECES     64u          /* of RESERVE_AT bytes, a worker */
+#define SCRATCH_SIZE       (64u << 10)
+
+#define container_of(p, type, member) ((type *)(void *)((char *)(p)-offsetof(type, member)))
+
+struct worker;
+struct conn;
+struct channel;
+
+/* ---- Mail (mail.c): the one way into a worker --------------------------------------------- */
+
+struct mail {
+    struct mail *next;
+    void (*deliver)(struct worker *w, struct mail *m); /* on the worker; may push or free m */
+};
+
+struct mailbox {
+    _Alignas(64) _Atomic(struct mail *) head;
+    atomic_bool asleep; /* pairs with head, both seq_cst: see mail.c */
+    int wake_fd;
+};
+
+int mailbox_init(struct mailbox *b) __attribute__((warn_unused_result));
+void mailbox_destroy(struct mailbox *b);
+void mail_push(struct mailbox *b, struct mail *m); /* any thread */
+/* Deliver all there is, oldest first; how many. */
+unsigned mail_drain(struct worker *w);
+/* About to block: false when there is mail after all. */
+bool mail_sleep(struct mailbox *b);
+void mail_awake(struct mailbox *b);
+
+/* ---- Publishing ---------------------------------------------------------------------------- */
+
+/* A batch under way. From the worker's free list; in the log's hands from announce to done. */
+struct pub {
+    struct batch b;
+    struct completion completion;
+    struct commit result; /* written by the thread that ran the epoch, before it pushes mail */
+    struct mail mail;
+    struct conn *conn;
+    struct channel *channel;
+    uint64_t ref;
+    bool done;             /* NONE: committed, waiting for those before it */
+    TAILQ_ENTRY(pub) link; /* NONE: the channel's batches in order; else the free list */
+};
+TAILQ_HEAD(pub_list, pub);
+
+/* The PUBLISH that is arriving. */
+struct incoming {
+    struct channel *channel;
+    struct pub *pub; /* once reserved */
+    uint64_t ref, sequence;
+    uint32_t count, payload, payload_crc, lengths_crc, epoch;
+    uint32_t lengths;    /* bytes of lengths */
+    uint32_t total, got; /* body bytes behind the header */
+    uint32_t crc;        /* of the payload so far */
+    bool equal, duplicate;
+};
+
+enum channel_kind { CHANNEL_PUBLISH, CHANNEL_SUBSCRIBE };
+
+struct channel {
+    struct conn *conn;
+    struct worker *worker;
+    struct topic *topic; /* one reference */
+    uint16_t id;
+    uint8_t kind;
+    bool dirty; /* on conn.dirty: something below is due */
+    bool error_due;
+    struct { /* the ERROR that is due */
+        int code;
+        uint32_t epoch;
+        uint64_t ref, sequence, messages;
+        char text[160];
+    } error;
+    TAILQ_ENTRY(channel) dirty_link;
+
+    /* Publishing. */
+    uint8_t ack, order;
+    bool broken, ack_due;
+    unsigned inflight;
+    uint64_t session;
+    uint32_t epoch;
+    uint64_t mark, messages; /* as to be acked */
+    uint64_t offset;         /* end of the newest batch of this channel */
+    uint64_t next;           /* NONE: sequence expected */
+    struct pub_list pubs;    /* NONE: in order */
+
+    /* Subscribing: see subscribe.c. */
+    bool follow, active, cancel, end_due, dead;
+    atomic_bool queued; /* its mail is on the stack: set by fire, cleared on delivery */
+    uint64_t sub_ref, cancel_ref;
+    uint64_t limit, limited; /* messages left, when limited */
+    uint64_t message;        /* number of the next message to send */
+    struct batch_cursor cursor;
+    uint64_t sent; /* bytes of the frame at the cursor that were sent */
+    struct watcher watcher;
+    struct mail mail;
+    TAILQ_ENTRY(channel) active_link;
+};
+TAILQ_HEAD(channel_list, channel);
+
+/* ---- Connections --------------------------------------------------------------------------- */
+
+enum conn_state {
+    CONN_FRAME,   /* collecting a frame in `in` */
+    CONN_STAGE,   /* a PUBLISH header is in; waiting for enough of its body, then for space */
+    CONN_POOL,    /* its body goes into the pool */
+    CONN_SCRATCH, /* its body is read and dropped */
+};
+
+/* Handlers of frames say: */
+enum turn {
+    TURN_NEXT, /* go on */
+    TURN_WAIT, /* nothing more to do until something happens */
+};
+
+/* A control action that a connection's current frame waits for. */
+struct ask {
+    struct control control;
+    struct completion completion;
+    struct commit result;
+    struct mail mail;
+    struct conn *conn;
+    unsigned stage; /* the frame handler's own */
+    bool pending;
+};
+
+struct conn {
+    _Alignas(64) int fd;
+    enum conn_state state;
+    bool readable, writable, hup; /* as epoll last told, edge-triggered */
+    bool hello;                   /* HELLO was accepted */
+    bool local;                   /* Unix socket */
+    bool ready;                   /* on worker.ready */
+    bool parked;                  /* on worker.parked: waits for pool space */
+    bool unstaged;                /* on worker.unstaged: waits for a staging piece */
+    bool timed;                   /* on worker.timed */
+    bool closing;                 /* no more input; close when what is due was sent */
+    bool linger;                  /* our side is shut; drop input until the peer closes */
+    bool closed;
+    struct worker *worker;
+    unsigned refs; /* batches and control actions under way */
+    uint32_t in_from, in_to, out_from, out_to;
+    struct incoming cur;
+    uint8_t *piece; /* staging */
+    uint32_t piece_fill;
+    struct ask *ask;
+    struct channel *mid; /* subscription whose DATA frame is half sent: nothing else may be */
+    struct channel_list dirty, active;
+    struct channel **channels; /* ascending by id */
+    unsigned channel_count, channel_capacity, last_channel;
+    char *text; /* TEXT frame being sent */
+    uint32_t text_from, text_to;
+    uint32_t uid, gid; /* the principal */
+    bool out_full;     /* input stopped for want of room in `out` */
+    uint64_t received; /* bytes ever */
+    uint64_t ticked;   /* of them at the last tick */
+    unsigned strikes;  /* ticks without enough progress */
+    struct mail mail;  /* hand-over to its worker */
+    TAILQ_ENTRY(conn) all_link, ready_link, wait_link, timed_link;
+    uint8_t in[CONN_IN];
+    uint8_t out[CONN_OUT];
+};
+TAILQ_HEAD(conn_list, conn);
+
+/* ---- Workers and the server ---------------------------------------------------------------- */
+
+/* Written by the worker, read by anyone: relaxed, they order nothing. */
+struct counters {
+    atomic_uint_fast64_t accepted, refused, errors, batches, bytes_in, duplicates, acks, bytes_out,
+        connections, channels, subscriptions, waiting;
+};
+
+struct staging {
+    uint8_t *free[STAGING_PIECES];
+    unsigned free_count, made;
+};
+
+struct worker {
+    struct mailbox box;
+    struct server *server;
+    struct log *log;
+    struct producer *producer;
+    unsigned index;
+    pthread_t thread;
+    bool started;
+    int epoll_fd, timer_fd, listen_fd;
+    bool timer_armed, listeners_off;
+    bool stopping;
+    unsigned todo;        /* announced and controls queued since the last log_commit */
+    unsigned outstanding; /* completions still to come */
+    struct conn_list all, ready, parked, unstaged, timed, dead;
+    struct watcher space;
+    struct mail space_mail;
+    atomic_bool space_queued;
+    struct pub_list pub_free;
+    unsigned pub_free_count;
+    struct staging staging;
+    struct gather *gather; /* subscribe.c */
+    uint8_t *scratch;
+    struct counters count;
+};
+
+struct server {
+    struct server_options opt;
+    struct log *log;
+    uint8_t token[WIRE_TOKEN];
+    uint32_t max_batch, max_connections;
+    uint32_t uid, gid; /* the daemon's: principal of TCP peers */
+    char address[128];
+    char *unix_path;
+    int unix_fd;
+    uint64_t unix_dev, unix_ino; /* of the socket file we made: only that is unlinked */
+    atomic_bool stop;            /* set by server_stop, then each worker is woken */
+    atomic_uint connections, channels, text;
+    unsigned workers;
+    struct worker worker[SERVER_WORKERS];
+};
+
+static inline void count_add(atomic_uint_fast64_t *c, uint64_t n)
+{
+    /* One writer: no read-modify-write needed. */
+    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+static inline void count_sub(atomic_uint_fast64_t *c, uint64_t n)
+{
+    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) - n,
+                          memory_order_relaxed);
+}
+
+/* listener.c */
+int listener_tcp(struct server *s, struct embar_error *err) __attribute__((warn_unused_result));
+int listener_unix(struct server *s, struct embar_error *err) __attribute__((warn_unused_result));
+void listener_close(struct server *s);
+void listener_accept(struct worker *w, int fd, bool local);
+/* Take a worker's listeners in or out of its epoll (out of descriptors; stopping). */
+void listener_arm(struct worker *w, bool on);
+
+/* worker.c */
+int worker_start(struct worker *w, struct embar_error *err) __attribute__((warn_unused_result));
+void worker_destroy(struct worker *w); /* joined or never started */
+void worker_wake(struct worker *w);
+/* A connection needs the next 1 s tick. */
+void worker_timer(struct worker *w);
+
+/* conn.c */
+struct conn *conn_new(struct server *s, int fd, bool local);
+void conn_free(struct conn *c);
+void conn_adopt(struct worker *w, struct mail *m);
+void conn_ready(struct conn *c);
+void conn_turn(struct conn *c);
+void conn_tick(struct conn *c);
+void conn_close(struct conn *c);
+void conn_unref(struct conn *c);
+void conn_wait_end(struct conn *c); /* off the waiting lists */
+/* The peer erred (or we stop): ERROR with channel and ref 0, then close. */
+void conn_fail(struct conn *c, int code, const char *text);
+/* An ask was refused; the connection lives. text NULL: the code's own sentence. */
+void conn_refuse(struct conn *c, const struct wire_frame *f, int code, const char *text);
+void conn_put(struct conn *c, enum wire_type type, uint16_t channel, uint64_t ref, const void *body,
+              uint32_t length);
+void conn_ok(struct conn *c, const struct wire_frame *f, uint64_t value);
+/* Queue a TEXT frame made in place: buf holds a frame header's room, then length bytes. Takes buf. */
+int conn_text(struct conn *c, const struct wire_frame *f, char *buf, uint32_t length, bool more)
+    __attribute__((warn_unused_result));
+/* Bytes received into iov, 0: none now, -1: the connection is done for. */
+ssize_t conn_recv(struct conn *c, struct iovec *iov, int pieces);
+/* Bytes sent, 0: none now, -1: done for. */
+ssize_t conn_send(struct conn *c, struct iovec *iov, int pieces);
+
+/* channel.c */
+struct channel *channel_find(struct conn *c, uint16_t id);
+struct channel *channel_new(struct conn *c, uint16_t id, enum channel_kind kind, int *rc);
+void channel_drop(struct channel *ch); /* out of its connection; freed when nothing points to it */
+void channel_dirty(struct channel *ch);
+void channel_error(struct channel *ch, int code, uint64_t ref, uint64_t sequence, const char *text);
+/* Move what channels owe into the out-buffer while it has room: true when anything was. */
+bool channel_collect(struct conn *c);
+
+/* parse.c */
+void parse_input(struct conn *c);
+
+/* publish.c */
+enum turn publish_begin(struct conn *c, const struct wire_frame *f, const struct wire_publish *p);
+enum turn publish_stage(struct conn *c);
+enum turn publish_pool(struct conn *c);
+enum turn publish_scratch(struct conn *c);
+void publish_drop(struct conn *c); /* forget the batch that is arriving: its space is given back */
+void publish_retry(struct worker *w); /* space was freed */
+
+/* staging.c */
+uint8_t *staging_take(struct worker *w);
+void staging_give(struct worker *w, uint8_t *piece);
+void staging_destroy(struct worker *w);
+
+/* ask.c */
+int ask_begin(struct conn *c, unsigned stage, struct ask **out) __attribute__((warn_unused_result));
+void ask_submit(struct conn *c);
+void ask_end(struct conn *c);
+
+/* walk.c */
+struct walked {
+    struct node_stat node; /* found: it; missing: the directory that would hold it */
+    struct node_stat dir;  /* found: the directory that holds it (of the root: itself) */
+    const char *name;      /* last component looked at; missing: the first one that is */
+    size_t name_length;
+    bool more; /* missing: further components follow it */
+};
+/* 0, -ENOENT (see above), -ENOTDIR, -EACCES, -EMBAR_ENAME, -EMBAR_ERESERVED. Empty path: the root. */
+int walk(const struct conn *c, const char *path, size_t length, struct walked *out)
+    __attribute__((warn_unused_result));
+/* May the connection's principal do `bits` (4 read, 2 write, 1 pass) to the node? */
+bool may(const struct conn *c, const struct node_stat *st, unsigned bits);
+/* Walk, and make what is missing: 0 found or made; 1 asked the log, call again with its answer; or
+ * an error. When 0, *made says whether this very ask made the last component. */
+int make_path(struct conn *c, const char *path, size_t length, bool parents, bool directory,
+              uint32_t mode, uint8_t order, uint8_t ack, struct walked *out, bool *made)
+    __attribute__((warn_unused_result));
+
+/* open.c: frames that are answered once (TURN_WAIT: asked the log; called again with the answer) */
+enum turn open_frame(struct conn *c, const struct wire_frame *f, const uint8_t *body);
+enum turn close_frame(struct conn *c, const struct wire_frame *f, const uint8_t *body);
+/* hello.c */
+enum turn hello_frame(struct conn *c, const struct wire_frame *f, const uint8_t *body);
+/* subscribe.c */
+enum turn subscribe_frame(struct conn *c, const struct wire_frame *f, const uint8_t *body);
+enum turn cancel_frame(struct conn *c, const struct wire_frame *f);
+struct gather *gather_new(void);
+/* Send from one subscription; budget shrinks. 1: go on, 0: the socket is full or it has no more,
+ * -1: the connection is done for. */
+int subscribe_send(struct channel *ch, size_t *budget);
+/* admin.c */
+enum turn admin_frame(struct conn *c, const struct wire_frame *f, const uint8_t *body);
+/* report.c: answers in JSON; 0 when the answer was queued */
+int report_topic(struct conn *c, const struct wire_frame *f, const struct node_stat *st)
+    __attribute__((warn_unused_result));
+int report_broker(struct conn *c, const struct wire_frame *f) __attribute__((warn_unused_result));
+int report_session(struct conn *c, const struct wire_frame *f, uint64_t id)
+    __attribute__((warn_unused_result));
+int report_list(struct conn *c, const struct wire_frame *f, uint32_t top, uint32_t after,
+                bool directories) __attribute__((warn_unused_result));
+
+#endif

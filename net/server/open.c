@@ -1,0 +1,223 @@
+/* OPEN and CLOSE: publishers, their sessions (steps 2 and 9; DESIGN I4).
+ *
+ * NEW and RESUME are different requests: a session that is not known is an error, never a silent
+ * new one. A session belongs to one topic and is resumed only by the principal that opened it.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "net/server/internal.h"
+
+enum { STAGE_SESSION = 10, STAGE_FORGET = 11 }; /* walk.c uses the low ones */
+
+static void opened(struct conn *c, const struct wire_frame *f, const struct wire_open *o,
+                   const struct node_stat *node, const struct session_stat *st)
+{
+    uint16_t id = le16_get(f->channel);
+    int rc;
+    struct topic *t = log_topic(c->worker->log, node->id);
+    struct channel *ch = t ? channel_new(c, id, CHANNEL_PUBLISH, &rc) : NULL;
+    if (!ch) {
+        if (t)
+            topic_put(t);
+        conn_refuse(c, f, t ? rc : -ENOENT, NULL);
+        return;
+    }
+    ch->topic = t;
+    ch->ack = o->ack;
+    ch->order = node->order;
+    ch->session = st->id;
+    ch->epoch = st->epoch;
+    ch->mark = st->sequence;
+    ch->messages = st->messages;
+    ch->next = 1;
+    struct wire_opened r = {.session = le64_of(st->id),
+                            .sequence = le64_of(st->sequence),
+                            .messages = le64_of(st->messages),
+                            .end = le64_of(topic_end(t)),
+                            .epoch = le32_of(st->epoch),
+                            .topic = le32_of(node->id),
+                            .order = node->order,
+                            .ack = o->ack};
+    conn_put(c, WIRE_OPEN, id, le64_get(f->ref), &r, sizeof(r));
+}
+
+/* EFENCED, with where the session stands. */
+static void refuse_fenced(struct conn *c, const struct wire_frame *f, const struct session_stat *st)
+{
+    const char *text = embar_strerror(-EMBAR_EFENCED);
+    struct {
+        struct wire_error e;
+        char text[256];
+    } body;
+    size_t n = strnlen(text, sizeof(body.text));
+    body.e = (struct wire_error){.code = le32_of(EMBAR_EFENCED),
+                                 .epoch = le32_of(st->epoch),
+                                 .sequence = le64_of(st->sequence),
+                                 .messages = le64_of(st->messages),
+                                 .text = le16_of((uint16_t)n)};
+    memcpy(body.text, text, n);
+    conn_put(c, WIRE_ERROR, le16_get(f->channel), le64_get(f->ref), &body,
+             (uint32_t)(sizeof(body.e) + n));
+}
+
+static void resume(struct conn *c, const struct wire_frame *f, const struct wire_open *o,
+                   const struct node_stat *node)
+{
+    struct session_stat st;
+    int rc = log_session(c->worker->log, le64_get(o->session), &st);
+    if (rc)
+        conn_refuse(c, f, rc, NULL);
+    else if (st.principal != c->uid)
+        conn_refuse(c, f, -EMBAR_EAUTH, "only who opened a session may resume it");
+    else if (st.topic != node->id)
+        conn_refuse(c, f, -EMBAR_ESESSION, "that session belongs to another topic");
+    else if (le32_get(o->epoch) != 0 && le32_get(o->epoch) != st.epoch)
+        refuse_fenced(c, f, &st);
+    else
+        opened(c, f, o, node, &st);
+}
+
+static int check(const struct conn *c, const struct wire_open *o, const struct node_stat *node)
+{
+    if (S_ISDIR(node->mode))
+        return -EISDIR;
+    if (!may(c, node, 2))
+        return -EACCES;
+    if (o->order != WIRE_ANY && o->order != node->order)
+        return -EMBAR_EORDER;
+    return 0;
+}
+
+/* The topic is there: permissions, then the session. */
+static enum turn open_topic(struct conn *c, const struct wire_frame *f, const struct wire_open *o,
+                            const struct node_stat *node)
+{
+    int rc = check(c, o, node);
+    if (rc) {
+        conn_refuse(c, f, rc, NULL);
+    } else if (o->mode == WIRE_S_NONE) {
+        struct session_stat none = {0};
+        opened(c, f, o, node, &none);
+    } else if (o->mode == WIRE_S_RESUME) {
+        resume(c, f, o, node);
+    } else {
+        struct ask *a;
+        rc = ask_begin(c, STAGE_SESSION, &a);
+        if (rc == 0) {
+            a->control.kind = MEDIA_C_OPEN;
+            a->control.id = node->id;
+            a->control.uid = c->uid;
+            a->control.gid = c->gid;
+            ask_submit(c);
+            return TURN_WAIT;
+        }
+        conn_refuse(c, f, rc, NULL);
+    }
+    ask_end(c);
+    return TURN_NEXT;
+}
+
+/* The new session was committed, or refused. */
+static enum turn open_session(struct conn *c, const struct wire_frame *f, const struct wire_open *o)
+{
+    struct commit r = c->ask->result;
+    uint32_t topic = c->ask->control.id;
+    struct node_stat node;
+    struct session_stat st;
+    ask_end(c);
+    int rc = r.status;
+    if (rc == 0)
+        rc = log_session(c->worker->log, r.session, &st);
+    if (rc == 0)
+        rc = log_stat(c->worker->log, topic, &node);
+    if (rc)
+        conn_refuse(c, f, rc, NULL);
+    else
+        opened(c, f, o, &node, &st);
+    return TURN_NEXT;
+}
+
+enum turn open_frame(struct conn *c, const struct wire_frame *f, const uint8_t *body)
+{
+    struct wire_open o;
+    uint32_t length = le32_get(f->length);
+    if (length < sizeof(o)) {
+        conn_fail(c, -EMBAR_EPROTO, "an OPEN of the wrong size");
+        return TURN_WAIT;
+    }
+    memcpy(&o, body, sizeof(o));
+    if (length != sizeof(o) + le16_get(o.path) || le16_get(f->channel) == 0 ||
+        o.mode > WIRE_S_RESUME || o.create > 1 || o.ack > 2 ||
+        (o.order != WIRE_ANY && o.order != 0 && o.order != 2 && o.order != 5)) {
+        conn_fail(c, -EMBAR_EPROTO, "an OPEN with a field outside its bounds");
+        return TURN_WAIT;
+    }
+    if (channel_find(c, le16_get(f->channel))) {
+        conn_fail(c, -EMBAR_EPROTO, "an OPEN of a channel that is in use");
+        return TURN_WAIT;
+    }
+    if (c->ask && c->ask->stage == STAGE_SESSION)
+        return open_session(c, f, &o);
+    struct server *s = c->worker->server;
+    if (o.ack > s->opt.ack_max) {
+        conn_refuse(c, f, -EMBAR_EACK, NULL);
+        return TURN_NEXT;
+    }
+    struct walked w;
+    bool made;
+    const char *path = (const char *)body + sizeof(o);
+    int rc = le16_get(o.path) == 0 ? -EMBAR_ENAME : 0;
+    if (rc == 0 && o.create && s->opt.auto_create && o.mode != WIRE_S_RESUME)
+        rc = make_path(c, path, le16_get(o.path), true, false, 0, o.order, WIRE_ANY, &w, &made);
+    else if (rc == 0)
+        rc = walk(c, path, le16_get(o.path), &w);
+    if (rc == 1)
+        return TURN_WAIT;
+    if (rc == 0)
+        return open_topic(c, f, &o, &w.node);
+    ask_end(c);
+    conn_refuse(c, f, rc, NULL);
+    return TURN_NEXT;
+}
+
+enum turn close_frame(struct conn *c, const struct wire_frame *f, const uint8_t *body)
+{
+    struct wire_close k;
+    struct channel *ch = channel_find(c, le16_get(f->channel));
+    if (le32_get(f->length) != sizeof(k) || !ch || ch->kind != CHANNEL_PUBLISH) {
+        conn_fail(c, -EMBAR_EPROTO, "a CLOSE of a channel that does not publish");
+        return TURN_WAIT;
+    }
+    memcpy(&k, body, sizeof(k));
+    if (ch->inflight > 0)
+        return TURN_WAIT; /* the last completion makes the connection ready */
+    if (ch->ack_due || ch->error_due)
+        channel_collect(c);
+    if (ch->ack_due || ch->error_due) {
+        c->out_full = true;
+        return TURN_WAIT; /* what the channel owes comes before the OK */
+    }
+    int rc = 0;
+    if (c->ask) {
+        rc = c->ask->result.status == -EMBAR_ESESSION ? 0 : c->ask->result.status;
+    } else if (k.forget && ch->session) {
+        struct ask *a;
+        rc = ask_begin(c, STAGE_FORGET, &a);
+        if (rc == 0) {
+            a->control.kind = MEDIA_C_CLOSE;
+            a->control.value = ch->session;
+            ask_submit(c);
+            return TURN_WAIT;
+        }
+    }
+    ask_end(c);
+    channel_drop(ch);
+    if (rc)
+        conn_refuse(c, f, rc, NULL);
+    else
+        conn_ok(c, f, 0);
+    return TURN_NEXT;
+}

@@ -1,0 +1,533 @@
+/* PUBLISH: from its header to its ACK (steps 2 to 6 and 9).
+ *
+ *   publish_begin   step 2    header checked; duplicate, stale or far-early: into scratch
+ *   publish_stage   step 3    when min(body, 64 KiB) is here: reserve, or wait for space
+ *   publish_pool    steps 4,5 receive in place, at most 256 KiB a go, each written back while hot
+ *   whole           step 6    checksums, announce
+ *   pub_deliver     step 9    the completion is back on this worker: the channel owes an ACK
+ *
+ * The log runs the epoch (steps 7 and 8) when the worker calls log_commit at the end of its round.
+ * Must never keep a reservation of a connection that is gone, nor touch the pool for a batch that
+ * its header already rules out.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "core/crc.h"
+#include "net/server/internal.h"
+
+/* ---- Batch objects ------------------------------------------------------------------------- */
+
+#define PUBS_KEPT 4096u
+
+static void pub_done(struct completion *self, const struct commit *commit)
+{
+    struct pub *p = container_of(self, struct pub, completion);
+    p->result = *commit;
+    mail_push(&p->channel->worker->box, &p->mail);
+}
+
+static void pub_deliver(struct worker *w, struct mail *m);
+
+static struct pub *pub_take(struct worker *w)
+{
+    struct pub *p = TAILQ_FIRST(&w->pub_free);
+    if (p) {
+        TAILQ_REMOVE(&w->pub_free, p, link);
+        w->pub_free_count--;
+    } else {
+        p = malloc(sizeof(*p));
+    }
+    if (p) {
+        memset(p, 0, sizeof(*p));
+        p->completion.done = pub_done;
+        p->mail.deliver = pub_deliver;
+        p->b.completion = &p->completion;
+    }
+    return p;
+}
+
+static void pub_give(struct worker *w, struct pub *p)
+{
+    if (w->pub_free_count >= PUBS_KEPT) {
+        free(p);
+        return;
+    }
+    w->pub_free_count++;
+    TAILQ_INSERT_HEAD(&w->pub_free, p, link);
+}
+
+/* ---- Completion ---------------------------------------------------------------------------- */
+
+static void mark_advance(struct channel *ch, uint64_t sequence, uint64_t messages)
+{
+    if (sequence > ch->mark)
+        ch->mark = sequence;
+    if (messages > ch->messages)
+        ch->messages = messages;
+    if (ch->ack > 0) {
+        ch->ack_due = true;
+        channel_dirty(ch);
+    }
+}
+
+static void refused(struct channel *ch, const struct pub *p)
+{
+    const struct commit *r = &p->result;
+    if (r->status == -EMBAR_EFENCED) {
+        ch->error.epoch = r->epoch;
+        ch->error.messages = r->messages;
+        channel_error(ch, r->status, p->ref, r->sequence, NULL);
+    } else {
+        channel_error(ch, r->status, p->ref, p->b.sequence, NULL);
+    }
+}
+
+static void offset_advance(struct channel *ch, const struct pub *p)
+{
+    if (!p->result.duplicate && p->result.offset + p->b.length > ch->offset)
+        ch->offset = p->result.offset + p->b.length;
+}
+
+/* Without a session: acks go by the channel's own count, in its order. */
+static void counted(struct channel *ch)
+{
+    struct pub *p;
+    while ((p = TAILQ_FIRST(&ch->pubs)) && p->done) {
+        TAILQ_REMOVE(&ch->pubs, p, link);
+        if (p->result.status) {
+            refused(ch, p);
+        } else if (!ch->broken) {
+            offset_advance(ch, p);
+            mark_advance(ch, p->b.sequence, ch->messages + p->b.count);
+        }
+        pub_give(ch->worker, p);
+    }
+}
+
+static void pub_deliver(struct worker *w, struct mail *m)
+{
+    struct pub *p = container_of(m, struct pub, mail);
+    struct channel *ch = p->channel;
+    struct conn *c = p->conn;
+    w->outstanding--;
+    ch->inflight--;
+    if (ch->session == 0) {
+        p->done = true;
+        counted(ch);
+    } else {
+        if (p->result.status) {
+            refused(ch, p);
+        } else {
+            offset_advance(ch, p);
+            mark_advance(ch, p->result.sequence, p->result.messages);
+        }
+        pub_give(w, p);
+    }
+    if (ch->dead)
+        channel_drop(ch);
+    else if (ch->inflight == 0)
+        conn_ready(c); /* a CLOSE may wait for it */
+    conn_unref(c);
+}
+
+/* ---- Header -------------------------------------------------------------------------------- */
+
+static void to_scratch(struct conn *c)
+{
+    c->state = CONN_SCRATCH;
+}
+
+/* Where does this batch stand in its session? True: it is to be stored. */
+static bool session_admits(struct conn *c, struct channel *ch)
+{
+    struct incoming *in = &c->cur;
+    struct session_stat st;
+    int rc = log_session(c->worker->log, ch->session, &st);
+    if (rc) {
+        channel_error(ch, rc, in->ref, in->sequence, NULL);
+        return false;
+    }
+    if (in->epoch != st.epoch) {
+        ch->error.epoch = st.epoch;
+        ch->error.messages = st.messages;
+        channel_error(ch, -EMBAR_EFENCED, in->ref, st.sequence, NULL);
+        return false;
+    }
+    ch->epoch = st.epoch;
+    if (in->sequence <= st.sequence) {
+        in->duplicate = true;
+        count_add(&c->worker->count.duplicates, 1);
+        if (st.sequence > ch->mark) {
+            ch->mark = st.sequence;
+            ch->messages = st.messages;
+        }
+        return false;
+    }
+    if (in->sequence > st.sequence + WIRE_WINDOW) {
+        channel_error(ch, -EMBAR_ELIMIT, in->ref, in->sequence,
+                      "a batch is further ahead of the last acked one than the window allows");
+        return false;
+    }
+    return true;
+}
+
+enum turn publish_begin(struct conn *c, const struct wire_frame *f, const struct wire_publish *p)
+{
+    const char *why;
+    struct incoming *in = &c->cur;
+    int rc = wire_publish_check(f, p, c->worker->server->max_batch, MEDIA_MAX_MESSAGES, &why);
+    if (rc) {
+        conn_fail(c, rc, why);
+        return TURN_WAIT;
+    }
+    struct channel *ch = channel_find(c, le16_get(f->channel));
+    if (!ch || ch->kind != CHANNEL_PUBLISH) {
+        conn_fail(c, -EMBAR_EPROTO, "a batch on a channel that is not open for publishing");
+        return TURN_WAIT;
+    }
+    *in = (struct incoming){.channel = ch,
+                            .ref = le64_get(f->ref),
+                            .sequence = le64_get(p->sequence),
+                            .count = le32_get(p->count),
+                            .payload = le32_get(p->payload),
+                            .payload_crc = le32_get(p->payload_crc),
+                            .lengths_crc = le32_get(p->lengths_crc),
+                            .epoch = le32_get(p->epoch),
+                            .equal = f->flags & WIRE_F_EQUAL};
+    in->lengths = in->equal ? 0 : 4 * in->count;
+    in->total = in->lengths + in->payload; /* wire_publish_check bounds both */
+    c->state = CONN_STAGE;
+    if (ch->broken) {
+        to_scratch(c);
+    } else if (ch->session) {
+        if (!session_admits(c, ch))
+            to_scratch(c);
+    } else if (in->sequence != ch->next) {
+        conn_fail(c, -EMBAR_EPROTO, "batches without a session are numbered 1, 2, 3 and so on");
+        return TURN_WAIT;
+    } else {
+        ch->next++;
+        if (in->sequence > ch->mark + WIRE_WINDOW) {
+            channel_error(ch, -EMBAR_ELIMIT, in->ref, in->sequence,
+                          "more batches are unacked than the window allows");
+            to_scratch(c);
+        }
+    }
+    return TURN_NEXT;
+}
+
+/* ---- Space --------------------------------------------------------------------------------- */
+
+static void piece_drop(struct conn *c)
+{
+    if (c->piece)
+        staging_give(c->worker, c->piece);
+    c->piece = NULL;
+    c->piece_fill = 0;
+}
+
+void publish_drop(struct conn *c)
+{
+    struct pub *p = c->cur.pub;
+    piece_drop(c);
+    if (p) {
+        log_abandon(c->worker->log, &p->b);
+        pub_give(c->worker, p);
+    }
+    memset(&c->cur, 0, sizeof(c->cur));
+    c->state = CONN_FRAME;
+}
+
+/* Payload bytes [at, at+n) are in the pool: sum them and begin writing them back, while hot. */
+static void landed(struct conn *c, uint32_t at, uint32_t n)
+{
+    struct log *log = c->worker->log;
+    const struct batch *b = &c->cur.pub->b;
+    for (uint32_t done = 0; done < n;) {
+        uint32_t here;
+        const void *p = log_span(log, b, at + done, &here);
+        if (here > n - done)
+            here = n - done;
+        c->cur.crc = crc32c(c->cur.crc, p, here);
+        done += here;
+    }
+    log_writeback(log, b, at, n);
+}
+
+/* Body bytes that are in memory go to their places. */
+static void body_put(struct conn *c, const uint8_t *p, uint32_t n)
+{
+    struct incoming *in = &c->cur;
+    struct batch *b = &in->pub->b;
+    struct log *log = c->worker->log;
+    if (in->got < in->lengths) {
+        uint32_t k = in->lengths - in->got;
+        if (k > n)
+            k = n;
+        memcpy((uint8_t *)log_lengths(log, b) + in->got, p, k);
+        in->got += k;
+        p += k;
+        n -= k;
+    }
+    uint32_t at = in->got - in->lengths;
+    for (uint32_t done = 0; done < n;) {
+        uint32_t here;
+        void *to = log_span(log, b, at + done, &here);
+        if (here > n - done)
+            here = n - done;
+        memcpy(to, p + done, here);
+        done += here;
+    }
+    if (n > 0)
+        landed(c, at, n);
+    in->got += n;
+}
+
+static uint32_t body_take_in(struct conn *c)
+{
+    uint32_t n = c->in_to - c->in_from;
+    if (n > c->cur.total - c->cur.got)
+        n = c->cur.total - c->cur.got;
+    return n;
+}
+
+static void park(struct conn *c)
+{
+    struct worker *w = c->worker;
+    c->parked = true;
+    TAILQ_INSERT_TAIL(&w->parked, c, wait_link);
+    count_add(&w->count.waiting, 1);
+    worker_timer(w); /* retried every second whatever the log tells */
+}
+
+void publish_retry(struct worker *w)
+{
+    /* In the order in which they came; each turn tries once, and who fails is parked again behind
+     * those who came before this round. */
+    struct conn *c;
+    while ((c = TAILQ_FIRST(&w->parked))) {
+        conn_wait_end(c);
+        conn_ready(c);
+    }
+}
+
+static enum turn reserve(struct conn *c)
+{
+    struct worker *w = c->worker;
+    struct incoming *in = &c->cur;
+    struct pub *p = pub_take(w);
+    if (!p) {
+        conn_fail(c, -ENOMEM, NULL);
+        return TURN_WAIT;
+    }
+    p->conn = c;
+    p->channel = in->channel;
+    p->ref = in->ref;
+    p->b.topic = in->channel->topic;
+    p->b.length = in->payload;
+    p->b.count = in->count;
+    p->b.equal = in->equal;
+    p->b.session = in->channel->session;
+    p->b.sequence = in->sequence;
+    p->b.epoch = in->epoch;
+    int rc = log_reserve(w->log, &p->b);
+    if (rc) {
+        pub_give(w, p);
+        if (rc == -EMBAR_EFULL) {
+            park(c);
+            return TURN_WAIT;
+        }
+        /* Not the connection's fault: the topic is gone, or the pool. */
+        channel_error(in->channel, rc, in->ref, in->sequence, NULL);
+        in->got = c->piece_fill;
+        piece_drop(c);
+        to_scratch(c);
+        return TURN_NEXT;
+    }
+    in->pub = p;
+    c->state = CONN_POOL;
+    c->strikes = 0;
+    c->ticked = c->received;
+    if (c->piece)
+        body_put(c, c->piece, c->piece_fill);
+    piece_drop(c);
+    return TURN_NEXT;
+}
+
+enum turn publish_stage(struct conn *c)
+{
+    struct incoming *in = &c->cur;
+    uint32_t need = in->total < RESERVE_AT ? in->total : RESERVE_AT;
+    uint32_t have = c->in_to - c->in_from;
+    if (!c->piece) {
+        int queued = 0;
+        if (have < need && ioctl(c->fd, FIONREAD, &queued) != 0)
+            queued = 0;
+        if (have >= need || (uint64_t)have + (uint32_t)queued >= need)
+            return reserve(c);
+        if (!c->readable)
+            return TURN_WAIT;
+        if (have == 0 && queued == 0) {
+            /* Nothing to stage yet; at the end of the stream this receive says so. */
+            struct iovec iov = {c->in, CONN_IN};
+            ssize_t n = conn_recv(c, &iov, 1);
+            if (n <= 0)
+                return TURN_WAIT;
+            c->in_from = 0;
+            c->in_to = (uint32_t)n;
+            return TURN_NEXT;
+        }
+        c->piece = staging_take(c->worker);
+        if (!c->piece) {
+            c->unstaged = true;
+            TAILQ_INSERT_TAIL(&c->worker->unstaged, c, wait_link);
+            count_add(&c->worker->count.waiting, 1);
+            return TURN_WAIT;
+        }
+        memcpy(c->piece, c->in + c->in_from, have); /* have < need <= RESERVE_AT */
+        c->piece_fill = have;
+        c->in_from = c->in_to = 0;
+    }
+    if (c->piece_fill == need)
+        return reserve(c);
+    if (!c->readable)
+        return TURN_WAIT;
+    struct iovec iov = {c->piece + c->piece_fill, need - c->piece_fill};
+    ssize_t n = conn_recv(c, &iov, 1);
+    if (n <= 0)
+        return TURN_WAIT;
+    c->piece_fill += (uint32_t)n;
+    return TURN_NEXT;
+}
+
+/* ---- Body ---------------------------------------------------------------------------------- */
+
+static enum turn whole(struct conn *c)
+{
+    struct worker *w = c->worker;
+    struct incoming *in = &c->cur;
+    struct pub *p = in->pub;
+    struct channel *ch = in->channel;
+    if (in->crc != in->payload_crc) {
+        conn_fail(c, -EMBAR_ECRC, "the payload of a batch does not match its checksum");
+        return TURN_WAIT;
+    }
+    if (!in->equal && crc32c(0, log_lengths(w->log, &p->b), in->lengths) != in->lengths_crc) {
+        conn_fail(c, -EMBAR_ECRC, "the lengths of a batch do not match their checksum");
+        return TURN_WAIT;
+    }
+    p->b.payload_crc = in->payload_crc;
+    int rc = log_announce(w->producer, &p->b);
+    if (rc == -EMBAR_EINVALID) {
+        conn_fail(c, -EMBAR_EPROTO, "the message lengths of a batch do not add up to its payload");
+        return TURN_WAIT;
+    }
+    if (rc) {
+        channel_error(ch, rc, in->ref, in->sequence, NULL);
+        publish_drop(c);
+        return TURN_NEXT;
+    }
+    ch->inflight++;
+    c->refs++;
+    w->outstanding++;
+    w->todo++;
+    if (ch->session == 0)
+        TAILQ_INSERT_TAIL(&ch->pubs, p, link);
+    count_add(&w->count.batches, 1);
+    count_add(&w->count.bytes_in, in->payload);
+    memset(in, 0, sizeof(*in));
+    c->state = CONN_FRAME;
+    return TURN_NEXT;
+}
+
+/* Where the next body bytes go: lengths, payload spans up to RECV_MAX, and when that is all of the
+ * batch, the input buffer for what follows it. Returns pieces; *body gets their bytes without it. */
+static int body_places(struct conn *c, struct iovec *iov, uint32_t *body)
+{
+    struct log *log = c->worker->log;
+    struct incoming *in = &c->cur;
+    struct batch *b = &in->pub->b;
+    uint32_t at = in->got, room = RECV_MAX;
+    int n = 0;
+    if (at < in->lengths) {
+        iov[n++] = (struct iovec){(uint8_t *)log_lengths(log, b) + at, in->lengths - at};
+        room -= in->lengths - at < room ? in->lengths - at : room;
+        at = in->lengths;
+    }
+    while (at < in->total && room > 0 && n < 3) {
+        uint32_t here;
+        void *p = log_span(log, b, at - in->lengths, &here);
+        if (here > room)
+            here = room;
+        iov[n++] = (struct iovec){p, here};
+        at += here;
+        room -= here;
+    }
+    *body = at - in->got;
+    if (at == in->total) {
+        c->in_from = c->in_to = 0;
+        iov[n++] = (struct iovec){c->in, CONN_IN};
+    }
+    return n;
+}
+
+enum turn publish_pool(struct conn *c)
+{
+    struct incoming *in = &c->cur;
+    uint32_t k = body_take_in(c);
+    if (k > 0) {
+        body_put(c, c->in + c->in_from, k);
+        c->in_from += k;
+    }
+    if (in->got == in->total)
+        return whole(c);
+    if (!c->readable)
+        return TURN_WAIT;
+    struct iovec iov[4];
+    uint32_t body;
+    int pieces = body_places(c, iov, &body);
+    ssize_t got = conn_recv(c, iov, pieces);
+    if (got <= 0)
+        return TURN_WAIT;
+    uint32_t n = (uint32_t)got;
+    if (n > body) {
+        c->in_to = n - body;
+        n = body;
+    }
+    if (in->got < in->lengths) {
+        k = in->lengths - in->got < n ? in->lengths - in->got : n;
+        in->got += k;
+        n -= k;
+    }
+    if (n > 0)
+        landed(c, in->got - in->lengths, n);
+    in->got += n;
+    return in->got == in->total ? whole(c) : TURN_NEXT;
+}
+
+enum turn publish_scratch(struct conn *c)
+{
+    struct incoming *in = &c->cur;
+    uint32_t k = body_take_in(c);
+    in->got += k;
+    c->in_from += k;
+    if (in->got < in->total) {
+        if (!c->readable)
+            return TURN_WAIT;
+        uint32_t want = in->total - in->got;
+        struct iovec iov = {c->worker->scratch, want < SCRATCH_SIZE ? want : SCRATCH_SIZE};
+        ssize_t n = conn_recv(c, &iov, 1);
+        if (n <= 0)
+            return TURN_WAIT;
+        in->got += (uint32_t)n;
+        return TURN_NEXT;
+    }
+    if (in->duplicate && !in->channel->broken)
+        mark_advance(in->channel, 0, 0); /* acked again */
+    memset(in, 0, sizeof(*in));
+    c->state = CONN_FRAME;
+    return TURN_NEXT;
+}

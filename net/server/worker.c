@@ -1,0 +1,291 @@
+/* Workers: one thread each, with its own epoll, listener, timer and mailbox.
+ *
+ * A round: what epoll tells, the mail, one turn for each ready connection, then one log_commit for
+ * all that was announced in it. Acks of that epoch are mail for the next round, which follows at
+ * once. While there was work a moment ago the worker polls a few times more before it blocks; an
+ * idle worker sleeps in epoll_wait without a timeout, and its timer is armed only while some
+ * connection waits for something that time decides.
+ *
+ * Stop. server_stop sets the flag and wakes each worker. It then reads no more, gives
+ * half-received batches up, runs rounds until every completion it waits for has come, sends what is
+ * due and ESHUTDOWN, and leaves after at most STOP_NS more.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "net/server/internal.h"
+
+#define EVENTS     64
+#define IDLE_POLLS 12u
+#define STOP_NS    1000000000ull
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+}
+
+static void timer_set(struct worker *w, bool on)
+{
+    struct itimerspec t = {.it_value.tv_sec = on, .it_interval.tv_sec = on};
+    if (w->timer_armed != on && timerfd_settime(w->timer_fd, 0, &t, NULL) == 0)
+        w->timer_armed = on;
+}
+
+void worker_timer(struct worker *w)
+{
+    timer_set(w, true); /* tick() takes it back when it finds nothing to do */
+}
+
+static void tick(struct worker *w)
+{
+    uint64_t times;
+    if (read(w->timer_fd, &times, sizeof(times)) != (ssize_t)sizeof(times))
+        return;
+    struct conn *c, *next;
+    for (c = TAILQ_FIRST(&w->timed); c && (next = TAILQ_NEXT(c, timed_link), true); c = next)
+        conn_tick(c);
+    if (!TAILQ_EMPTY(&w->parked))
+        publish_retry(w);
+    if (w->listeners_off && !w->stopping)
+        listener_arm(w, true);
+    if (TAILQ_EMPTY(&w->timed) && TAILQ_EMPTY(&w->parked) && !w->listeners_off)
+        timer_set(w, false);
+}
+
+static void on_event(struct worker *w, const struct epoll_event *ev)
+{
+    struct server *s = w->server;
+    if (ev->data.ptr == &w->timer_fd) {
+        tick(w);
+    } else if (ev->data.ptr == &w->box) {
+        uint64_t n;
+        ssize_t r = read(w->box.wake_fd, &n, sizeof(n));
+        (void)r; /* the mail itself is what counts */
+    } else if (ev->data.ptr == &w->listen_fd) {
+        if (!w->stopping)
+            listener_accept(w, w->listen_fd, false);
+    } else if (ev->data.ptr == &s->unix_fd) {
+        if (!w->stopping)
+            listener_accept(w, s->unix_fd, true);
+    } else {
+        struct conn *c = ev->data.ptr;
+        if (c->closed)
+            return;
+        if (ev->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+            c->hup = c->readable = true;
+        if (ev->events & EPOLLIN)
+            c->readable = true;
+        if (ev->events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+            c->writable = true;
+        conn_ready(c);
+    }
+}
+
+/* One turn for each connection that is ready now; what becomes ready meanwhile is for the next. */
+static unsigned turns(struct worker *w)
+{
+    unsigned n = 0;
+    struct conn *last = TAILQ_LAST(&w->ready, conn_list), *c;
+    while (last && (c = TAILQ_FIRST(&w->ready))) {
+        bool end = c == last;
+        TAILQ_REMOVE(&w->ready, c, ready_link);
+        c->ready = false;
+        conn_turn(c);
+        n++;
+        if (end)
+            break;
+    }
+    return n;
+}
+
+static void bury(struct worker *w)
+{
+    struct conn *c;
+    while ((c = TAILQ_FIRST(&w->dead))) {
+        TAILQ_REMOVE(&w->dead, c, ready_link);
+        conn_free(c);
+    }
+}
+
+/* Everything there is to do now; how much it was. */
+static unsigned round_of(struct worker *w, int timeout)
+{
+    struct epoll_event ev[EVENTS];
+    int n = epoll_wait(w->epoll_fd, ev, EVENTS, timeout);
+    if (timeout != 0)
+        mail_awake(&w->box);
+    for (int i = 0; i < n; i++)
+        on_event(w, &ev[i]);
+    unsigned did = (n > 0 ? (unsigned)n : 0) + mail_drain(w) + turns(w);
+    if (w->todo > 0) {
+        w->todo = 0;
+        log_commit(w->log);
+    }
+    bury(w);
+    return did;
+}
+
+/* May epoll_wait block? */
+static int patience(struct worker *w, unsigned *polls, unsigned did)
+{
+    if (did > 0)
+        *polls = 0;
+    if (!TAILQ_EMPTY(&w->ready) || ++*polls < IDLE_POLLS)
+        return 0;
+    return mail_sleep(&w->box) ? -1 : 0;
+}
+
+static void stop(struct worker *w)
+{
+    struct conn *c, *next;
+    w->stopping = true;
+    listener_arm(w, false);
+    for (c = TAILQ_FIRST(&w->all); c && (next = TAILQ_NEXT(c, all_link), true); c = next)
+        publish_drop(c);
+    unsigned polls = 0, did = 1;
+    while (w->outstanding > 0)
+        did = round_of(w, patience(w, &polls, did));
+    for (c = TAILQ_FIRST(&w->all); c && (next = TAILQ_NEXT(c, all_link), true); c = next) {
+        conn_ready(c);
+        if (c->hello)
+            conn_fail(c, -EMBAR_ESHUTDOWN, NULL);
+        else
+            conn_close(c);
+    }
+    uint64_t until = now_ns() + STOP_NS;
+    while (!TAILQ_EMPTY(&w->all) && now_ns() < until)
+        round_of(w, TAILQ_EMPTY(&w->ready) ? 10 : 0);
+    while ((c = TAILQ_FIRST(&w->all)))
+        conn_close(c);
+    bury(w);
+}
+
+static void *run(void *arg)
+{
+    struct worker *w = arg;
+    unsigned polls = 0, did = 1;
+    while (!atomic_load_explicit(&w->server->stop, memory_order_acquire))
+        did = round_of(w, patience(w, &polls, did));
+    stop(w);
+    return NULL;
+}
+
+static void wake_deliver(struct worker *w, struct mail *m)
+{
+    (void)w;
+    free(m);
+}
+
+void worker_wake(struct worker *w)
+{
+    struct mail *m = malloc(sizeof(*m));
+    if (m) {
+        m->deliver = wake_deliver;
+        mail_push(&w->box, m);
+        return;
+    }
+    uint64_t one = 1;
+    ssize_t n = write(w->box.wake_fd, &one, sizeof(one));
+    (void)n;
+}
+
+/* ---- Space was freed ----------------------------------------------------------------------- */
+
+static void space_deliver(struct worker *w, struct mail *m)
+{
+    (void)m;
+    /* Cleared before the retry: what is freed from here on fires again. */
+    atomic_store_explicit(&w->space_queued, false, memory_order_seq_cst);
+    publish_retry(w);
+}
+
+static void space_fire(struct watcher *self)
+{
+    struct worker *w = container_of(self, struct worker, space);
+    if (!atomic_exchange_explicit(&w->space_queued, true, memory_order_seq_cst))
+        mail_push(&w->box, &w->space_mail);
+}
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+static int watch_fd(struct worker *w, int fd, void *key)
+{
+    struct epoll_event ev = {.events = EPOLLIN, .data.ptr = key};
+    return epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ? 0 : -errno;
+}
+
+static int open_all(struct worker *w)
+{
+    int rc = mailbox_init(&w->box);
+    if (rc)
+        return rc;
+    w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    w->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (w->epoll_fd < 0 || w->timer_fd < 0)
+        return -errno;
+    w->scratch = malloc(SCRATCH_SIZE);
+    w->gather = gather_new();
+    if (!w->scratch || !w->gather)
+        return -ENOMEM;
+    rc = watch_fd(w, w->box.wake_fd, &w->box);
+    if (rc == 0)
+        rc = watch_fd(w, w->timer_fd, &w->timer_fd);
+    return rc;
+}
+
+int worker_start(struct worker *w, struct embar_error *err)
+{
+    TAILQ_INIT(&w->all);
+    TAILQ_INIT(&w->ready);
+    TAILQ_INIT(&w->parked);
+    TAILQ_INIT(&w->unstaged);
+    TAILQ_INIT(&w->timed);
+    TAILQ_INIT(&w->dead);
+    TAILQ_INIT(&w->pub_free);
+    int rc = open_all(w);
+    if (rc)
+        return embar_fail(err, rc, "cannot set up a network worker");
+    w->listeners_off = true;
+    listener_arm(w, true);
+    w->space_mail.deliver = space_deliver;
+    w->space.fire = space_fire;
+    log_space_watch(w->log, &w->space);
+    rc = -pthread_create(&w->thread, NULL, run, w);
+    if (rc) {
+        log_space_unwatch(w->log, &w->space);
+        return embar_fail(err, rc, "cannot start a network worker");
+    }
+    w->started = true;
+    return 0;
+}
+
+void worker_destroy(struct worker *w)
+{
+    if (w->started)
+        log_space_unwatch(w->log, &w->space);
+    w->stopping = true;
+    if (w->started)
+        mail_drain(w); /* connections handed over after it had left; wake-ups */
+    if (w->started)
+        bury(w);
+    struct pub *p;
+    while (w->pub_free.tqh_last && (p = TAILQ_FIRST(&w->pub_free))) {
+        TAILQ_REMOVE(&w->pub_free, p, link);
+        free(p);
+    }
+    staging_destroy(w);
+    free(w->gather);
+    free(w->scratch);
+    if (w->timer_fd >= 0)
+        close(w->timer_fd);
+    if (w->epoll_fd >= 0)
+        close(w->epoll_fd);
+    mailbox_destroy(&w->box);
+}
