@@ -22,6 +22,7 @@ struct extents {
     uint32_t *next, *prev; /* links of free chunks */
     int8_t *free_order;    /* order of the free chunk that begins at a block, or -1 */
     struct extent **table; /* extent that begins at a block */
+    bool *region;          /* was it granted? */
     uint32_t head[MAX_ORDERS];
     uint64_t granted, free, reserve; /* blocks */
     uint64_t count;
@@ -86,7 +87,9 @@ int extents_create(struct extents **out, const struct pool *pool, void (*freed)(
     x->prev = malloc(x->blocks * sizeof *x->prev);
     x->free_order = malloc(x->blocks);
     x->table = calloc(x->blocks, sizeof(struct extent *));
-    if (!x->next || !x->prev || !x->free_order || !x->table || x->max_order >= MAX_ORDERS) {
+    x->region = calloc(pool->geo.regions, sizeof *x->region);
+    if (!x->region || !x->next || !x->prev || !x->free_order || !x->table ||
+        x->max_order >= MAX_ORDERS) {
         extents_destroy(x);
         return -ENOMEM;
     }
@@ -106,6 +109,7 @@ void extents_destroy(struct extents *x)
     free(x->prev);
     free(x->free_order);
     free(x->table);
+    free(x->region);
     pthread_mutex_destroy(&x->lock);
     free(x);
 }
@@ -119,6 +123,12 @@ int extents_grant(struct extents *x, uint64_t first, uint64_t count)
     /* What the division leaves over belongs to the last region. */
     uint64_t end = first + count == regions ? x->blocks : (first + count) * x->region_blocks;
     pthread_mutex_lock(&x->lock);
+    for (uint64_t r = first; r < first + count; r++)
+        if (x->region[r]) {
+            pthread_mutex_unlock(&x->lock);
+            return -EMBAR_ECORRUPT;
+        }
+    memset(x->region + first, true, count);
     x->granted += end - b;
     while (b < end) {
         unsigned order = b ? (unsigned)__builtin_ctzll(b) : x->max_order;

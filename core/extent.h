@@ -38,7 +38,8 @@ int extents_create(struct extents **out, const struct pool *pool, void (*freed)(
                    void *arg) __attribute__((warn_unused_result));
 void extents_destroy(struct extents *x);
 
-/* Make regions [first, first + count) allocatable. Beyond the data area: -EMBAR_ECORRUPT. */
+/* Make regions [first, first + count) allocatable. Beyond the data area, or granted before:
+ * -EMBAR_ECORRUPT. */
 int extents_grant(struct extents *x, uint64_t first, uint64_t count)
     __attribute__((warn_unused_result));
 

@@ -13,21 +13,54 @@
 #include "core/crc.h"
 #include "core/log_state.h"
 
-static void region_make(struct fixture *f)
+/* ---- Flush: does nothing, but can take a picture ------------------------------------------ */
+
+static void *memory_new(uint64_t size)
 {
-    static struct flush none;
-    struct region r;
-    struct region_options opt = {.spec = "mem:4M", .durability = -1};
-    struct embar_error err;
-    assert_int_equal(region_open(&r, &opt, &err), 0);
-    none = r.flush;
-    region_close(&r);
-    region_wrap(&f->region, f->memory, f->size, &none);
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(p, MAP_FAILED);
+    return p;
 }
+
+static void passed(struct flush *flush)
+{
+    struct fixture *f = flush->state;
+    if (f->countdown == 0 || --f->countdown > 0)
+        return;
+    f->crashed = memory_new(f->size);
+    memcpy(f->crashed, f->memory, f->size);
+}
+
+static void fixture_writeback(struct flush *flush, const void *p, size_t n)
+{
+    (void)p;
+    (void)n;
+    passed(flush);
+}
+
+static void fixture_drain(struct flush *flush)
+{
+    passed(flush);
+}
+
+static void fixture_flush_copy(struct flush *flush, void *dst, const void *src, size_t n)
+{
+    memcpy(dst, src, n);
+    passed(flush);
+}
+
+static const struct flush_ops fixture_flush = {.name = "fixture",
+                                               .writeback = fixture_writeback,
+                                               .drain = fixture_drain,
+                                               .copy = fixture_flush_copy};
+
+/* ---- Open and close ----------------------------------------------------------------------- */
 
 static void log_make(struct fixture *f)
 {
     struct embar_error err = {0};
+    f->flush = (struct flush){.ops = &fixture_flush, .state = f};
+    region_wrap(&f->region, f->memory, f->size, &f->flush);
     f->options.region = &f->region;
     int rc = log_open(&f->log, &f->options, &err);
     if (rc)
@@ -35,16 +68,19 @@ static void log_make(struct fixture *f)
     assert_int_equal(rc, 0);
 }
 
-void fixture_open(struct fixture *f, uint64_t entries, unsigned descriptors)
+void fixture_open_as(struct fixture *f, uint64_t size, const struct log_options *options)
 {
     memset(f, 0, sizeof *f);
-    f->size = 4 << 20;
-    f->memory = mmap(NULL, f->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    assert_ptr_not_equal(f->memory, MAP_FAILED);
-    region_make(f);
-    f->options.geo.index_entries = entries;
-    f->options.geo.descriptors = descriptors;
+    f->size = size ? size : 4 << 20;
+    f->memory = memory_new(f->size);
+    f->options = *options;
     log_make(f);
+}
+
+void fixture_open(struct fixture *f, uint64_t entries, unsigned descriptors)
+{
+    struct log_options options = {.geo.index_entries = entries, .geo.descriptors = descriptors};
+    fixture_open_as(f, 0, &options);
 }
 
 void fixture_reopen(struct fixture *f)
@@ -53,25 +89,56 @@ void fixture_reopen(struct fixture *f)
     log_make(f);
 }
 
-void fixture_kill(struct fixture *f)
+/* Between two epochs, so that the copy is of one moment. */
+void *fixture_copy(struct fixture *f)
 {
-    void *copy = mmap(NULL, f->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    assert_ptr_not_equal(copy, MAP_FAILED);
+    void *copy = memory_new(f->size);
+    seq_take_wait(f->log);
     memcpy(copy, f->memory, f->size);
+    seq_give(f->log);
+    return copy;
+}
+
+static void go_on(struct fixture *f, void *copy)
+{
     /* The old log closes on the old memory, which nobody looks at again. */
+    f->countdown = 0;
     log_close(f->log);
     munmap(f->memory, f->size);
     f->memory = copy;
-    region_make(f);
     log_make(f);
+}
+
+void fixture_kill(struct fixture *f)
+{
+    go_on(f, fixture_copy(f));
+}
+
+void fixture_arm(struct fixture *f, uint64_t n)
+{
+    assert_null(f->crashed);
+    f->countdown = n;
+}
+
+bool fixture_crash(struct fixture *f)
+{
+    void *copy = f->crashed;
+    f->countdown = 0;
+    f->crashed = NULL;
+    if (copy)
+        go_on(f, copy);
+    return copy != NULL;
 }
 
 void fixture_close(struct fixture *f)
 {
+    f->countdown = 0;
     log_close(f->log);
     region_close(&f->region);
     munmap(f->memory, f->size);
 }
+
+/* ---- Control ------------------------------------------------------------------------------ */
 
 int fixture_try(struct fixture *f, struct control c, struct commit *commit)
 {
@@ -94,54 +161,61 @@ uint32_t fixture_topic(struct fixture *f, const char *name)
     return (uint32_t)fixture_control(f, c);
 }
 
-struct told {
-    struct completion completion;
-    struct commit commit;
-    atomic_bool done;
-};
+/* ---- Publishing --------------------------------------------------------------------------- */
 
 static void told(struct completion *self, const struct commit *commit)
 {
-    struct told *t = (struct told *)self;
-    t->commit = *commit;
-    atomic_store(&t->done, true);
+    struct sent *s = (struct sent *)self;
+    s->commit = *commit;
+    atomic_store(&s->done, true);
+}
+
+int fixture_send(struct fixture *f, unsigned producer, struct sent *s, struct topic *t,
+                 uint64_t session, uint32_t epoch, uint64_t sequence, const void *data,
+                 uint32_t length, const uint32_t *lengths, uint32_t count)
+{
+    memset(s, 0, sizeof *s);
+    s->completion.done = told;
+    s->batch = (struct batch){.topic = t,
+                              .length = length,
+                              .count = count,
+                              .equal = !lengths,
+                              .session = session,
+                              .epoch = epoch,
+                              .sequence = sequence,
+                              .payload_crc = crc32c(0, data, length),
+                              .completion = &s->completion};
+    struct batch *b = &s->batch;
+    int rc = log_reserve(f->log, b);
+    if (rc)
+        return rc;
+    uint32_t n;
+    for (uint32_t at = 0; at < length; at += n) {
+        void *p = log_span(f->log, b, at, &n);
+        memcpy(p, (const char *)data + at, n);
+        log_writeback(f->log, b, at, n);
+    }
+    le32 *to = log_lengths(f->log, b);
+    for (uint32_t i = 0; to && i < count; i++)
+        to[i] = le32_of(lengths[i]);
+    rc = log_announce(log_producer(f->log, producer), b);
+    if (rc)
+        log_abandon(f->log, b);
+    return rc;
 }
 
 struct commit fixture_publish(struct fixture *f, struct topic *t, uint64_t session, uint32_t epoch,
                               uint64_t sequence, const void *data, uint32_t length,
                               const uint32_t *lengths, uint32_t count)
 {
-    struct told done = {.completion.done = told};
-    struct batch b = {.topic = t,
-                      .length = length,
-                      .count = count,
-                      .equal = !lengths,
-                      .session = session,
-                      .epoch = epoch,
-                      .sequence = sequence,
-                      .payload_crc = crc32c(0, data, length),
-                      .completion = &done.completion};
-    int rc = log_reserve(f->log, &b);
+    struct sent s;
+    int rc = fixture_send(f, 0, &s, t, session, epoch, sequence, data, length, lengths, count);
     if (rc)
         return (struct commit){.status = rc};
-    uint32_t n;
-    for (uint32_t at = 0; at < length; at += n) {
-        void *p = log_span(f->log, &b, at, &n);
-        memcpy(p, (const char *)data + at, n);
-        log_writeback(f->log, &b, at, n);
-    }
-    le32 *to = log_lengths(f->log, &b);
-    for (uint32_t i = 0; to && i < count; i++)
-        to[i] = le32_of(lengths[i]);
-    rc = log_announce(log_producer(f->log, 0), &b);
-    if (rc) {
-        log_abandon(f->log, &b);
-        return (struct commit){.status = rc};
-    }
     log_commit(f->log);
-    while (!atomic_load(&done.done))
+    while (!atomic_load(&s.done))
         ;
-    return done.commit;
+    return s.commit;
 }
 
 char *fixture_read(struct topic *t, size_t *size)

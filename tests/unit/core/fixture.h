@@ -6,20 +6,35 @@
 
 struct fixture {
     struct region region;
+    struct flush flush;
     void *memory;
     uint64_t size;
     struct log *log;
     struct log_options options;
+    /* A crash in the middle of something (fixture_arm). Single-threaded, manual logs only. */
+    uint64_t countdown; /* flush operations until the memory is copied; 0: never */
+    void *crashed;      /* the copy */
 };
 
 /* 4 MiB pool with an index ring of `entries` and pending rings of `descriptors`; 0: defaults. */
 void fixture_open(struct fixture *f, uint64_t entries, unsigned descriptors);
+/* Any options; `region` is filled in. size 0: 4 MiB. */
+void fixture_open_as(struct fixture *f, uint64_t size, const struct log_options *options);
 /* Clean close and reopen on the same memory. */
 void fixture_reopen(struct fixture *f);
 /* As a killed process would leave it: the memory as it stands, opened anew. The old log is dropped
  * without closing. */
 void fixture_kill(struct fixture *f);
 void fixture_close(struct fixture *f);
+
+/* The memory is copied at the n-th write-back, drain or copy from now, as a process killed there
+ * would leave it. */
+void fixture_arm(struct fixture *f, uint64_t n);
+/* Go on from that copy, if it was made: true. Disarms. */
+bool fixture_crash(struct fixture *f);
+
+/* A private copy of the pool's bytes as they stand now; munmap it. */
+void *fixture_copy(struct fixture *f);
 
 /* A control action that must succeed; returns the id (or the session for OPEN). */
 uint64_t fixture_control(struct fixture *f, struct control c);
@@ -30,6 +45,20 @@ int fixture_try(struct fixture *f, struct control c, struct commit *commit);
 struct commit fixture_publish(struct fixture *f, struct topic *t, uint64_t session, uint32_t epoch,
                               uint64_t sequence, const void *data, uint32_t length,
                               const uint32_t *lengths, uint32_t count);
+
+/* A batch on its way, with what became of it. */
+struct sent {
+    struct completion completion;
+    struct batch batch;
+    struct commit commit;
+    _Atomic(bool) done;
+};
+/* Reserve, store and announce from producer `producer`; nothing commits yet. The code of what
+ * refused it, else 0 and `s` must stay in place until s->done. */
+int fixture_send(struct fixture *f, unsigned producer, struct sent *s, struct topic *t,
+                 uint64_t session, uint32_t epoch, uint64_t sequence, const void *data,
+                 uint32_t length, const uint32_t *lengths, uint32_t count);
+
 /* The whole topic: malloc'd, *size bytes from the base. */
 char *fixture_read(struct topic *t, size_t *size);
 
