@@ -194,7 +194,9 @@ static void checkpoint_end(struct log *log)
     for (size_t i = 0; i < job->retired; i++)
         extent_put(log->extents, log->retired[i]);
     log->retired_count -= job->retired;
-    memmove(log->retired, log->retired + job->retired, log->retired_count * sizeof *log->retired);
+    if (log->retired_count > 0)
+        memmove(log->retired, log->retired + job->retired,
+                log->retired_count * sizeof *log->retired);
     job->active = false;
 }
 
