@@ -101,12 +101,12 @@ AT(wire_error, sequence, 8);
 AT(wire_error, messages, 16);
 AT(wire_error, text, 24);
 
-struct wire_frame wire_frame_of(enum wire_type type, uint8_t flags, uint16_t channel, uint64_t ref,
+struct wire_frame wire_frame_of(enum wire_type type, unsigned flags, uint16_t channel, uint64_t ref,
                                 uint32_t length)
 {
     return (struct wire_frame){.length = le32_of(length),
                                .type = (uint8_t)type,
-                               .flags = flags,
+                               .flags = (uint8_t)flags,
                                .channel = le16_of(channel),
                                .ref = le64_of(ref)};
 }

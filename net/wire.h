@@ -12,12 +12,12 @@
 
 #include "core/le.h"
 
-#define WIRE_MAGIC   0x52424d45u /* "EMBR" */
-#define WIRE_VERSION 1u
-#define WIRE_TOKEN   32u      /* bytes of a token */
-#define WIRE_MAX_ASK 4096u    /* body of any client frame but PUBLISH */
+#define WIRE_MAGIC    0x52424d45u /* "EMBR" */
+#define WIRE_VERSION  1u
+#define WIRE_TOKEN    32u        /* bytes of a token */
+#define WIRE_MAX_ASK  4096u      /* body of any client frame but PUBLISH */
 #define WIRE_MAX_TEXT (1u << 20) /* body of a TEXT frame */
-#define WIRE_WINDOW  1024u    /* default of wire_welcome.window */
+#define WIRE_WINDOW   1024u      /* default of wire_welcome.window */
 
 enum wire_type {
     WIRE_HELLO = 1,     /* c->s wire_hello, token;          s->c wire_welcome */
@@ -39,22 +39,22 @@ enum wire_type {
 
 /* Every frame's header. */
 struct wire_frame {
-    le32 length;  /* 0..3  bytes after this header */
-    uint8_t type; /* 4     enum wire_type */
-    uint8_t flags;/* 5     WIRE_F_... */
-    le16 channel; /* 6..7  client's choice, 1..65535: names a publisher or subscription here */
-    le64 ref;     /* 8..15 client's choice; an answer repeats it */
+    le32 length;   /* 0..3  bytes after this header */
+    uint8_t type;  /* 4     enum wire_type */
+    uint8_t flags; /* 5     WIRE_F_... */
+    le16 channel;  /* 6..7  client's choice, 1..65535: names a publisher or subscription here */
+    le64 ref;      /* 8..15 client's choice; an answer repeats it */
 };
 
 #define WIRE_F_EQUAL 0x01u /* PUBLISH, DATA: all messages have the same length; no lengths stand */
 #define WIRE_F_MORE  0x02u /* TEXT: a list goes on; ask again with value = id of its last element */
 
 struct wire_hello {
-    le32 magic;     /*  0..3  */
-    le16 version;   /*  4..5  newest the client speaks */
-    le16 oldest;    /*  6..7  oldest */
-    le32 features;  /*  8..11 0 */
-    le32 token;     /* 12..15 bytes of token that follow (0 on a Unix socket), <= 64 */
+    le32 magic;       /*  0..3  */
+    le16 version;     /*  4..5  newest the client speaks */
+    le16 oldest;      /*  6..7  oldest */
+    le32 features;    /*  8..11 0 */
+    le32 token;       /* 12..15 bytes of token that follow (0 on a Unix socket), <= 64 */
     le64 incarnation; /* 16..23 of the pool as the client knows it, 0: none; ahead of the server's:
                        * EMBAR_EINCARNATION */
     uint8_t uuid[16]; /* 24..39 of the pool as the client knows it, zeros: none */
@@ -79,25 +79,25 @@ enum wire_session { WIRE_S_NONE = 0, WIRE_S_NEW = 1, WIRE_S_RESUME = 2 };
 
 /* Open a topic for publishing on `channel`. Several connections may RESUME one session. */
 struct wire_open {
-    le64 session;      /*  0..7  with RESUME */
-    le32 epoch;        /*  8..11 with RESUME: as last told, 0: unknown */
-    uint8_t mode;      /* 12     enum wire_session */
-    uint8_t order;     /* 13     expected order, or WIRE_ANY */
-    uint8_t ack;       /* 14     0, 1, 2 */
-    uint8_t create;    /* 15     1: make the topic and its parents when absent */
-    le16 path;         /* 16..17 bytes of path that follow */
-    uint8_t zero[6];   /* 18..23 */
+    le64 session;    /*  0..7  with RESUME */
+    le32 epoch;      /*  8..11 with RESUME: as last told, 0: unknown */
+    uint8_t mode;    /* 12     enum wire_session */
+    uint8_t order;   /* 13     expected order, or WIRE_ANY */
+    uint8_t ack;     /* 14     0, 1, 2 */
+    uint8_t create;  /* 15     1: make the topic and its parents when absent */
+    le16 path;       /* 16..17 bytes of path that follow */
+    uint8_t zero[6]; /* 18..23 */
 };
 
 struct wire_opened {
-    le64 session;  /*  0..7  0 with NONE */
-    le64 sequence; /*  8..15 highest committed */
-    le64 messages; /* 16..23 committed messages of the session */
-    le64 end;      /* 24..31 end of the topic */
-    le32 epoch;    /* 32..35 */
-    le32 topic;    /* 36..39 */
-    uint8_t order; /* 40     */
-    uint8_t ack;   /* 41     */
+    le64 session;    /*  0..7  0 with NONE */
+    le64 sequence;   /*  8..15 highest committed */
+    le64 messages;   /* 16..23 committed messages of the session */
+    le64 end;        /* 24..31 end of the topic */
+    le32 epoch;      /* 32..35 */
+    le32 topic;      /* 36..39 */
+    uint8_t order;   /* 40     */
+    uint8_t ack;     /* 41     */
     uint8_t zero[6]; /* 42..47 */
 };
 
@@ -124,8 +124,8 @@ struct wire_ack {
 };
 
 struct wire_close {
-    uint8_t forget; /* 0    1: close the session too: it can never be resumed */
-    uint8_t zero[7];/* 1..7 */
+    uint8_t forget;  /* 0    1: close the session too: it can never be resumed */
+    uint8_t zero[7]; /* 1..7 */
 };
 
 enum wire_from {
@@ -158,13 +158,13 @@ struct wire_subscribed {
 /* frame.length = 48 + (EQUAL ? 0 : 4 * count) + payload. A subscription that begins inside a batch
  * gets that batch's later messages with `crc` 0 (none): the CRC is of whole batches. */
 struct wire_data {
-    le64 offset;  /*  0..7  log offset of the payload's first byte */
-    le64 message; /*  8..15 number of the first message */
-    le64 time;    /* 16..23 */
-    le32 count;   /* 24..27 */
-    le32 payload; /* 28..31 */
-    le32 crc;     /* 32..35 CRC32C of the payload, when `whole` */
-    uint8_t whole;/* 36     */
+    le64 offset;      /*  0..7  log offset of the payload's first byte */
+    le64 message;     /*  8..15 number of the first message */
+    le64 time;        /* 16..23 */
+    le32 count;       /* 24..27 */
+    le32 payload;     /* 28..31 */
+    le32 crc;         /* 32..35 CRC32C of the payload, when `whole` */
+    uint8_t whole;    /* 36     */
     uint8_t zero[11]; /* 37..47 */
 };
 
@@ -177,12 +177,12 @@ enum wire_verb {
     WIRE_V_CREATE = 1, /* order, ack, mode; flag PARENTS */
     WIRE_V_MKDIR = 2,
     WIRE_V_REMOVE = 3,
-    WIRE_V_RENAME = 4, /* second: the new path */
-    WIRE_V_TRIM = 5,   /* value: offset, message number or ns, as `from` says */
-    WIRE_V_ATTR = 6,   /* flags MEDIA_A_...; order, ack, mode, value, value2, policy */
-    WIRE_V_LIST = 7,   /* TEXT: array of topics below path (recursive) */
-    WIRE_V_STAT = 8,   /* TEXT: one topic, or the broker when path is empty */
-    WIRE_V_SESSION = 9,/* TEXT: session `value` */
+    WIRE_V_RENAME = 4,  /* second: the new path */
+    WIRE_V_TRIM = 5,    /* value: offset, message number or ns, as `from` says */
+    WIRE_V_ATTR = 6,    /* flags MEDIA_A_...; order, ack, mode, value, value2, policy */
+    WIRE_V_LIST = 7,    /* TEXT: array of topics below path (recursive) */
+    WIRE_V_STAT = 8,    /* TEXT: one topic, or the broker when path is empty */
+    WIRE_V_SESSION = 9, /* TEXT: session `value` */
 };
 
 /* wire_admin.flags beside MEDIA_A_... */
@@ -190,18 +190,18 @@ enum wire_verb {
 #define WIRE_A_DIRECTORIES 0x4000u /* LIST: name directories too */
 
 struct wire_admin {
-    uint8_t verb;    /*  0     enum wire_verb */
-    uint8_t from;    /*  1     enum wire_from, for TRIM */
-    uint8_t order;   /*  2     or WIRE_ANY: default */
-    uint8_t ack;     /*  3     or WIRE_ANY */
-    uint8_t policy;  /*  4     */
-    uint8_t zero;    /*  5     */
-    le16 flags;      /*  6..7  MEDIA_A_... | WIRE_A_... */
-    le32 mode;       /*  8..11 0: default */
-    le16 path;       /* 12..13 bytes of path */
-    le16 second;     /* 14..15 bytes of the second path */
-    le64 value;      /* 16..23 TRIM, ATTR, SESSION; LIST: id after which to go on */
-    le64 value2;     /* 24..31 ATTR */
+    uint8_t verb;   /*  0     enum wire_verb */
+    uint8_t from;   /*  1     enum wire_from, for TRIM */
+    uint8_t order;  /*  2     or WIRE_ANY: default */
+    uint8_t ack;    /*  3     or WIRE_ANY */
+    uint8_t policy; /*  4     */
+    uint8_t zero;   /*  5     */
+    le16 flags;     /*  6..7  MEDIA_A_... | WIRE_A_... */
+    le32 mode;      /*  8..11 0: default */
+    le16 path;      /* 12..13 bytes of path */
+    le16 second;    /* 14..15 bytes of the second path */
+    le64 value;     /* 16..23 TRIM, ATTR, SESSION; LIST: id after which to go on */
+    le64 value2;    /* 24..31 ATTR */
 };
 
 struct wire_ok {
@@ -209,18 +209,18 @@ struct wire_ok {
 };
 
 struct wire_error {
-    le32 code;    /* 0..3  positive: errno below 1000, enum embar_errc above */
-    le32 epoch;   /* 4..7  FENCED: the session's new epoch */
-    le64 sequence;/* 8..15 FENCED: highest committed; a refused PUBLISH: its sequence */
-    le64 messages;/* 16..23 FENCED: messages committed */
-    le16 text;    /* 24..25 bytes of text that follow */
+    le32 code;       /* 0..3  positive: errno below 1000, enum embar_errc above */
+    le32 epoch;      /* 4..7  FENCED: the session's new epoch */
+    le64 sequence;   /* 8..15 FENCED: highest committed; a refused PUBLISH: its sequence */
+    le64 messages;   /* 16..23 FENCED: messages committed */
+    le16 text;       /* 24..25 bytes of text that follow */
     uint8_t zero[6]; /* 26..31 */
 };
 
 /* ---- Helpers for both sides (wire.c) ------------------------------------------------------- */
 
 /* A frame header. */
-struct wire_frame wire_frame_of(enum wire_type type, uint8_t flags, uint16_t channel, uint64_t ref,
+struct wire_frame wire_frame_of(enum wire_type type, unsigned flags, uint16_t channel, uint64_t ref,
                                 uint32_t length);
 
 /* Bytes of a PUBLISH or DATA body behind its fixed part, or UINT64_MAX when counts make no sense:

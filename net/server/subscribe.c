@@ -126,7 +126,7 @@ static int frame(struct channel *ch, struct gather *g, int i, struct iovec *iov,
     uint32_t lengths = v->lengths ? 4 * count : 0;
     uint64_t body = sizeof(struct wire_data) + lengths + bytes;
     struct head *h = &g->head[i];
-    h->f = wire_frame_of(WIRE_DATA, (uint8_t)(v->lengths ? 0 : WIRE_F_EQUAL), ch->id, ch->sub_ref,
+    h->f = wire_frame_of(WIRE_DATA, v->lengths ? 0 : WIRE_F_EQUAL, ch->id, ch->sub_ref,
                          (uint32_t)body);
     h->d = (struct wire_data){.offset = le64_of(v->offset + before),
                               .message = le64_of(v->message + from),
