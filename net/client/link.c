@@ -237,7 +237,7 @@ int link_refusal(const void *body, size_t length, struct wire_error *detail,
     if (n == 0)
         return embar_fail(err, -(int)code, "The broker refused it");
     const char *text = (const char *)body + sizeof(e);
-    return embar_fail(err, -(int)code, "%.*s%s", (int)n, text, text[n - 1] == '.' ? "" : ".");
+    return embar_fail(err, -(int)code, "%.*s.", (int)(text[n - 1] == '.' ? n - 1 : n), text);
 }
 
 int link_ask(int fd, enum wire_type type, uint16_t channel, uint64_t ref, const struct iovec *body,

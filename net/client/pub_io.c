@@ -103,7 +103,7 @@ void pub_lost(struct pub_conn *c, const struct embar_error *why)
 void pub_acked(struct embar_publisher *p, struct pub_conn *c, uint64_t sequence, uint64_t messages,
                uint64_t end)
 {
-    bool sane = true;
+    bool sane = true, progress = false;
     pthread_mutex_lock(&p->lock);
     if (p->has_session) {
         sane = sequence <= p->sequence;
@@ -126,7 +126,8 @@ void pub_acked(struct embar_publisher *p, struct pub_conn *c, uint64_t sequence,
             continue;
         }
         b->acked = b->taken = true;
-        p->down_since = 0; /* progress: the next outage is a new one */
+        p->down_since = 0; /* the next outage is a new one */
+        progress = true;
     }
     pthread_mutex_unlock(&p->lock);
     if (!sane) {
@@ -135,8 +136,10 @@ void pub_acked(struct embar_publisher *p, struct pub_conn *c, uint64_t sequence,
         pub_fail(p, &why);
         return;
     }
-    c->backoff_ms = 0;
-    p->crc_errors = 0;
+    if (progress) {
+        c->backoff_ms = 0;
+        p->crc_errors = 0;
+    }
     pub_tell(p, NULL);
 }
 

@@ -1,0 +1,60 @@
+/* A broker that misbehaves on purpose: it keeps one topic and one session in memory, speaks the wire
+ * protocol over a Unix socket, and breaks connections, fences and refuses as its script says. What
+ * the real server does right is tested against the real one.
+ */
+#ifndef TESTS_PEER_H
+#define TESTS_PEER_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PEER_HELD 64u
+
+struct peer_batch {
+    uint64_t offset, message;
+    uint32_t length, count, crc;
+    uint32_t *lengths; /* NULL: equal */
+    unsigned char *data;
+};
+
+struct peer {
+    char path[100]; /* of the socket */
+
+    /* The script: set before a client comes. Counts are of PUBLISH frames, from 1; 0: never. */
+    unsigned break_every; /* close instead of an ack at every so many; committed every other time */
+    uint64_t fence_at;    /* this sequence is lost once, and the session fenced */
+    uint64_t refuse_at;   /* this sequence is refused */
+    uint32_t refuse_code;
+    unsigned damage;         /* so many frames are called damaged, and the connection closed */
+    bool mute;               /* nothing is acked */
+    unsigned hello_refusals; /* after the first two HELLOs, so many are answered ESHUTDOWN */
+    unsigned cut_data;       /* every so many DATA frames only half of one is sent */
+    uint64_t incarnation;    /* may be changed while it runs, under the lock */
+
+    pthread_mutex_t lock; /* guards all below, and incarnation */
+    pthread_cond_t moved;
+    uint64_t session, committed, messages, next_session;
+    uint32_t epoch;
+    bool fenced, forgotten;
+    unsigned hellos, frames, breaks, connections;
+    struct peer_batch *log;
+    struct peer_batch held[PEER_HELD];
+    size_t batches;
+    uint64_t end;
+
+    int listener;
+    pthread_t thread;
+    int fds[256];
+    pthread_t threads[256];
+    unsigned count;
+    bool stop;
+};
+
+void peer_start(struct peer *p);
+void peer_stop(struct peer *p); /* and frees the log */
+/* The log's bytes so far, malloc'd. */
+unsigned char *peer_bytes(struct peer *p, size_t *n);
+
+#endif

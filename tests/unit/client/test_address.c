@@ -1,0 +1,192 @@
+/* Finding the broker: what the option, the environment and the mount table say, and the refusals. */
+#include <errno.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "net/client/address.h"
+
+static char base[PATH_MAX / 2];
+
+static const char *at(const char *name)
+{
+    static char path[4][PATH_MAX];
+    static unsigned i;
+    i = (i + 1) % 4;
+    snprintf(path[i], sizeof(path[i]), "%s/%s", base, name);
+    return path[i];
+}
+
+static void write_file(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* A folder that looks like a mount. */
+static void make_mount(const char *name, const char *status, const char *token)
+{
+    char sub[PATH_MAX];
+    mkdir(at(name), 0700);
+    snprintf(sub, sizeof(sub), "%s/.embar", name);
+    mkdir(at(sub), 0700);
+    snprintf(sub, sizeof(sub), "%s/.embar/status", name);
+    if (status)
+        write_file(at(sub), status);
+    snprintf(sub, sizeof(sub), "%s/.embar/token", name);
+    if (token)
+        write_file(at(sub), token);
+}
+
+static int find(const char *server, const char *token_file, const char *table, struct address *a,
+                struct embar_error *err)
+{
+    char *s = server ? strdup(server) : NULL, *t = token_file ? strdup(token_file) : NULL;
+    struct address_source src = {.server = s, .token_file = t, .mounts = table};
+    int rc = address_find(&src, a, err);
+    free(s);
+    free(t);
+    return rc;
+}
+
+static const char *table(const char *const *mounts)
+{
+    const char *path = at("mounts");
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs("proc /proc proc rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n", f);
+    for (; *mounts; mounts++)
+        fprintf(f, "embarfs %s fuse.embarfs rw,nosuid,user_id=0 0 0\n", *mounts);
+    fclose(f);
+    return path;
+}
+
+static void host_and_port(void **state)
+{
+    (void)state;
+    struct address a;
+    struct embar_error err;
+    const char *none = table((const char *const[]){NULL});
+    assert_int_equal(find("127.0.0.1:9000", NULL, none, &a, &err), 0);
+    assert_string_equal(a.host, "127.0.0.1");
+    assert_string_equal(a.port, "9000");
+    assert_false(a.local);
+    assert_int_equal(a.token_length, 0);
+    assert_int_equal(find("[::1]:65535", NULL, none, &a, &err), 0);
+    assert_string_equal(a.host, "::1");
+    assert_int_equal(find(":80", NULL, none, &a, &err), 0);
+    assert_string_equal(a.host, "localhost");
+    static const char *const bad[] = {"host", "host:", "host:0", "host:65536", "host:1x", "::1:80"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_int_equal(find(bad[i], NULL, none, &a, &err), -EMBAR_ESPEC);
+}
+
+static void socket_path(void **state)
+{
+    (void)state;
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    const char *path = at("sock");
+    assert_true(strlen(path) < sizeof(un.sun_path));
+    memcpy(un.sun_path, path, strlen(path) + 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&un, sizeof(un)), 0);
+    struct address a;
+    struct embar_error err;
+    assert_int_equal(find(un.sun_path, NULL, NULL, &a, &err), 0);
+    assert_true(a.local);
+    assert_string_equal(a.path, un.sun_path);
+    close(fd);
+    assert_int_equal(find(at("absent"), NULL, NULL, &a, &err), -ENOENT);
+    write_file(at("plain"), "x");
+    assert_int_equal(find(at("plain"), NULL, NULL, &a, &err), -EMBAR_ESPEC);
+}
+
+static void one_mount_is_taken_two_are_listed(void **state)
+{
+    (void)state;
+    make_mount("one", "{\"listen\": \"127.0.0.1:7001\", \"socket\": null, \"pid\": 1}", "secret\n");
+    make_mount("two words", "{\"listen\": \"127.0.0.1:7002\"}", "other");
+    struct address a;
+    struct embar_error err;
+    unsetenv("EMBAR_SERVER");
+    assert_int_equal(find(NULL, NULL, table((const char *const[]){NULL}), &a, &err),
+                     -EMBAR_ENOSERVER);
+    assert_int_equal(find(NULL, NULL, table((const char *const[]){at("one"), NULL}), &a, &err), 0);
+    assert_string_equal(a.port, "7001");
+    assert_int_equal(a.token_length, 6);
+    assert_memory_equal(a.token, "secret", 6);
+
+    char escaped[PATH_MAX];
+    snprintf(escaped, sizeof(escaped), "%s/two\\040words", base);
+    assert_int_equal(find(NULL, NULL, table((const char *const[]){escaped, NULL}), &a, &err), 0);
+    assert_string_equal(a.port, "7002");
+
+    const char *both = table((const char *const[]){at("one"), escaped, NULL});
+    assert_int_equal(find(NULL, NULL, both, &a, &err), -EMBAR_ENOSERVER);
+    assert_non_null(strstr(err.text, "/one"));
+    assert_non_null(strstr(err.text, "two words"));
+
+    setenv("EMBAR_SERVER", at("two words"), 1);
+    assert_int_equal(find(NULL, NULL, both, &a, &err), 0);
+    assert_string_equal(a.port, "7002");
+    assert_int_equal(find(at("one"), NULL, both, &a, &err), 0); /* the option goes first */
+    assert_string_equal(a.port, "7001");
+    unsetenv("EMBAR_SERVER");
+
+    /* An address that a mount listens at brings its token. */
+    assert_int_equal(find("127.0.0.1:7002", NULL, both, &a, &err), 0);
+    assert_int_equal(a.token_length, 5);
+    assert_int_equal(find("127.0.0.1:7003", NULL, both, &a, &err), 0);
+    assert_int_equal(a.token_length, 0);
+}
+
+static void bad_mounts_and_tokens_are_refused(void **state)
+{
+    (void)state;
+    struct address a;
+    struct embar_error err;
+    make_mount("bare", NULL, NULL);
+    assert_int_equal(find(at("bare"), NULL, NULL, &a, &err), -EMBAR_ENOSERVER);
+    make_mount("odd", "[1, 2]", NULL);
+    assert_int_equal(find(at("odd"), NULL, NULL, &a, &err), -EMBAR_ENOSERVER);
+    make_mount("deaf", "{\"listen\": null}", NULL);
+    assert_int_equal(find(at("deaf"), NULL, NULL, &a, &err), -EMBAR_ENOSERVER);
+    make_mount("keyless", "{\"listen\": \"127.0.0.1:7004\"}", NULL);
+    assert_int_equal(find(at("keyless"), NULL, NULL, &a, &err), -EMBAR_EAUTH);
+
+    write_file(at("token"), "0123456789abcdef0123456789abcde\n"); /* 32 bytes: taken as they are */
+    assert_int_equal(find("127.0.0.1:1", at("token"), NULL, &a, &err), 0);
+    assert_int_equal(a.token_length, 32);
+    write_file(at("token"), " \n");
+    assert_int_equal(find("127.0.0.1:1", at("token"), NULL, &a, &err), -EMBAR_EAUTH);
+    assert_int_equal(find("127.0.0.1:1", at("absent"), NULL, &a, &err), -EMBAR_EAUTH);
+}
+
+int main(void)
+{
+    snprintf(base, sizeof(base), "%s/embar-address.XXXXXX",
+             getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+    if (!mkdtemp(base))
+        return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(host_and_port),
+        cmocka_unit_test(socket_path),
+        cmocka_unit_test(one_mount_is_taken_two_are_listed),
+        cmocka_unit_test(bad_mounts_and_tokens_are_refused),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    char command[PATH_MAX];
+    snprintf(command, sizeof(command), "rm -rf '%s'", base);
+    return system(command) == 0 ? failed : 1;
+}
