@@ -254,6 +254,8 @@ int checkpoint_write_aside(struct log *log)
 int log_checkpoint(struct log *log)
 {
     int rc;
+    if (log->readonly)
+        return -EROFS;
     do {
         seq_take_wait(log);
         rc = checkpoint_write(log);

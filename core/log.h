@@ -98,7 +98,7 @@ struct batch {
 };
 
 /* Reserve space for b->length bytes and its side record. -EMBAR_EFULL (wait with log_space_watch),
- * -EMBAR_ETOOBIG, -EMBAR_EINVALID, -EMBAR_EGONE, -EMBAR_EFAULTED. */
+ * -EMBAR_ETOOBIG, -EMBAR_EINVALID, -EMBAR_EGONE, -EMBAR_EFAULTED, -EROFS. */
 int log_reserve(struct log *log, struct batch *b) __attribute__((warn_unused_result));
 /* Address of payload byte `at`; *n gets how many bytes stand there contiguously. */
 void *log_span(struct log *log, const struct batch *b, uint32_t at, uint32_t *n);

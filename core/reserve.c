@@ -96,34 +96,50 @@ int reserve_in(struct log *log, struct batch *b, enum extent_class c)
     if (b->length == 0 || b->count == 0 || b->count > MEDIA_MAX_MESSAGES || b->count > b->length ||
         (b->equal && b->length % b->count != 0))
         return -EMBAR_EINVALID;
-    if (b->length > log->pool.max_batch)
+    /* What no extent holds, however empty the pool, is too big rather than worth a wait. */
+    uint64_t largest = 1ull << (log->pool.geo.block_shift + log->pool.geo.max_order);
+    if (b->length > log->pool.max_batch || b->length + side_size(b->count, b->equal) > largest)
         return -EMBAR_ETOOBIG;
+    /* Sequences begin at 1 and have 48 bits: anything else would be taken for a duplicate, or for
+     * another one. */
+    if (b->session && (b->sequence == 0 || b->sequence > MASK48))
+        return -EMBAR_EINVALID;
     pthread_mutex_lock(&t->fill_lock);
     int rc = place(t, b, c);
     pthread_mutex_unlock(&t->fill_lock);
     return rc;
 }
 
+/* Into the bound, or not at all: who is refused never stands in another's way. */
+static bool admit(struct log *log, uint32_t length)
+{
+    uint64_t now = atomic_load_explicit(&log->reserved, memory_order_seq_cst);
+    do {
+        if (now != 0 && now + length > reserved_limit(log))
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(&log->reserved, &now, now + length,
+                                                    memory_order_seq_cst, memory_order_seq_cst));
+    return true;
+}
+
 int log_reserve(struct log *log, struct batch *b)
 {
+    if (log->readonly)
+        return -EROFS;
     if (atomic_load_explicit(&log->faulted, memory_order_relaxed))
         return -EMBAR_EFAULTED;
     if (topic_deleted(b->topic))
         return -EMBAR_EGONE;
-    uint64_t before = atomic_fetch_add_explicit(&log->reserved, b->length, memory_order_relaxed);
-    int rc = 0;
-    if (before != 0 && before + b->length > reserved_limit(log))
-        rc = -EMBAR_EFULL;
-    if (rc == 0)
-        rc = reserve_in(log, b, EXTENT_PAYLOAD);
+    bool admitted = admit(log, b->length);
+    int rc = admitted ? reserve_in(log, b, EXTENT_PAYLOAD) : -EMBAR_EFULL;
     if (rc == -EMBAR_EFULL) {
-        /* Say that we starve, then look again: what was freed in between fires nobody. Pairs with
-         * the exchange in log_starved. */
+        /* Say that we starve, then look again, at the bound as well: what was freed in between
+         * fires nobody. Pairs with the exchange in log_starved. */
         atomic_store_explicit(&log->starved, true, memory_order_seq_cst);
-        if (before == 0 || before + b->length <= reserved_limit(log))
-            rc = reserve_in(log, b, EXTENT_PAYLOAD);
+        admitted = admitted || admit(log, b->length);
+        rc = admitted ? reserve_in(log, b, EXTENT_PAYLOAD) : -EMBAR_EFULL;
     }
-    if (rc)
+    if (rc && admitted)
         atomic_fetch_sub_explicit(&log->reserved, b->length, memory_order_relaxed);
     return rc;
 }

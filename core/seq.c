@@ -399,6 +399,8 @@ int seq_control(struct log *log, struct control *c, struct commit *commit)
 {
     struct seq *q = &log->seq;
     struct batch b;
+    if (log->readonly)
+        return -EROFS;
     if (atomic_load_explicit(&log->faulted, memory_order_relaxed))
         return -EMBAR_EFAULTED;
     int rc = control_validate(log, c);
@@ -484,7 +486,7 @@ unsigned seq_epoch(struct log *log)
     uint64_t margin = ring_margin(log);
     if (!q->controls && !q->ready && !seq_pending(log))
         return 0;
-    int room = seq_room(log, margin + 2);
+    int room = log->readonly ? -EROFS : seq_room(log, margin + 2);
     atomic_store_explicit(&q->stalled, room == -EAGAIN, memory_order_relaxed);
     if (room == -EAGAIN) {
         background_wake(log);
