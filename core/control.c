@@ -12,7 +12,21 @@
 #define SESSION_LIFETIME_NS                                                                        \
     (24ull * 3600 * 1000000000) /* idle sessions may be reclaimed after it */
 
-static int validate_place(struct log *log, const struct control *c, struct topic **parent)
+/* Bytes that the longest path below d adds to d's own. At most MEDIA_MAX_PATH / 2 deep. */
+static size_t path_below(struct names *n, const struct topic *d)
+{
+    size_t longest = 0;
+    for (uint32_t i = 0; i < d->child_count; i++) {
+        const struct topic *t = names_id(n, d->children[i]);
+        size_t length = t ? 1u + t->name_length + path_below(n, t) : 0;
+        longest = length > longest ? length : longest;
+    }
+    return longest;
+}
+
+/* May a node that reaches `below` bytes further be called c->name in directory c->parent? */
+static int validate_place(struct log *log, const struct control *c, size_t below,
+                          struct topic **parent)
 {
     struct names *n = &log->names;
     size_t length = strnlen(c->name, sizeof c->name);
@@ -26,7 +40,7 @@ static int validate_place(struct log *log, const struct control *c, struct topic
         return -ENOENT;
     if (!names_is_dir(d))
         return -ENOTDIR;
-    size_t path = length;
+    size_t path = length + below;
     for (const struct topic *up = d; up && up->id != LOG_ROOT_ID; up = names_id(n, up->key.parent))
         path += up->name_length + 1u;
     if (path > MEDIA_MAX_PATH)
@@ -39,7 +53,7 @@ static int validate_create(struct log *log, struct control *c)
 {
     struct names *n = &log->names;
     struct topic *parent;
-    int rc = validate_place(log, c, &parent);
+    int rc = validate_place(log, c, 0, &parent);
     if (rc)
         return rc;
     struct topic *there = names_child(n, c->parent, c->name, strlen(c->name));
@@ -72,7 +86,7 @@ static int validate_rename(struct log *log, struct control *c, const struct topi
     struct topic *parent;
     if (t->id == LOG_ROOT_ID)
         return -EBUSY;
-    int rc = validate_place(log, c, &parent);
+    int rc = validate_place(log, c, path_below(n, t), &parent);
     if (rc)
         return rc;
     for (const struct topic *up = parent; up; up = names_id(n, up->key.parent))

@@ -304,7 +304,7 @@ int log_path(struct log *log, uint32_t id, char *buf, size_t size)
         struct topic *t = names_id(n, id);
         if (!t) {
             rc = -ENOENT;
-        } else if (t->name_length + 1u > at) {
+        } else if (t->name_length + (t->key.parent == LOG_ROOT_ID ? 0u : 1u) > at) {
             rc = -EMBAR_ENAME;
         } else {
             at -= t->name_length;
