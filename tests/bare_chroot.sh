@@ -23,7 +23,7 @@ if [ ! -e "$root/etc/debian_version" ]; then
     say "debootstrap"
     # shellcheck disable=SC2016 # apt's own placeholder
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' |
-        head -n 1)
+        sed -n 1p)
     debootstrap --variant=minbase bookworm "$root" ${mirror:+"$mirror"} >"$scratch/debootstrap.log" ||
         { tail -n 20 "$scratch/debootstrap.log" >&2; die "debootstrap failed"; }
 fi

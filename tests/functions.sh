@@ -156,6 +156,8 @@ clean_up() {
     exit "$status"
 }
 trap clean_up EXIT
+# Where errexit strikes, it says so.
+trap 'printf "%s: line %s: failed with status %s: %s\n" "${0##*/}" "$LINENO" "$?" "$BASH_COMMAND" >&2' ERR
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
