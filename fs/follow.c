@@ -13,17 +13,6 @@ static bool has_news(const struct handle *h)
            topic_deleted(h->topic);
 }
 
-static void answer(struct handle *h, fuse_req_t req, size_t size)
-{
-    size_t sent;
-    reply_bytes(req, h->topic, h->position, size, &sent);
-    pthread_mutex_lock(&h->lock);
-    h->position += sent;
-    pthread_mutex_unlock(&h->lock);
-    count_add(&h->fs->count.reads, 1);
-    count_add(&h->fs->count.read_bytes, sent);
-}
-
 /* Called by libfuse with the request's lock held: nothing may be answered here. */
 static void follow_interrupt(fuse_req_t req, void *data)
 {
@@ -56,13 +45,14 @@ void follow_read(struct handle *h, fuse_req_t req, size_t size, bool nonblock)
     pthread_mutex_lock(&h->lock);
     bool busy = h->parked != NULL;
     bool news = has_news(h);
+    uint64_t position = h->position;
     if (!busy)
         h->interrupted = false;
     pthread_mutex_unlock(&h->lock);
     if (busy)
         fuse_reply_err(req, EBUSY);
     else if (news)
-        answer(h, req, size);
+        reply_bytes(h, req, position, size);
     else if (nonblock)
         fuse_reply_err(req, EAGAIN);
     else
@@ -81,6 +71,7 @@ void follow_data(struct task *task)
         atomic_store_explicit(&h->want_data, false, memory_order_relaxed);
     }
     size_t size = h->parked_size;
+    uint64_t position = h->position;
     pthread_mutex_unlock(&h->lock);
     if (!go)
         return;
@@ -88,7 +79,7 @@ void follow_data(struct task *task)
     if (interrupted)
         fuse_reply_err(req, EINTR);
     else
-        answer(h, req, size);
+        reply_bytes(h, req, position, size);
 }
 
 void follow_poll(struct task *task)

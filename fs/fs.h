@@ -186,37 +186,33 @@ void handles_close_all(struct fs *fs);
 
 enum job_kind { JOB_WRITE, JOB_SYNC, JOB_CLOSE };
 
-struct publication {
-    struct batch batch;
-    struct completion completion;
-    struct job *job;
-    size_t at; /* where in the job's stream the batch begins */
-};
-
 struct job {
     struct fs *fs;
     struct handle *handle; /* a reference */
     enum job_kind kind;
     fuse_req_t req; /* NULL: nobody waits for it */
     const char *data;
-    size_t size;             /* bytes of data */
-    char *own;               /* data, when it had to be kept beyond the handler */
-    size_t held;             /* fragment bytes that come before data in the stream */
-    size_t taken;            /* stream bytes announced */
-    atomic_size_t failed_at; /* stream bytes before this are good */
-    atomic_int status;       /* 0, or the first failure */
-    atomic_uint pending;     /* batches not committed, and one for who builds them */
-    uint64_t deadline;       /* parked: CLOCK_MONOTONIC ns */
+    size_t size;        /* bytes of data */
+    char *own;          /* data, when it had to be kept beyond the handler */
+    size_t held;        /* fragment bytes that come before data in the stream */
+    size_t taken, good; /* stream bytes announced; committed */
+    int status;         /* 0, or why it ended early */
+    bool last;          /* the batch under way is the last one */
+    atomic_int turn;    /* see publish.c */
+    struct batch batch;
+    struct completion completion;
+    struct task task;
+    uint64_t deadline; /* parked: CLOCK_MONOTONIC ns */
     atomic_bool interrupted;
     bool parked_once;
     struct job *next; /* handle's waiting list, or the park */
-    struct publication first;
 };
 
 /* Answers req in the end, whatever happens. `data` need not outlive the call. */
 void publish_start(struct handle *h, enum job_kind kind, fuse_req_t req, const char *data,
                    size_t size);
-/* Go on with a job: true when it is out of the builder's hands, false when space is wanted. */
+/* Go on with a job: true when it is out of the caller's hands, false when space is wanted. The
+ * caller runs log_commit afterwards. */
 bool publish_step(struct job *job) __attribute__((warn_unused_result));
 /* End a job that was not wholly announced. */
 void publish_fail(struct job *job, int status);
@@ -325,8 +321,8 @@ void follow_data(struct task *task);
 void follow_poll(struct task *task);
 /* Answer what waits: the mount is ending. */
 void follow_end(struct handle *h);
-/* Reply up to size bytes of the topic from pool memory; *sent says how many. */
-void reply_bytes(fuse_req_t req, struct topic *t, uint64_t offset, size_t size, size_t *sent);
+/* Reply up to size bytes of the handle's topic from pool memory, and note how far it has read. */
+void reply_bytes(struct handle *h, fuse_req_t req, uint64_t offset, size_t size);
 
 /* status.c: texts made when they are opened; malloc'd, NULL for want of memory */
 char *status_json(struct fs *fs);

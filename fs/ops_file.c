@@ -14,25 +14,32 @@
 /* Pieces of one answer; a topic of many small, scattered batches gives a short read beyond. */
 #define REPLY_VIEWS 16
 
-void reply_bytes(fuse_req_t req, struct topic *t, uint64_t offset, size_t size, size_t *sent)
+void reply_bytes(struct handle *h, fuse_req_t req, uint64_t offset, size_t size)
 {
+    struct fs *fs = h->fs;
     struct read_view views[REPLY_VIEWS];
     struct iovec iov[REPLY_VIEWS * READ_PIECES];
     int count = 0, used = 0, rc = 0;
     size_t bytes = 0;
-    *sent = 0;
     while (bytes < size && used < REPLY_VIEWS) {
-        rc = topic_read(t, offset + bytes, size - bytes, &views[used]);
+        rc = topic_read(h->topic, offset + bytes, size - bytes, &views[used]);
         if (rc || views[used].bytes == 0)
             break;
         memcpy(iov + count, views[used].iov, (size_t)views[used].pieces * sizeof *iov);
         count += views[used].pieces;
         bytes += views[used++].bytes;
     }
+    /* Before the answer: it lets the reader ask again. */
+    pthread_mutex_lock(&h->lock);
+    if (h->position < offset + bytes)
+        h->position = offset + bytes;
+    pthread_mutex_unlock(&h->lock);
+    count_add(&fs->count.reads, 1);
+    count_add(&fs->count.read_bytes, bytes);
     if (rc && bytes == 0)
         fuse_reply_err(req, embar_to_errno(rc));
-    else if (fuse_reply_iov(req, iov, count) == 0)
-        *sent = bytes;
+    else
+        fuse_reply_iov(req, iov, count);
     while (used > 0)
         read_release(&views[--used]);
 }
@@ -137,20 +144,11 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 static void read_topic(struct handle *h, fuse_req_t req, size_t size, off_t off)
 {
-    struct fs *fs = h->fs;
     uint64_t offset;
-    size_t sent;
-    if (off < 0 || __builtin_add_overflow(h->base, (uint64_t)off, &offset)) {
+    if (off < 0 || __builtin_add_overflow(h->base, (uint64_t)off, &offset))
         fuse_reply_err(req, EINVAL);
-        return;
-    }
-    count_add(&fs->count.reads, 1);
-    reply_bytes(req, h->topic, offset, size, &sent);
-    count_add(&fs->count.read_bytes, sent);
-    pthread_mutex_lock(&h->lock);
-    if (h->position < offset + sent)
-        h->position = offset + sent;
-    pthread_mutex_unlock(&h->lock);
+    else
+        reply_bytes(h, req, offset, size);
 }
 
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -164,7 +162,9 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
     } else {
         size_t at = off < 0 || (uint64_t)off > h->length ? h->length : (size_t)off;
         size_t n = h->length - at;
+        handle_ref(h); /* the answer lets the reader close it */
         fuse_reply_buf(req, h->text + at, n < size ? n : size);
+        handle_put(h);
     }
 }
 

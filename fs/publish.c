@@ -4,10 +4,12 @@
  * then the new bytes. Whole lines are cut into batches of up to 65,536 messages; the rest becomes
  * the unfinished line, or the last message when the job is an fsync or a close.
  *
- * Who completes. `pending` counts batches that are announced and one for the builder. The builder
- * (a handler, or the replies thread for what was parked) gives its count back when all is
- * announced or given up; whoever takes it to zero finishes the job, exactly once: a committer or
- * the builder. One job at a time is its handle's `busy` one; only it touches the unfinished line.
+ * Who has the job. Batches announced together are concurrent to the sequencer, which may arrange
+ * them; so one batch of a job is under way at a time. Whoever builds (a handler, or the replies
+ * thread) announces a batch and, when it is not the last one, swaps `turn` to LEFT once it has
+ * nothing more to do; the completion swaps it to COMMITTED. Whoever comes second goes on with the
+ * job. With the last batch the job is the completion's alone: it finishes it, exactly once.
+ * One job at a time is its handle's `busy` one; only it touches the unfinished line.
  *
  * Must never wait: without pool space a job is parked.
  */
@@ -17,6 +19,8 @@
 
 #include "core/crc.h"
 #include "fs/fs.h"
+
+enum turn { BUILDING, LEFT, COMMITTED };
 
 static size_t stream_size(const struct job *job)
 {
@@ -106,74 +110,21 @@ static void batch_fill(const struct job *job, struct batch *b)
     }
 }
 
-/* Only memory copies and queue operations from here on: any thread, any lock of others. */
 static void job_finish(struct job *job);
-
-static void job_release(struct job *job)
-{
-    /* Release pairs with acquire: who finishes sees every batch's outcome. */
-    if (atomic_fetch_sub_explicit(&job->pending, 1, memory_order_acq_rel) == 1)
-        job_finish(job);
-}
-
-static void job_failed(struct job *job, int status, size_t at)
-{
-    int none = 0;
-    atomic_compare_exchange_strong_explicit(&job->status, &none, status, memory_order_relaxed,
-                                            memory_order_relaxed);
-    size_t seen = atomic_load_explicit(&job->failed_at, memory_order_relaxed);
-    while (at < seen && !atomic_compare_exchange_weak_explicit(
-                            &job->failed_at, &seen, at, memory_order_relaxed, memory_order_relaxed))
-        ;
-}
 
 static void batch_done(struct completion *self, const struct commit *commit)
 {
-    struct publication *pub =
-        (struct publication *)((char *)self - offsetof(struct publication, completion));
-    struct job *job = pub->job;
-    if (commit->status)
-        job_failed(job, commit->status, pub->at);
-    if (pub != &job->first)
-        free(pub);
-    job_release(job);
-}
-
-/* Publish the next batch: 1, 0 when all is announced, or a negative code. */
-static int publish_batch(struct job *job)
-{
+    struct job *job = (struct job *)((char *)self - offsetof(struct job, completion));
     struct fs *fs = job->fs;
-    struct batch shape = {.topic = job->handle->topic};
-    if (!batch_cut(job, &shape))
-        return 0;
-    struct publication *pub = job->first.job ? calloc(1, sizeof *pub) : &job->first;
-    if (!pub)
-        return -ENOMEM;
-    pub->batch = shape;
-    pub->completion.done = batch_done;
-    pub->batch.completion = &pub->completion;
-    pub->at = job->taken;
-    int rc = log_reserve(fs->log, &pub->batch);
-    if (rc == 0) {
-        pub->job = job;
-        batch_fill(job, &pub->batch);
-        atomic_fetch_add_explicit(&job->pending, 1, memory_order_relaxed);
-        pthread_mutex_lock(&fs->producer_lock);
-        rc = log_announce(fs->producer, &pub->batch);
-        pthread_mutex_unlock(&fs->producer_lock);
-        if (rc == 0) {
-            job->taken += shape.length;
-            return 1;
-        }
-        log_abandon(fs->log, &pub->batch);
-        /* The builder's own count still stands. */
-        atomic_fetch_sub_explicit(&job->pending, 1, memory_order_relaxed);
-    }
-    if (pub == &job->first)
-        pub->job = NULL;
-    else
-        free(pub);
-    return rc;
+    job->status = commit->status;
+    if (commit->status == 0)
+        job->good = job->taken;
+    if (job->last)
+        job_finish(job);
+    /* Release: what stands above is before the builder's next step; pairs with its acquire. After
+     * BUILDING the job is the builder's again. */
+    else if (atomic_exchange_explicit(&job->turn, COMMITTED, memory_order_acq_rel) == LEFT)
+        tasks_push(&fs->replies, &job->task);
 }
 
 /* What no batch took becomes the unfinished line. */
@@ -212,26 +163,96 @@ static void fragment_clear(struct handle *h)
     }
 }
 
+/* The handler's buffer ends with the handler. */
+static int job_keep(struct job *job)
+{
+    if (job->own || job->size == 0)
+        return 0;
+    job->own = malloc(job->size);
+    if (!job->own)
+        return -ENOMEM;
+    memcpy(job->own, job->data, job->size);
+    job->data = job->own;
+    return 0;
+}
+
+/* Announce the batch that was cut. 1: it was the last one, what comes after it is held, and the
+ * job is its completion's. 0: there is more. Or a negative code, and nothing was announced. */
+static int batch_publish(struct job *job)
+{
+    struct fs *fs = job->fs;
+    struct batch *b = &job->batch;
+    int rc = log_reserve(fs->log, b);
+    if (rc)
+        return rc;
+    batch_fill(job, b);
+    size_t before = job->taken;
+    job->taken += b->length;
+    bool last = message_length(job, job->taken, log_pool(fs->log)->max_batch) == 0;
+    job->last = last;
+    rc = last ? hold_rest(job) : job_keep(job);
+    if (rc == 0) {
+        pthread_mutex_lock(&fs->producer_lock);
+        rc = log_announce(fs->producer, b);
+        pthread_mutex_unlock(&fs->producer_lock);
+    }
+    if (rc == 0)
+        return last;
+    log_abandon(fs->log, b);
+    job->taken = before;
+    return rc;
+}
+
+/* Is the batch under way committed? If not, its completion goes on with the job. */
+static bool batch_committed(struct job *job)
+{
+    if (atomic_exchange_explicit(&job->turn, LEFT, memory_order_acq_rel) != COMMITTED)
+        return false;
+    atomic_store_explicit(&job->turn, BUILDING, memory_order_relaxed);
+    return true;
+}
+
 bool publish_step(struct job *job)
 {
-    int rc;
-    do
-        rc = publish_batch(job);
-    while (rc == 1);
-    if (rc == -EMBAR_EFULL)
-        return false;
-    if (rc == 0)
-        rc = hold_rest(job);
-    if (rc)
-        job_failed(job, rc, job->taken);
-    job_release(job);
+    struct fs *fs = job->fs;
+    while (job->status == 0) {
+        job->batch = (struct batch){.topic = job->handle->topic, .completion = &job->completion};
+        if (!batch_cut(job, &job->batch)) {
+            job->status = hold_rest(job);
+            break;
+        }
+        int rc = batch_publish(job);
+        if (rc == -EMBAR_EFULL)
+            return false;
+        if (rc == 1)
+            return true;
+        if (rc == 0) {
+            log_commit(fs->log);
+            if (!batch_committed(job))
+                return true;
+        } else {
+            job->status = rc;
+        }
+    }
+    job_finish(job);
     return true;
+}
+
+/* The batch before was committed after its builder had left. */
+static void job_resume(struct task *task)
+{
+    struct job *job = (struct job *)((char *)task - offsetof(struct job, task));
+    struct fs *fs = job->fs;
+    atomic_store_explicit(&job->turn, BUILDING, memory_order_relaxed);
+    if (!publish_step(job))
+        park_job(&fs->park, job);
+    log_commit(fs->log);
 }
 
 void publish_fail(struct job *job, int status)
 {
-    job_failed(job, status, job->taken);
-    job_release(job);
+    job->status = status;
+    job_finish(job);
 }
 
 /* The handle's next job, if any, becomes the busy one. */
@@ -274,10 +295,9 @@ static void job_finish(struct job *job)
 {
     struct handle *h = job->handle;
     struct fs *fs = job->fs;
-    int status = atomic_load_explicit(&job->status, memory_order_relaxed);
-    size_t failed = atomic_load_explicit(&job->failed_at, memory_order_relaxed);
     /* What was committed of a write that then failed is a short write. */
-    size_t good = failed > job->held ? failed - job->held : 0;
+    size_t good = job->good > job->held ? job->good - job->held : 0;
+    int status = job->status;
     if (status == 0)
         good = job->size;
     if (job->taken > 0 && (status || job->taken == stream_size(job)))
@@ -292,19 +312,6 @@ static void job_finish(struct job *job)
     free(job);
     handle_put(h);
     atomic_fetch_sub_explicit(&fs->outstanding, 1, memory_order_release);
-}
-
-/* The handler's buffer ends with the handler. */
-static int job_keep(struct job *job)
-{
-    if (job->own || job->size == 0)
-        return 0;
-    job->own = malloc(job->size);
-    if (!job->own)
-        return -ENOMEM;
-    memcpy(job->own, job->data, job->size);
-    job->data = job->own;
-    return 0;
 }
 
 /* 0: the job is its handle's busy one. 1: others are before it. -ENOMEM: neither. */
@@ -339,8 +346,8 @@ static struct job *job_new(struct handle *h, enum job_kind kind, fuse_req_t req,
     job->req = req;
     job->data = data;
     job->size = size;
-    atomic_init(&job->failed_at, SIZE_MAX);
-    atomic_init(&job->pending, 1);
+    job->completion.done = batch_done;
+    job->task.run = job_resume;
     int rc = job_queue(job);
     *mine = rc == 0;
     if (rc >= 0)

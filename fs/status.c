@@ -61,13 +61,21 @@ char *status_json(struct fs *fs)
         const char *name;
         uint64_t value;
     } numbers[] = {
-        {"term", st.term},           {"slot", st.slot},
-        {"topics", st.topics},       {"directories", st.directories},
-        {"sessions", st.sessions},   {"size", st.size},
-        {"data", st.data},           {"used", st.used},
-        {"free", st.free},           {"committed", st.committed},
-        {"durable", st.durable},     {"synced", st.synced},
-        {"recovered", st.recovered}, {"recovery_ns", st.recovery_ns},
+        {"max_batch", log_pool(fs->log)->max_batch},
+        {"term", st.term},
+        {"slot", st.slot},
+        {"topics", st.topics},
+        {"directories", st.directories},
+        {"sessions", st.sessions},
+        {"size", st.size},
+        {"data", st.data},
+        {"used", st.used},
+        {"free", st.free},
+        {"committed", st.committed},
+        {"durable", st.durable},
+        {"synced", st.synced},
+        {"recovered", st.recovered},
+        {"recovery_ns", st.recovery_ns},
     };
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         json_object_set_new(o, numbers[i].name, number(numbers[i].value));

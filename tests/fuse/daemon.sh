@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# embarfs without -f returns when the mount answers, leaves the terminal alone, and says in its exit
+# status and a sentence why it could not.
+# shellcheck source=tests/fuse/lib.sh
+. "$(dirname "$0")/lib.sh"
+own_mounts+=("$mnt")
+where=(--cxl "$pool" --size 32M --listen 127.0.0.1:0 --socket "$scratch/socket")
+
+# Had the daemon kept stdout, this would never end.
+equal output "$(cd "$scratch" && embarfs mnt --cxl pool --size 32M --listen 127.0.0.1:0 --socket "$scratch/socket" 2>&1)" ""
+echo at once >>"$mnt/t"
+content "$mnt/t" 'at once\n'
+pid=$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$mnt/.embar/status")
+[ "$(readlink "/proc/$pid/cwd")" = / ] || die "it keeps its starting directory busy"
+for fd in 0 1 2; do
+    equal "descriptor $fd" "$(readlink "/proc/$pid/fd/$fd")" /dev/null
+done
+equal "its own session" "$(ps -o sid= -p "$pid" | tr -d ' ')" "$pid"
+
+status_is 69 embarfs "$mnt" "${where[@]}"
+status_is 66 embarfs "$scratch/none" "${where[@]}"
+case $said in
+*"does not exist"*) ;;
+*) die "said: $said" ;;
+esac
+
+gone() {
+    [ ! -e "/proc/$pid" ] || grep -q '^State:.*Z' "/proc/$pid/status" 2>/dev/null
+}
+fusermount3 -u "$mnt"
+wait_until 10 gone || die "the daemon outlives its mount"
+# The pool is taken over at once, again and again.
+for _ in 1 2 3; do
+    embarfs "$mnt" "${where[@]}"
+    content "$mnt/t" 'at once\n'
+    fusermount3 -u "$mnt"
+done

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# A full pool: a writer waits without wedging anybody; it can be killed; rm lets it go on; after
+# --write-wait it gets ENOSPC. Nothing that was accepted is lost, nothing is there twice.
+# shellcheck source=tests/fuse/lib.sh
+. "$(dirname "$0")/lib.sh"
+mount_with --size 64M --write-wait 60
+
+metric() {
+    awk -v name="embar_fs_$1" '$1 == name { print $2 }' "$mnt/.embar/metrics"
+}
+parked_is() {
+    [ "$(metric parked)" = "$1" ]
+}
+echo small >>"$mnt/small"
+real_text 40000000 >"$scratch/fill"
+(cat "$scratch/fill" "$scratch/fill" >>"$mnt/fill") 2>"$scratch/said" &
+writer=$!
+own_pids+=("$writer")
+wait_until 20 parked_is 1 || die "the writer does not wait: $(metric parked), $(df "$mnt")"
+
+# Everybody else goes on: readers of the same topic, names, small topics' attributes.
+head -c 4000 "$mnt/fill" | cmp - <(head -c 4000 "$scratch/fill")
+content "$mnt/small" 'small\n'
+touch "$mnt/new"
+mkdir "$mnt/dir"
+mv "$mnt/new" "$mnt/dir/new"
+chmod 600 "$mnt/small"
+rm "$mnt/small"
+stat "$mnt/fill" >/dev/null
+is_running "$writer" || die "the writer ended: $(cat "$scratch/said")"
+
+# Killed, it is gone at once.
+kill -KILL "$(pgrep -P "$writer" cat || echo "$writer")"
+wait_until 5 is_ended "$writer" || die "the waiting writer cannot be killed"
+wait_until 5 parked_is 0 || die "still parked"
+size=$(stat -c %s "$mnt/fill")
+head -c "$size" <(cat "$scratch/fill" "$scratch/fill") | cmp - "$mnt/fill" || die "what was accepted"
+
+# One that waits goes on when space comes.
+head -c 8000000 "$scratch/fill" >"$scratch/part"
+(cat "$scratch/part" >>"$mnt/second") 2>>"$scratch/said" &
+writer=$!
+own_pids+=("$writer")
+wait_until 20 parked_is 1 || die "the second writer does not wait"
+rm "$mnt/fill"
+wait "$writer" || die "the second writer failed: $(cat "$scratch/said")"
+cmp "$mnt/second" "$scratch/part"
+[ "$(metric interrupted_total)" -ge 1 ] || die "no interrupt was counted"
+unmount_pool
+
+# With a short wait: ENOSPC, and the file holds what the writer knows was taken.
+rm "$pool"
+mount_with --size 64M --write-wait 0
+append_all() {
+    cat "$scratch/fill" "$scratch/fill" >>"$mnt/fill"
+}
+refuses 'No space left on device' append_all
+size=$(stat -c %s "$mnt/fill")
+[ "$size" -gt 30000000 ] || die "full at $size bytes already"
+head -c "$size" <(cat "$scratch/fill" "$scratch/fill") | cmp - "$mnt/fill" || die "what was accepted"

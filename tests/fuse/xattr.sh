@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Facts and settings of a topic are user.embar.*: settings last, facts cannot be set.
+# shellcheck source=tests/fuse/lib.sh
+. "$(dirname "$0")/lib.sh"
+mount_pool
+
+printf 'a\nbb\nccc\n' >>"$mnt/t"
+equal base "$(xattr base "$mnt/t")" 0
+equal end "$(xattr end "$mnt/t")" 9
+equal messages "$(xattr messages "$mnt/t")" 3
+equal first "$(xattr first_message "$mnt/t")" 0
+equal next "$(xattr next_message "$mnt/t")" 3
+equal order "$(xattr order "$mnt/t")" 5
+equal last_commit "$(($(xattr last_commit "$mnt/t") / 1000000000))" "$(stat -c %Y "$mnt/t")"
+trim "$mnt/t" 2
+equal first "$(xattr first_message "$mnt/t")" 1
+equal messages "$(xattr messages "$mnt/t")" 2
+equal next "$(xattr next_message "$mnt/t")" 3
+equal end "$(xattr end "$mnt/t")" 9
+
+set_to() {
+    setfattr -n "user.embar.$1" -v "$2" "$mnt/t"
+}
+set_to retention_bytes 10M
+equal retention_bytes "$(xattr retention_bytes "$mnt/t")" 10485760
+set_to retention_age 2h
+equal retention_age "$(xattr retention_age "$mnt/t")" 7200
+set_to when_full trim
+equal when_full "$(xattr when_full "$mnt/t")" trim
+for bad in 'retention_bytes -1' 'retention_bytes many' 'retention_age 1y' 'order 7' 'order x' \
+    'when_full never' 'base -1'; do
+    read -r name value <<<"$bad"
+    refuses 'Invalid argument' set_to "$name" "$value"
+done
+for fact in end messages first_message next_message id last_commit; do
+    refuses 'Operation not permitted' set_to "$fact" 1
+done
+refuses 'Operation not supported' setfattr -n user.mine -v x "$mnt/t"
+refuses 'Operation not permitted' setfattr -x user.embar.base "$mnt/t"
+refuses 'No such attribute' getfattr --only-values -n user.embar.none "$mnt/t"
+equal "of a directory" "$(getfattr -d "$mnt" 2>&1)" ""
+unmount_pool
+mount_pool
+equal retention "$(xattr retention_bytes "$mnt/t") $(xattr retention_age "$mnt/t") $(xattr when_full "$mnt/t")" "10485760 7200 trim"
+setfattr -x user.embar.retention_bytes "$mnt/t"
+equal retention_bytes "$(xattr retention_bytes "$mnt/t")" 0
