@@ -1,0 +1,86 @@
+/* `embar bench`: what its measurements share. One thread, one process (and its children). */
+#ifndef BENCH_BENCH_H
+#define BENCH_BENCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/flush.h"
+#include "embar/embar.h"
+#include "tests/bench/daemon.h"
+#include "tests/bench/load.h"
+#include "tests/bench/peer.h"
+#include "tests/bench/report.h"
+
+#define MAX_RATES 16u
+
+enum bench_api { API_AUTO, API_BATCH, API_MESSAGE };
+
+/* The command line, defaults filled in. */
+struct bench_options {
+    const char *server, *token_file, *mount, *program, *spec, *flush_text, *topic;
+    enum flush_mode flush;
+    uint64_t size;    /* of a private pool and of the baselines' memory */
+    uint64_t bytes;   /* of a round, over all connections */
+    unsigned seconds; /* of a round instead of bytes, 0: bytes; idle and latency: how long */
+    uint32_t message_size, batch, recv_size;
+    uint64_t window;
+    unsigned connections, processes, rounds, warmup, workers, session_connections;
+    int order, ack, sockbuf;
+    enum bench_api api;
+    bool unix_socket, json, overwrite, spin, subject_only;
+    double rates[MAX_RATES];
+    unsigned n_rates;
+};
+
+/* The measurements: 0 or a negative code with err filled. What they started is tidied by the keeper
+ * whatever they return. */
+int bench_pub(const struct bench_options *o, struct report *r, struct embar_error *err);
+int bench_sub(const struct bench_options *o, struct report *r, struct embar_error *err);
+int bench_cat(const struct bench_options *o, struct report *r, struct embar_error *err);
+int bench_latency(const struct bench_options *o, struct report *r, struct embar_error *err);
+int bench_flush(const struct bench_options *o, struct report *r, struct embar_error *err);
+int bench_idle(const struct bench_options *o, struct report *r, struct embar_error *err);
+
+/* ---- rounds.c ------------------------------------------------------------------------------ */
+
+struct contestant {
+    struct series *series;
+    struct load load;
+    /* Outside the measured time; arg is this struct's. May be NULL. */
+    int (*before)(void *arg, struct embar_error *err);
+    int (*after)(void *arg, struct embar_error *err);
+    void *arg;
+};
+
+/* Each round runs every contestant once; which one begins moves on by one each round, so that drift
+ * and warmth favour nobody. The first `warmup` rounds are thrown away. */
+int rounds_run(struct contestant *c, unsigned n, const struct bench_options *o,
+               struct embar_error *err) __attribute__((warn_unused_result));
+
+/* ---- common.c ------------------------------------------------------------------------------ */
+
+int bench_daemon(struct daemon *d, const struct bench_options *o, struct embar_error *err)
+    __attribute__((warn_unused_result));
+void bench_describe(struct report *r, const struct bench_options *o, const struct daemon *d);
+int bench_peer(struct peer *p, const struct bench_options *o, uint64_t memory,
+               struct embar_error *err) __attribute__((warn_unused_result));
+/* Makes o->topic with o->order, replacing what a run before left of it. */
+int bench_topic(struct daemon *d, const struct bench_options *o, struct embar_error *err)
+    __attribute__((warn_unused_result));
+/* Fills the topic with about `bytes` from o->connections publishers; *size is what it holds then. */
+int bench_fill(struct daemon *d, const struct bench_options *o, uint64_t bytes, uint64_t *size,
+               struct embar_error *err) __attribute__((warn_unused_result));
+/* "4.0 GiB" into buf. */
+const char *bytes_text(uint64_t n, char buf[32]);
+
+/* ---- pub.c --------------------------------------------------------------------------------- */
+
+struct pub_load {
+    const struct daemon *daemon;
+    const struct bench_options *options;
+    uint64_t bytes; /* of a worker */
+};
+extern const struct load_ops pub_ops;
+
+#endif
