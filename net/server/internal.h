@@ -127,15 +127,16 @@ struct channel {
 
     /* Subscribing: see subscribe.c. */
     bool follow, active, cancel, end_due, dead;
-    atomic_bool queued; /* its mail is on the stack: set by fire, cleared on delivery */
     uint64_t sub_ref, cancel_ref;
     uint64_t limit, limited; /* messages left, when limited */
     uint64_t message;        /* number of the next message to send */
     struct batch_cursor cursor;
     uint64_t sent; /* bytes of the frame at the cursor that were sent */
+    TAILQ_ENTRY(channel) active_link;
+    /* Other threads' part, apart from the owner's flags, which the compiler may load together. */
     struct watcher watcher;
     struct mail mail;
-    TAILQ_ENTRY(channel) active_link;
+    atomic_bool queued; /* its mail is on the stack: set by fire, cleared on delivery */
 };
 TAILQ_HEAD(channel_list, channel);
 

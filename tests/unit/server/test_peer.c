@@ -1,0 +1,361 @@
+/* Peers that misbehave, and who may do what: each gets a code and a sentence, and the server goes on
+ * as if nothing had been.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <errno.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "core/crc.h"
+#include "tests/unit/server/rig.h"
+
+static struct rig r;
+
+static int setup(void **state)
+{
+    (void)state;
+    rig_start(&r);
+    return 0;
+}
+
+/* After each: the server still serves, and nothing of what was refused is stored. */
+static int teardown(void **state)
+{
+    (void)state;
+    int fd = peer(&r, true);
+    open_topic(fd, "sound", 1, WIRE_S_NONE, 0);
+    publish(fd, 1, 1, 0, "sound", 5, NULL, 1);
+    await_ack(fd, 1, 1);
+    close(fd);
+    struct stream s = read_topic(&r, "sound");
+    int rc = s.size == 5 && memcmp(s.buf, "sound", 5) == 0 ? 0 : -1;
+    free(s.buf);
+    struct node_stat st;
+    if (log_resolve(r.log, "t", &st) == 0 && st.end != 0)
+        rc = -1;
+    rig_stop(&r);
+    return rc;
+}
+
+static int refused_hello(size_t at, uint8_t with, bool tcp)
+{
+    uint8_t b[128];
+    size_t n = hello_bytes(&r, b, tcp);
+    b[at] = with;
+    int fd = tcp ? dial_tcp(&r) : dial_unix(&r);
+    send_bytes(fd, b, n);
+    return expect_refusal(fd);
+}
+
+static void hello(void **state)
+{
+    (void)state;
+    uint8_t b[128];
+    assert_int_equal(refused_hello(16, 'X', true), EMBAR_EPROTO); /* magic */
+    assert_int_equal(refused_hello(20, 0, true), EMBAR_EVERSION); /* version 0 */
+    assert_int_equal(refused_hello(22, 9, true), EMBAR_EVERSION); /* oldest 9 */
+    assert_int_equal(refused_hello(24, 1, true), EMBAR_EPROTO);   /* features */
+    assert_int_equal(refused_hello(28, 31, true), EMBAR_EPROTO);  /* token length */
+    assert_int_equal(refused_hello(32, 99, true), EMBAR_EINCARNATION);
+    assert_int_equal(refused_hello(40, 99, true), EMBAR_EINCARNATION); /* uuid */
+    for (unsigned i = 0; i < WIRE_TOKEN; i++)
+        assert_int_equal(refused_hello(56 + i, (uint8_t)~r.token[i], true), EMBAR_EAUTH);
+    int fd = dial_tcp(&r);
+    send_bytes(fd, b, hello_bytes(&r, b, false)); /* no token over TCP */
+    assert_int_equal(expect_refusal(fd), EMBAR_EAUTH);
+    fd = dial_tcp(&r);
+    send_bytes(fd, "GET / HTTP/1.1\r\n", 16);
+    assert_int_equal(expect_refusal(fd), EMBAR_EPROTO);
+    fd = dial_tcp(&r);
+    send_frame(fd, WIRE_PING, 0, 1, NULL, 0); /* before HELLO */
+    assert_int_equal(expect_refusal(fd), EMBAR_EPROTO);
+    fd = peer(&r, false);
+    send_bytes(fd, b, hello_bytes(&r, b, true)); /* twice */
+    assert_int_equal(expect_refusal(fd), EMBAR_EPROTO);
+}
+
+static void frames(void **state)
+{
+    (void)state;
+    struct wire_frame f;
+    int fd = peer(&r, true);
+    send_frame(fd, 99, 0, 1, NULL, 0);
+    assert_int_equal(expect_refusal(fd), EMBAR_EPROTO);
+    fd = peer(&r, true);
+    f = wire_frame_of(WIRE_ADMIN, 0, 0, 1, UINT32_MAX);
+    send_bytes(fd, &f, sizeof(f));
+    assert_int_equal(expect_refusal(fd), EMBAR_EPROTO);
+    fd = peer(&r, true);
+    f = wire_frame_of(WIRE_PING, 0x40, 0, 1, 0);
+    send_bytes(fd, &f, sizeof(f));
+    assert_int_equal(expect_refusal(fd), EMBAR_EPROTO);
+    static const uint8_t types[] = {WIRE_OPEN,  WIRE_CLOSE, WIRE_SUBSCRIBE,
+                                    WIRE_ADMIN, WIRE_PING,  WIRE_CANCEL};
+    for (unsigned i = 0; i < sizeof(types); i++) { /* bodies of the wrong size */
+        fd = peer(&r, true);
+        send_frame(fd, types[i], 1, 1, "xyz", 3);
+        assert_int_equal(expect_refusal(fd), EMBAR_EPROTO);
+    }
+    /* Strings that do not fill their frame. */
+    uint8_t b[256];
+    size_t n = open_bytes(b, "topic", 1, WIRE_S_NONE, 0, 1);
+    b[16 + 16] = 200;
+    fd = peer(&r, true);
+    send_bytes(fd, b, n);
+    assert_int_equal(expect_refusal(fd), EMBAR_EPROTO);
+    n = subscribe_bytes(b, "topic", 1, 0, 0, 0, 0);
+    b[16 + 18] = 4;
+    fd = peer(&r, true);
+    send_bytes(fd, b, n);
+    assert_int_equal(expect_refusal(fd), EMBAR_EPROTO);
+}
+
+enum field { COUNT, PAYLOAD, LENGTH, PAYLOAD_CRC, LENGTHS_CRC, CRC, SUM, SEQUENCE, CHANNEL };
+
+static int refused_batch(enum field what, uint32_t value)
+{
+    uint8_t data[100];
+    uint32_t lengths[2] = {40, 60};
+    fill(data, sizeof(data), 1);
+    int fd = peer(&r, what % 2);
+    open_topic(fd, "t", 1, WIRE_S_NONE, 0);
+    if (what == SUM)
+        lengths[1] = value;
+    struct batch_bytes b = batch_make(what == CHANNEL ? 2 : 1, what == SEQUENCE ? value : 1, 0,
+                                      data, sizeof(data), lengths, 2);
+    struct wire_publish p;
+    struct wire_frame f;
+    memcpy(&f, b.p, sizeof(f));
+    memcpy(&p, b.p + 16, sizeof(p));
+    switch (what) {
+    case COUNT: p.count = le32_of(value); break;
+    case PAYLOAD: p.payload = le32_of(value); break;
+    case LENGTH: f.length = le32_of(value); break;
+    case PAYLOAD_CRC: p.payload_crc = le32_of(value); break;
+    case LENGTHS_CRC: p.lengths_crc = le32_of(value); break;
+    default: break;
+    }
+    memcpy(b.p, &f, sizeof(f));
+    memcpy(b.p + 16, &p, sizeof(p));
+    batch_seal(&b);
+    if (what == CRC)
+        b.p[16 + 28] ^= 1;
+    send_bytes(fd, b.p, b.n);
+    free(b.p);
+    return expect_refusal(fd);
+}
+
+static void batches(void **state)
+{
+    (void)state;
+    assert_int_equal(refused_batch(COUNT, 0), EMBAR_EINVALID);
+    assert_int_equal(refused_batch(COUNT, 3), EMBAR_EPROTO);
+    assert_int_equal(refused_batch(COUNT, 65537), EMBAR_ETOOBIG);
+    assert_int_equal(refused_batch(COUNT, UINT32_MAX), EMBAR_ETOOBIG);
+    assert_int_equal(refused_batch(PAYLOAD, 0), EMBAR_EINVALID);
+    assert_int_equal(refused_batch(PAYLOAD, 99), EMBAR_EPROTO);
+    assert_int_equal(refused_batch(PAYLOAD, UINT32_MAX), EMBAR_ETOOBIG);
+    assert_int_equal(refused_batch(LENGTH, 0), EMBAR_EPROTO);
+    assert_int_equal(refused_batch(LENGTH, UINT32_MAX), EMBAR_EPROTO);
+    assert_int_equal(refused_batch(PAYLOAD_CRC, 1), EMBAR_ECRC);
+    assert_int_equal(refused_batch(LENGTHS_CRC, 1), EMBAR_ECRC);
+    assert_int_equal(refused_batch(CRC, 0), EMBAR_ECRC);
+    assert_int_equal(refused_batch(SUM, 59), EMBAR_EPROTO);
+    assert_int_equal(refused_batch(SUM, UINT32_MAX - 39), EMBAR_EPROTO);
+    assert_int_equal(refused_batch(SEQUENCE, 0), EMBAR_EINVALID);
+    assert_int_equal(refused_batch(SEQUENCE, 2), EMBAR_EPROTO);
+    assert_int_equal(refused_batch(CHANNEL, 0), EMBAR_EPROTO);
+}
+
+static void far_early(void **state)
+{
+    (void)state;
+    struct got g;
+    int fd = peer(&r, true);
+    struct wire_opened o = open_topic(fd, "t", 1, WIRE_S_NEW, 0);
+    publish(fd, 1, WIRE_WINDOW + 1, le32_get(o.epoch), "early", 5, NULL, 1);
+    assert_int_equal(expect_error(fd), EMBAR_ELIMIT);
+    send_frame(fd, WIRE_PING, 0, 3, NULL, 0); /* the connection lives */
+    expect(fd, WIRE_OK, &g);
+    got_free(&g);
+    close(fd);
+}
+
+static void channels(void **state)
+{
+    (void)state;
+    uint8_t b[256];
+    int fd = peer(&r, true);
+    open_topic(fd, "t", 1, WIRE_S_NONE, 0);
+    send_bytes(fd, b, open_bytes(b, "t", 1, WIRE_S_NONE, 0, 1));
+    assert_int_equal(expect_refusal(fd), EMBAR_EPROTO); /* in use */
+    fd = peer(&r, true);
+    send_bytes(fd, b, open_bytes(b, "t", 0, WIRE_S_NONE, 0, 1));
+    assert_int_equal(expect_refusal(fd), EMBAR_EPROTO); /* no channel */
+    fd = peer(&r, true);
+    send_bytes(fd, b, open_bytes(b, "t", 1, WIRE_S_RESUME, 12345, 1));
+    assert_int_equal(expect_error(fd), EMBAR_ESESSION);
+    static const char *const names[] = {"a//b", "a/", "..", "a/../b", ".", "a\nb", ""};
+    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        send_bytes(fd, b, open_bytes(b, names[i], 1, WIRE_S_NONE, 0, 1));
+        assert_int_equal(expect_error(fd), EMBAR_ENAME);
+    }
+    send_bytes(fd, b, open_bytes(b, ".embar/x", 1, WIRE_S_NONE, 0, 1));
+    assert_int_equal(expect_error(fd), EMBAR_ERESERVED);
+    open_topic(fd, "file", 1, WIRE_S_NONE, 0);
+    send_bytes(fd, b, open_bytes(b, "file/x", 2, WIRE_S_NONE, 0, 1));
+    assert_int_equal(expect_error(fd), ENOTDIR);
+    close(fd);
+}
+
+/* Many asks at once, whose answers are not read until later: all are answered, in order. */
+static void pipelined(void **state)
+{
+    (void)state;
+    enum { N = 20000 };
+    int fd = peer(&r, false);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        for (uint64_t i = 1; i <= N; i++)
+            send_frame(fd, WIRE_PING, 0, i, NULL, 0);
+        _exit(0);
+    }
+    struct timespec nap = {.tv_nsec = 50000000};
+    nanosleep(&nap, NULL);
+    for (uint64_t i = 1; i <= N; i++) {
+        struct got g;
+        expect(fd, WIRE_OK, &g);
+        assert_int_equal(le64_get(g.f.ref), i);
+        got_free(&g);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    close(fd);
+}
+
+/* ---- Another user ---------------------------------------------------------------------------- */
+
+/* Runs f as uid 65534 with a connection over the Unix socket. */
+static void as_nobody(int (*f)(int fd))
+{
+    if (geteuid() != 0)
+        skip();
+    assert_int_equal(chmod(r.dir, 0711), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        if (setgroups(0, NULL) || setgid(65534) || setuid(65534))
+            _exit(99);
+        _exit(f(peer(&r, true)));
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static int fails(int fd, const void *b, size_t n)
+{
+    send_bytes(fd, b, n);
+    return expect_error(fd);
+}
+
+#define CHECK(x)                                                                                   \
+    do {                                                                                           \
+        if (!(x)) {                                                                                \
+            fprintf(stderr, "line %d: %s\n", __LINE__, #x);                                        \
+            return 1;                                                                              \
+        }                                                                                          \
+    } while (0)
+
+static int nobody(int fd)
+{
+    uint8_t b[256];
+    CHECK(fails(fd, b, open_bytes(b, "mine", 1, WIRE_S_NONE, 0, 1)) == EACCES);
+    CHECK(fails(fd, b, open_bytes(b, "dir/new", 1, WIRE_S_NONE, 0, 1)) == EACCES);
+    CHECK(fails(fd, b, open_bytes(b, "readable", 1, WIRE_S_NONE, 0, 1)) == EACCES);
+    CHECK(fails(fd, b, subscribe_bytes(b, "secret", 1, 0, 0, 0, 0)) == EACCES);
+    CHECK(fails(fd, b, subscribe_bytes(b, "closed/t", 1, 0, 0, 0, 0)) == EACCES);
+    subscribe(fd, "readable", 1, 0, 0, 0, 1);
+    CHECK(admin(fd, WIRE_V_REMOVE, "readable", NULL, 0, 0, 0, NULL, NULL) == EACCES);
+    CHECK(admin(fd, WIRE_V_RENAME, "readable", "open/x", 0, 0, 0, NULL, NULL) == EACCES);
+    CHECK(admin(fd, WIRE_V_TRIM, "readable", NULL, WIRE_FROM_LATEST, 0, 0, NULL, NULL) == EACCES);
+    open_topic(fd, "open/theirs", 2, WIRE_S_NEW, 0);
+    publish(fd, 2, 1, 1, "theirs", 6, NULL, 1);
+    await_ack(fd, 2, 1);
+    return 0;
+}
+
+static void permissions(void **state)
+{
+    (void)state;
+    int fd = peer(&r, true);
+    assert_int_equal(admin(fd, WIRE_V_CREATE, "readable", NULL, 0, 0, 0, NULL, NULL), 0);
+    assert_int_equal(admin(fd, WIRE_V_MKDIR, "dir", NULL, 0, 0, 0, NULL, NULL), 0);
+    struct wire_admin a = {.verb = WIRE_V_CREATE, .order = WIRE_ANY, .ack = WIRE_ANY};
+    struct {
+        const char *path;
+        uint8_t verb;
+        uint32_t mode;
+    } made[] = {{"secret", WIRE_V_CREATE, 0600},
+                {"closed", WIRE_V_MKDIR, 0700},
+                {"open", WIRE_V_MKDIR, 0777}};
+    for (unsigned i = 0; i < 3; i++) {
+        uint8_t b[64];
+        struct got g;
+        a.verb = made[i].verb;
+        a.mode = le32_of(made[i].mode);
+        a.path = le16_of((uint16_t)strlen(made[i].path));
+        memcpy(b, &a, sizeof(a));
+        memcpy(b + sizeof(a), made[i].path, strlen(made[i].path));
+        send_frame(fd, WIRE_ADMIN, 0, 4, b, sizeof(a) + strlen(made[i].path));
+        expect(fd, WIRE_OK, &g);
+        got_free(&g);
+    }
+    assert_int_equal(admin(fd, WIRE_V_CREATE, "closed/t", NULL, 0, 0, 0, NULL, NULL), 0);
+    as_nobody(nobody);
+    struct node_stat st;
+    assert_int_equal(log_resolve(r.log, "open/theirs", &st), 0);
+    assert_int_equal(st.uid, 65534);
+    assert_int_equal(log_resolve(r.log, "mine", &st), -ENOENT);
+    /* Their session is not ours to resume, whoever we are. */
+    uint8_t b[256];
+    struct session_stat ss;
+    uint64_t id = 0;
+    for (uint64_t i = 1; i < 200 && !id; i++)
+        if (log_session(r.log, i, &ss) == 0)
+            id = i;
+    assert_true(id > 0);
+    assert_int_equal(ss.principal, 65534);
+    assert_int_equal(fails(fd, b, open_bytes(b, "open/theirs", 1, WIRE_S_RESUME, id, 1)),
+                     EMBAR_EAUTH);
+    close(fd);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(hello, setup, teardown),
+        cmocka_unit_test_setup_teardown(frames, setup, teardown),
+        cmocka_unit_test_setup_teardown(batches, setup, teardown),
+        cmocka_unit_test_setup_teardown(far_early, setup, teardown),
+        cmocka_unit_test_setup_teardown(channels, setup, teardown),
+        cmocka_unit_test_setup_teardown(pipelined, setup, teardown),
+        cmocka_unit_test_setup_teardown(permissions, setup, teardown),
+    };
+    return cmocka_run_group_tests_name("server peer", tests, NULL, NULL);
+}
