@@ -19,7 +19,7 @@ static char base[PATH_MAX / 2];
 
 static const char *at(const char *name)
 {
-    static char path[4][PATH_MAX];
+    static char path[4][2 * PATH_MAX];
     static unsigned i;
     i = (i + 1) % 4;
     snprintf(path[i], sizeof(path[i]), "%s/%s", base, name);
