@@ -25,6 +25,7 @@ struct extents {
     bool *region;          /* was it granted? */
     uint32_t head[MAX_ORDERS];
     uint64_t granted, free, reserve; /* blocks */
+    atomic_uint_fast64_t need;       /* blocks; a hint, ordered by nothing */
     uint64_t count;
     void (*freed)(void *arg);
     void *arg;
@@ -177,13 +178,23 @@ static struct extent *extent_begin(struct extents *x, uint32_t b, unsigned order
     return e;
 }
 
+static uint64_t reserve_blocks(const struct extents *x)
+{
+    return x->reserve + atomic_load_explicit(&x->need, memory_order_relaxed);
+}
+
+void extents_need(struct extents *x, uint64_t blocks)
+{
+    atomic_store_explicit(&x->need, blocks, memory_order_relaxed);
+}
+
 struct extent *extent_new(struct extents *x, unsigned order, enum extent_class c)
 {
     struct extent *e = NULL;
     if (order > x->max_order)
         return NULL;
     pthread_mutex_lock(&x->lock);
-    uint64_t keep = c == EXTENT_META ? 0 : x->reserve;
+    uint64_t keep = c == EXTENT_META ? 0 : reserve_blocks(x);
     unsigned from = order;
     while (from <= x->max_order && x->head[from] == NIL)
         from++;
@@ -276,7 +287,7 @@ void extents_stat(struct extents *x, struct extents_stat *st)
     st->granted = x->granted << x->shift;
     st->free = x->free << x->shift;
     st->used = st->granted - st->free;
-    st->reserve = x->reserve << x->shift;
+    st->reserve = reserve_blocks(x) << x->shift;
     st->count = x->count;
     pthread_mutex_unlock(&x->lock);
 }

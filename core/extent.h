@@ -63,9 +63,11 @@ unsigned extents_order(const struct extents *x, uint64_t n);
 
 struct extents_stat {
     uint64_t granted, used, free; /* bytes */
-    uint64_t reserve;             /* kept for EXTENT_META */
+    uint64_t reserve;             /* kept for EXTENT_META, with extents_need's */
     uint64_t count;               /* extents in use */
 };
+/* Blocks that the next checkpoint will take: payload leaves them free, beside the reserve. */
+void extents_need(struct extents *x, uint64_t blocks);
 void extents_stat(struct extents *x, struct extents_stat *st);
 
 #endif

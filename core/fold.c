@@ -160,6 +160,22 @@ int fold_grant(struct log *log, uint32_t slot, uint64_t first, uint64_t count)
     return 0;
 }
 
+/* An upper bound: each topic's table begins in an extent of its own, names at their longest. Without
+ * it a full pool could not checkpoint, a full ring then not take the trim that would free space. */
+void fold_need(struct log *log)
+{
+    const struct names *n = &log->names;
+    uint64_t block = 1ull << log->pool.geo.block_shift;
+    uint64_t runs = atomic_load_explicit(&log->runs, memory_order_relaxed);
+    uint64_t tables =
+        n->topics + runs * sizeof(struct media_run) / (block - sizeof(struct media_table));
+    uint64_t manifest =
+        (n->topics + n->directories) * (sizeof(struct media_node) + MEDIA_MAX_NAME + 1) +
+        log->sessions.count * sizeof(struct media_session) +
+        log->grant_count * sizeof(struct media_grant);
+    extents_need(log->extents, tables + (1ull << extents_order(log->extents, manifest)));
+}
+
 int fold_control(struct log *log, const struct control *c, uint64_t number, struct commit *commit)
 {
     struct topic *gone = NULL, *t;

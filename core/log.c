@@ -143,6 +143,7 @@ static int log_load(struct log *log, const struct log_options *opt, struct embar
 static int topics_resume(struct log *log)
 {
     int rc = 0;
+    fold_need(log);
     for (struct topic *t = log->names.by_id; rc == 0 && t; t = t->by_id.next) {
         t->ordered_end = topic_end(t);
         rc = topic_refill(t);

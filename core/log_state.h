@@ -263,6 +263,8 @@ int fold_control(struct log *log, const struct control *c, uint64_t number, stru
     __attribute__((warn_unused_result));
 int fold_grant(struct log *log, uint32_t slot, uint64_t first, uint64_t count)
     __attribute__((warn_unused_result));
+/* Tell the allocator what a checkpoint of the state as it is would take. */
+void fold_need(struct log *log);
 int fold_batch(struct log *log, struct topic *t, struct session *s, const struct placed *p,
                uint64_t sequence) __attribute__((warn_unused_result));
 
@@ -284,6 +286,7 @@ struct log {
 
     atomic_uint_fast64_t committed, durable, synced, checkpoint; /* entry numbers */
     atomic_bool faulted;
+    atomic_uint_fast64_t runs; /* of all topics */
     atomic_bool starved; /* a reservation found no space: fire space watchers on the next free */
     struct watch_list space;
 

@@ -10,7 +10,9 @@
 
 #include "core/log_state.h"
 
-#define SPLIT_MIN 4096u /* do not split off less than this: seal the extent instead */
+/* Control records live until the next checkpoint only, and from what it needs itself. */
+#define CONTROL_ORDER 2u
+#define SPLIT_MIN     4096u /* do not split off less than this: seal the extent instead */
 
 /* All open reservations together stay below this part of the pool (DESIGN section 3). */
 static uint64_t reserved_limit(const struct log *log)
@@ -27,6 +29,8 @@ static struct extent *extent_next(struct topic *t, uint64_t need, enum extent_cl
     unsigned want = t->fill ? t->fill_order + 1u : t->fill_order;
     if (want > t->log->pool.geo.max_order)
         want = t->log->pool.geo.max_order;
+    if (c == EXTENT_META && want > CONTROL_ORDER)
+        want = CONTROL_ORDER;
     if (want < least)
         want = least;
     for (unsigned order = want;; order--) {

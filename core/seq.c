@@ -301,6 +301,7 @@ static int fold_items(struct log *log)
     }
     if (last)
         watch_fire(&last->watch);
+    fold_need(log);
     atomic_fetch_add_explicit(&log->epochs, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&log->batches, q->count, memory_order_relaxed);
     atomic_fetch_add_explicit(&log->bytes, bytes, memory_order_relaxed);
@@ -427,6 +428,7 @@ int seq_control(struct log *log, struct control *c, struct commit *commit)
     rc = fold_batch(log, log->control, NULL, &p, 0);
     if (rc == 0)
         rc = fold_control(log, c, number, commit);
+    fold_need(log);
     if (rc)
         log_fault(log, rc); /* committed but not to be folded: our state is not the index's */
     commit->number = number;

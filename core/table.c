@@ -155,6 +155,7 @@ static int run_load(struct log *log, struct topic *t, const struct media_run *m)
         return rc;
     }
     t->run_count++;
+    atomic_fetch_add_explicit(&log->runs, 1, memory_order_relaxed);
     *topic_run(t, t->run_count - 1) = r;
     return 0;
 }

@@ -36,6 +36,7 @@ static void runs_release(struct topic *t, size_t n)
     t->run_head += n;
     t->run_count -= n;
     t->run_dropped += n;
+    atomic_fetch_sub_explicit(&t->log->runs, n, memory_order_relaxed);
 }
 
 void topic_destroy(struct topic *t)
@@ -108,6 +109,7 @@ int topic_append(struct topic *t, const struct placed *b)
 {
     struct extents *x = t->log->extents;
     pthread_mutex_lock(&t->lock);
+    size_t runs = t->run_count;
     if (run_joins(t, b)) {
         struct run *r = topic_run(t, t->run_count - 1);
         r->batches = (uint16_t)(r->batches + 1u);
@@ -141,6 +143,7 @@ int topic_append(struct topic *t, const struct placed *b)
                                                            .batches = 0};
         }
     }
+    atomic_fetch_add_explicit(&t->log->runs, t->run_count - runs, memory_order_relaxed);
     t->side_tail = b->side;
     t->side_tail_below = side_size(b->count, b->equal) - MEDIA_LINE;
     t->last_message_end += b->count;
