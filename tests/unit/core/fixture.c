@@ -102,10 +102,12 @@ void *fixture_copy(struct fixture *f)
 static void go_on(struct fixture *f, void *copy)
 {
     /* The old log closes on the old memory, which nobody looks at again. */
+    uint64_t armed = f->countdown;
     f->countdown = 0;
     log_close(f->log);
     munmap(f->memory, f->size);
     f->memory = copy;
+    f->countdown = armed;
     log_make(f);
 }
 
