@@ -75,9 +75,9 @@ static int address_probe(const struct addrinfo *a)
 int broker_check(struct fs *fs, struct embar_error *err)
 {
     const char *text = fs->opt.listen ? fs->opt.listen : DEFAULT_LISTEN;
-    struct addrinfo *list;
+    struct addrinfo *list = NULL;
     int rc = address_parse(text, &list, err);
-    if (rc)
+    if (!list)
         return rc;
     rc = address_probe(list);
     freeaddrinfo(list);

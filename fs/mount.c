@@ -313,7 +313,7 @@ int mount_serve(struct fs *fs)
         pause(); /* the signal thread is ending the process */
     int rc = fuse_session_loop_mt(fs->session, config);
     atomic_store_explicit(&ender.phase, ENDED, memory_order_release);
-    pthread_kill(ender.thread, SIGTERM);
+    pthread_kill(ender.thread, SIGHUP); /* it only waits for signals */
     pthread_join(ender.thread, NULL);
     fuse_loop_cfg_destroy(config);
     return rc < 0 ? rc : 0;
