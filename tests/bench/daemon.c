@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/bench/clock.h"
@@ -48,7 +49,7 @@ static int adopt_mount(struct daemon *d, bool unix_socket, struct embar_error *e
     json_t *o = read_status(d);
     if (!o)
         return embar_fail(err, -EMBAR_ENOSERVER,
-                          "%s/.embar/status cannot be read: is it the mount of a running embarfs?",
+                          "%s/.embar/status cannot be read: name the mount of a running embarfs.",
                           d->mount);
     d->pid = (pid_t)number(o, "pid");
     take(d->pool, sizeof(d->pool), o, "pool");
@@ -142,7 +143,10 @@ static void last_words(const struct daemon *d, char *text, size_t size)
         if (line[0] != '\n')
             (void)snprintf(text, size, "%s", line);
     (void)fclose(f);
-    text[strcspn(text, "\n")] = '\0';
+    size_t n = strcspn(text, "\n");
+    while (n > 0 && text[n - 1] == '.')
+        n--;
+    text[n] = '\0';
 }
 
 static int await_mount(struct daemon *d, struct embar_error *err)
@@ -199,16 +203,20 @@ int daemon_open(struct daemon *d, const struct daemon_options *options, struct e
 {
     memset(d, 0, sizeof(*d));
     int rc = 0;
-    if (options->server && !options->mount) {
+    struct stat st;
+    const char *mount = options->mount;
+    if (!mount && options->server && stat(options->server, &st) == 0 && S_ISDIR(st.st_mode))
+        mount = options->server;
+    if (options->server && !mount) {
         (void)snprintf(d->server, sizeof(d->server), "%s", options->server);
         d->token_file = options->token_file;
         return daemon_refresh(d, err);
     }
-    if (options->mount) {
-        char *real = realpath(options->mount, NULL);
+    if (mount) {
+        char *real = realpath(mount, NULL);
         if (!real || strlen(real) >= sizeof(d->mount)) {
             free(real);
-            return embar_fail(err, -errno, "The mount point %s", options->mount);
+            return embar_fail(err, -errno, "The mount point %s", mount);
         }
         (void)snprintf(d->mount, sizeof(d->mount), "%s", real);
         free(real);

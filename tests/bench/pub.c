@@ -192,6 +192,9 @@ static void explain(struct report *r, const struct bench_options *o, const struc
                          "or by the equal-work sink. --flush clwb forces it in both.");
     report_caveat(r, "The sinks are bare loops with a blocking thread a connection and know no "
                      "batches, order, sessions or acks; they answer once, at the end.");
+    report_caveat(r,
+                  "A libembar publisher has a thread of its own beside its caller's: embarfs may "
+                  "use more cores than a sink's client, which CRCs and sends in one.");
     report_caveat(r, "memcpy is what memory alone allows: no socket, as many threads as "
                      "connections.");
 }

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Every measurement of `embar bench` runs to its end on a private broker, gives JSON with all its
+# series and ratios, and leaves nothing behind: after success, a refusal, Ctrl-C and kill -9. Says
+# nothing about speed: the loads are tiny and nothing is asked of the figures.
+set -euo pipefail
+# shellcheck source=tests/functions.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../functions.sh"
+use_build "${EMBAR_BIN_DIR:-$top/build/release/bin}"
+
+need_fuse || skip "$fuse_missing"
+command -v python3 >/dev/null || skip "no python3"
+
+export TMPDIR=$scratch/bench # what bench makes stands here, so that leftovers show
+mkdir "$TMPDIR"
+
+nothing_left() {
+    [ -z "$(ls -A "$TMPDIR")" ] && ! grep -qF "$TMPDIR" /proc/self/mounts
+}
+
+# measure SERIES RATIOS ARGUMENT...: that many of each, every figure a positive number.
+measure() {
+    local series=$1 ratios=$2
+    shift 2
+    embar bench "$@" --json --warmup 0 >"$scratch/report" || die "bench $* failed"
+    python3 - "$scratch/report" "$series" "$ratios" <<'END' || die "bench $*: not the report it should be"
+import json, sys
+report = json.load(open(sys.argv[1]))
+assert len(report["series"]) == int(sys.argv[2]), len(report["series"])
+assert len(report["ratios"]) == int(sys.argv[3]), len(report["ratios"])
+for item in report["series"] + report["ratios"]:
+    assert item["rounds"] == 2 and item["median"] >= 0, item
+assert report["facts"]["machine"] and report["caveats"]
+END
+    nothing_left || die "bench $* left something: $(ls "$TMPDIR")"
+    say "ok: bench $*"
+}
+
+small=(--rounds 2 --batch 64K)
+measure 5 4 pub "${small[@]}" --bytes 8M
+measure 5 4 pub "${small[@]}" --bytes 4M --message-size 100 --connections 2 --processes 2 --unix
+measure 1 0 pub "${small[@]}" --bytes 8M --subject-only --order 2
+measure 2 1 sub "${small[@]}" --bytes 8M --connections 2
+measure 9 6 cat "${small[@]}" --bytes 8M
+measure 6 4 latency --rounds 2 --seconds 1 --rates 500
+measure 2 0 idle --rounds 2 --seconds 1 --connections 2
+
+# A mount that is somebody else's is measured and left as it was.
+mkdir "$scratch/mnt"
+mount_start "$scratch/mnt" --cxl mem:128M --listen 127.0.0.1:0 --socket "$scratch/socket"
+echo kept >>"$scratch/mnt/kept"
+measure 5 4 pub "${small[@]}" --bytes 8M --mount "$scratch/mnt"
+[ "$(ls "$scratch/mnt")" = kept ] || die "bench changed the topics of a mount"
+[ "$(cat "$scratch/mnt/kept")" = kept ] || die "bench changed a topic that is not its own"
+mount_stop "$scratch/mnt" "$mount_pid"
+
+# refuse WORDS ARGUMENT...: a sentence with these words, a failure, nothing left.
+refuse() {
+    local words=$1
+    shift
+    if embar bench "$@" >"$scratch/out" 2>"$scratch/err"; then
+        die "bench $* did not fail"
+    fi
+    grep -qF "$words" "$scratch/err" || die "bench $* said: $(cat "$scratch/err")"
+    nothing_left || die "bench $* left something"
+}
+refuse "did not start" pub --embarfs "$scratch/none"
+refuse "No broker answers" cat -s 127.0.0.1:1 --bytes 8M --batch 64K
+refuse "exists already" flush --cxl "$scratch/err" --bytes 8M --rounds 1
+refuse "choose pub" nonsense
+refuse "ack" pub --ack 2 --bytes 8M --batch 64K
+
+has_mount() {
+    grep -qF "$TMPDIR" /proc/self/mounts
+}
+for signal in INT KILL; do
+    # Job control, so that the background process does not ignore SIGINT.
+    set -m
+    embar bench cat "${small[@]}" --bytes 8M --rounds 200 >/dev/null 2>&1 &
+    pid=$!
+    set +m
+    own_pids+=("$pid")
+    wait_until 30 has_mount || die "bench cat did not start"
+    kill -"$signal" "$pid"
+    wait "$pid" 2>/dev/null && die "bench survived SIG$signal"
+    wait_until 30 nothing_left || die "SIG$signal left something: $(ls "$TMPDIR")"
+    say "ok: nothing left after SIG$signal"
+done
