@@ -92,7 +92,6 @@ struct batch {
     struct extent *extent0, *extent1;
     uint64_t time;
     struct batch *next; /* hold list of its session, then list of what is told */
-    uint64_t held_since;
     int status;
     bool duplicate;
 };

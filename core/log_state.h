@@ -174,9 +174,10 @@ struct session {
     uint32_t epoch;
     uint64_t sequence, messages, time;
     /* Ordering state: the sequencer's alone. */
-    uint64_t ordered;   /* highest sequence ordered */
-    struct batch *held; /* ascending by sequence */
-    uint64_t arranged;  /* arrange.c: highest sequence seen in this pass */
+    uint64_t ordered;               /* highest sequence ordered */
+    struct batch *held, *held_last; /* ascending by sequence */
+    uint64_t gap_since;             /* CLOCK_MONOTONIC ns: the gap below them is this old */
+    uint64_t arranged;              /* arrange.c: highest sequence seen in this pass */
     unsigned held_count;
     bool is_ready; /* on seq.ready */
     struct session *ready_next;

@@ -123,6 +123,8 @@ static void take_held(struct log *log, struct session *s, unsigned limit)
             return;
         }
         s->held = b->next;
+        if (!s->held)
+            s->held_last = NULL;
         s->held_count--;
         atomic_fetch_sub_explicit(&q->holds, 1, memory_order_relaxed);
         if (late) {
@@ -140,12 +142,17 @@ static void hold(struct log *log, struct session *s, struct batch *b)
         refuse(log, b, -EMBAR_ELIMIT);
         return;
     }
+    if (!s->held)
+        s->gap_since = now_monotonic();
     struct batch **at = &s->held;
+    if (s->held_last && s->held_last->sequence <= b->sequence)
+        at = &s->held_last->next; /* the common case: no search */
     while (*at && (*at)->sequence <= b->sequence)
         at = &(*at)->next;
     b->next = *at;
-    b->held_since = now_monotonic();
     *at = b;
+    if (!b->next)
+        s->held_last = b;
     s->held_count++;
     atomic_fetch_add_explicit(&log->held, 1, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&log->seq.holds, 1, memory_order_relaxed) == 0)
@@ -175,6 +182,8 @@ static void order(struct log *log, struct batch *b, unsigned limit)
     } else {
         accept(log, b, s);
         take_held(log, s, limit);
+        if (s->held)
+            s->gap_since = now_monotonic(); /* another gap than before */
     }
 }
 
@@ -360,6 +369,7 @@ void seq_release_held(struct log *log, struct session *s, int status)
         atomic_fetch_sub_explicit(&log->seq.holds, 1, memory_order_relaxed);
         refuse(log, b, status);
     }
+    s->held_last = NULL;
     s->held_count = 0;
     /* It may be about to go. */
     for (struct session **at = &log->seq.ready; *at; at = &(*at)->ready_next)
@@ -542,7 +552,8 @@ void seq_expire(struct log *log, uint64_t now_ns)
         return;
     for (struct session *s = log->sessions.by_id, *next; s; s = next) {
         next = s->hh.next;
-        if (!s->held || s->held->held_since + log->hold_ns > now_ns)
+        /* Ready: there is no gap, only no room yet. */
+        if (!s->held || s->is_ready || s->gap_since + log->hold_ns > now_ns)
             continue;
         struct control c = {.kind = MEDIA_C_FENCE, .value = s->id};
         struct commit commit = {0};

@@ -24,7 +24,7 @@ int session_add(struct log *log, const struct session *s)
         return -ENOMEM;
     *mine = *s;
     mine->ordered = s->sequence;
-    mine->held = NULL;
+    mine->held = mine->held_last = NULL;
     mine->held_count = 0;
     pthread_mutex_lock(&log->sessions.lock);
     HASH_ADD(hh, log->sessions.by_id, id, sizeof mine->id, mine);
