@@ -92,6 +92,10 @@ static int attach(struct embar_subscription *s, bool again, struct embar_error *
     struct link_limit limit = link_within(s->client->timeout_ms, NULL);
     struct wire_subscribed d;
     rc = link_ask(fd, WIRE_SUBSCRIBE, CHANNEL, 2, body, 2, &r, WIRE_MAX_ASK, &limit, err);
+    if ((rc == -EINVAL || rc == -EMBAR_EINVALID) && !again)
+        (void)embar_fail(err, rc, "%s %llu is beyond the end of %s.",
+                         s->opt.from == EMBAR_MESSAGE ? "Message" : "Offset",
+                         (unsigned long long)s->opt.value, s->topic);
     if (rc == 0 && (r.frame.type != WIRE_SUBSCRIBE || r.length < sizeof(d)))
         rc = embar_fail(err, -EMBAR_EPROTO, "The broker did not answer a SUBSCRIBE as such.");
     if (rc == 0) {
