@@ -332,8 +332,10 @@ int bench_latency(const struct bench_options *o, struct report *r, struct embar_
     struct shared *shared =
         mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     struct rate_report *rr = calloc(o->n_rates, sizeof(*rr));
-    if (shared == MAP_FAILED || !rr)
+    if (shared == MAP_FAILED || !rr) {
+        free(rr);
         return embar_fail(err, -ENOMEM, "histograms");
+    }
     bench_describe(r, o, &daemon);
     report_fact(r, "a round", "%u s at each rate, messages of %u bytes, order %d, ack %d",
                 o->seconds, o->message_size, o->order, o->ack);
