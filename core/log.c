@@ -178,10 +178,19 @@ static int log_serve(struct log *log, struct embar_error *err)
 int log_open(struct log **out, const struct log_options *opt, struct embar_error *err)
 {
     struct log *log;
-    int rc = log_create(&log, opt);
-    if (rc)
-        return embar_fail(err, rc, "no memory for the log");
-    rc = log_load(log, opt, err);
+    uint64_t limit = UINT64_MAX;
+    int rc;
+    for (;;) {
+        rc = log_create(&log, opt);
+        if (rc)
+            return embar_fail(err, rc, "no memory for the log");
+        log->limit = limit;
+        rc = log_load(log, opt, err);
+        if (rc != -EAGAIN)
+            break;
+        limit = log->limit;
+        log_free(log);
+    }
     if (rc == 0 && !log->readonly)
         rc = log_serve(log, err);
     if (rc == 0 && !log->readonly && !log->manual) {

@@ -314,6 +314,7 @@ struct log {
 
     /* Facts. */
     atomic_uint_fast64_t epochs, batches, messages, bytes, duplicates, held, fenced;
+    uint64_t limit; /* recovery goes no further than this entry */
     uint64_t recovered, recovery_ns;
     struct media_grant *grant; /* as folded */
     size_t grant_count;
@@ -341,7 +342,7 @@ void table_retire(struct log *log, struct topic *t);
 /* The newest valid root of all slots, or NULL. */
 const struct media_root *checkpoint_newest(struct log *log, struct media_root *copy);
 
-/* recover.c */
+/* recover.c. -EAGAIN: again with a new log, up to log->limit. */
 int recover(struct log *log, struct embar_error *err) __attribute__((warn_unused_result));
 
 /* background.c */

@@ -1,12 +1,18 @@
 /* Recovery: from the newest checkpoint along the chain to its first break (DESIGN section 5).
  *
  * A break above the durable watermark is the cut: what stood there was never acked. A break below
- * it is corruption and is reported, never cut. Between the watermark and the cut payloads and side
- * records are read too, because there the writer may have died between any two lines.
+ * it is corruption and is reported, never cut.
+ *
+ * An entry that stands says that payload and side record stand: they were drained before it. Only
+ * the page cache of an ordinary file keeps no such order over a machine's crash: then, above the
+ * synced watermark, each batch that is still live at the end of the chain is read and checked, and
+ * recovery is run again up to the first that fails. Live at the end, because the place of one that
+ * was trimmed since may have been given away.
  *
  * Reads only; what must be written (claim, hardening of the tail, the term entry) is log_open's.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/log_state.h"
@@ -20,12 +26,20 @@ struct replay {
     bool has_part;   /* `first` waits for its second half */
     struct entry first;
     uint32_t first_chain;
+    bool verify; /* the pool is a file and the machine has booted since it was served */
+    struct suspect {
+        struct entry head, part;
+        bool split;
+    } * suspect; /* batches above `trusted`, in order; owned */
+    size_t suspects, suspect_capacity;
 };
 
-/* The largest number that some slot's watermark vouches for. */
-static uint64_t trusted_number(const struct log *log)
+/* The largest number that some slot's watermark vouches for. *booted: for a file pool, whether the
+ * machine has booted since it was served. */
+static uint64_t trusted_number(const struct log *log, bool *booted)
 {
     uint64_t trusted = 0;
+    *booted = log->region->needs_sync;
     for (unsigned slot = 0; slot < log->pool.geo.slots; slot++) {
         bool same_boot = false, synced_boot = false;
         uint64_t w = index_watermark_read(&log->pool, pool_watermark(&log->pool, slot), &same_boot);
@@ -33,6 +47,8 @@ static uint64_t trusted_number(const struct log *log)
         /* Over a reboot a page cache keeps only what was synced. */
         if (log->region->needs_sync && !same_boot)
             w = s;
+        if (same_boot)
+            *booted = false;
         trusted = w > trusted ? w : trusted;
     }
     return trusted;
@@ -57,7 +73,7 @@ static bool next_entry(const struct replay *r, uint64_t number, uint32_t chain, 
     return found;
 }
 
-/* Above the trusted number: is the batch really there? */
+/* Is the batch really there? */
 static bool batch_whole(const struct log *log, const struct entry *e, const struct entry *part)
 {
     struct side s;
@@ -134,6 +150,37 @@ static int replay_fold(struct log *log, const struct entry *e, const struct entr
     return e->kind == MEDIA_CONTROL ? replay_control(log, e) : 0;
 }
 
+static int suspect_add(struct replay *r, const struct entry *head, const struct entry *part)
+{
+    if (r->suspects == r->suspect_capacity) {
+        size_t capacity = r->suspect_capacity ? r->suspect_capacity * 2 : 256;
+        struct suspect *grown = realloc(r->suspect, capacity * sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        r->suspect = grown;
+        r->suspect_capacity = capacity;
+    }
+    struct suspect *s = &r->suspect[r->suspects++];
+    s->head = *head;
+    s->split = part != NULL;
+    if (part)
+        s->part = *part;
+    return 0;
+}
+
+/* The last entry before the first live batch that is not whole; UINT64_MAX when all are. */
+static uint64_t suspects_limit(const struct replay *r)
+{
+    for (size_t i = 0; i < r->suspects; i++) {
+        const struct suspect *s = &r->suspect[i];
+        const struct topic *t = names_id(&r->log->names, s->head.topic);
+        uint64_t end = s->head.offset + s->head.length + (s->split ? s->part.length : 0);
+        if (t && end > topic_base(t) && !batch_whole(r->log, &s->head, s->split ? &s->part : NULL))
+            return s->head.number - 1;
+    }
+    return UINT64_MAX;
+}
+
 /* One entry behind the chain. 1: folded (or first half noted); 0: the cut; or an error. */
 static int replay_one(struct replay *r, uint64_t number)
 {
@@ -155,9 +202,13 @@ static int replay_one(struct replay *r, uint64_t number)
     }
     const struct entry *head = r->has_part ? &r->first : &e;
     const struct entry *part = r->has_part ? &e : NULL;
-    bool payload = head->kind == MEDIA_BATCH || head->kind == MEDIA_CONTROL;
-    if (payload && number > r->trusted && !batch_whole(log, head, part))
-        return 0;
+    if (r->verify && number > r->trusted) {
+        /* A control record's place is not given away before the next checkpoint. */
+        if (head->kind == MEDIA_CONTROL && !batch_whole(log, head, NULL))
+            return 0;
+        if (head->kind == MEDIA_BATCH && (rc = suspect_add(r, head, part)) != 0)
+            return rc;
+    }
     rc = replay_fold(log, head, part);
     if (rc)
         return rc;
@@ -173,7 +224,8 @@ int recover(struct log *log, struct embar_error *err)
     uint64_t begun = now_monotonic();
     struct media_root copy;
     const struct media_root *root = checkpoint_newest(log, &copy);
-    struct replay r = {.log = log, .trusted = trusted_number(log), .chain = index_seed(&log->pool)};
+    struct replay r = {.log = log, .chain = index_seed(&log->pool)};
+    r.trusted = trusted_number(log, &r.verify);
     if (root) {
         int rc = checkpoint_load(log, root, err);
         if (rc)
@@ -183,10 +235,16 @@ int recover(struct log *log, struct embar_error *err)
         r.term = le32_get(root->term);
     }
     uint64_t start = r.number;
-    int rc;
-    while ((rc = replay_one(&r, r.number + (r.has_part ? 2 : 1))) == 1)
-        ;
-    if (rc)
+    int rc = 1;
+    while (rc == 1 && r.number < log->limit)
+        rc = replay_one(&r, r.number + (r.has_part ? 2 : 1));
+    uint64_t limit = rc < 0 ? UINT64_MAX : suspects_limit(&r);
+    free(r.suspect);
+    if (limit != UINT64_MAX) {
+        log->limit = limit;
+        return -EAGAIN;
+    }
+    if (rc < 0)
         return embar_fail(err, rc, "entry %llu of the index is valid but makes no sense",
                           (unsigned long long)r.number + 1);
     if (r.number < r.trusted)
