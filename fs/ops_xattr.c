@@ -1,5 +1,8 @@
 /* A topic's facts and settings as extended attributes, user.embar.* (step 9; settings are control
  * actions). Values are decimal text. Must never invent a name that is not in the table.
+ *
+ * user.embar.trim can only be set, and is not listed: a copy with all its attributes (cp -a) must
+ * not trim what it has just copied.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -25,6 +28,8 @@ enum fact {
     RETENTION_BYTES,
     RETENTION_AGE,
     WHEN_FULL,
+    LISTED,
+    TRIM = LISTED,
     FACTS
 };
 
@@ -41,6 +46,7 @@ static const char *const names[FACTS] = {
     [RETENTION_BYTES] = "retention_bytes",
     [RETENTION_AGE] = "retention_age",
     [WHEN_FULL] = "when_full",
+    [TRIM] = "trim",
 };
 
 static enum fact fact_of(const char *name)
@@ -69,6 +75,7 @@ static uint64_t fact_value(enum fact fact, const struct node *node, const struct
     case RETENTION_BYTES: return st->keep_bytes;
     case RETENTION_AGE: return st->keep_age / 1000000000u;
     case WHEN_FULL:
+    case TRIM:
     case FACTS: break;
     }
     return 0;
@@ -90,7 +97,7 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
     const struct node *node = node_of(fs, ino);
     enum fact fact = fact_of(name);
     struct node_stat st;
-    if (node->kind != NODE_TOPIC || fact == FACTS) {
+    if (node->kind != NODE_TOPIC || fact >= LISTED) {
         fuse_reply_err(req, ENODATA);
         return;
     }
@@ -109,9 +116,9 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
     const struct node *node = node_of(fuse_req_userdata(req), ino);
-    char list[FACTS * 32];
+    char list[LISTED * 32];
     size_t n = 0;
-    for (int i = 0; node->kind == NODE_TOPIC && i < FACTS; i++)
+    for (int i = 0; node->kind == NODE_TOPIC && i < LISTED; i++)
         n += (size_t)snprintf(list + n, sizeof list - n, PREFIX "%s", names[i]) + 1;
     reply_value(req, list, n, size);
 }
@@ -144,7 +151,7 @@ static int setting(struct control *c, enum fact fact, const char *text)
 {
     c->kind = MEDIA_C_ATTR;
     switch (fact) {
-    case BASE: c->kind = MEDIA_C_TRIM; return size_parse(text, &c->value) ? -EINVAL : 0;
+    case TRIM: c->kind = MEDIA_C_TRIM; return size_parse(text, &c->value) ? -EINVAL : 0;
     case ORDER: c->flags = MEDIA_A_ORDER; return digit_parse(text, &c->order);
     case ACK: c->flags = MEDIA_A_ACK; return digit_parse(text, &c->ack);
     case RETENTION_BYTES:
@@ -155,6 +162,7 @@ static int setting(struct control *c, enum fact fact, const char *text)
         c->flags = MEDIA_A_FULL;
         c->policy = strcmp(text, "trim") == 0;
         return c->policy || strcmp(text, "block") == 0 ? 0 : -EINVAL;
+    case BASE:
     case MESSAGES:
     case FIRST_MESSAGE:
     case NEXT_MESSAGE:
@@ -195,7 +203,7 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 {
     char text[32];
     enum fact fact = fact_of(name);
-    if (fact != FACTS && (flags & XATTR_CREATE)) {
+    if (fact < LISTED && (flags & XATTR_CREATE)) {
         fuse_reply_err(req, EEXIST);
         return;
     }
@@ -214,5 +222,5 @@ void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
     if (fact == RETENTION_BYTES || fact == RETENTION_AGE)
         set(req, ino, fact, "0");
     else
-        fuse_reply_err(req, fact == FACTS ? ENODATA : EPERM);
+        fuse_reply_err(req, fact >= LISTED ? ENODATA : EPERM);
 }

@@ -73,7 +73,7 @@ xattr() {
 
 # trim FILE OFFSET
 trim() {
-    setfattr -n user.embar.base -v "$2" "$1"
+    setfattr -n user.embar.trim -v "$2" "$1"
 }
 
 ino() {

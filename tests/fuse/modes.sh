@@ -12,7 +12,7 @@ echo secret >>"$mnt/t"
 refuses "$no" as_nobody cat "$mnt/t"
 refuses "$no" as_nobody tee -a "$mnt/t" <<<x
 refuses "$no" as_nobody touch "$mnt/d/u" "$mnt/u"
-refuses "$no" as_nobody setfattr -n user.embar.base -v 7 "$mnt/t"
+refuses "$no" as_nobody setfattr -n user.embar.trim -v 7 "$mnt/t"
 chmod 644 "$mnt/t"
 as_nobody cat "$mnt/t" | cmp - <(echo secret)
 refuses "$no" as_nobody tee -a "$mnt/t" <<<x

@@ -28,17 +28,30 @@ equal retention_age "$(xattr retention_age "$mnt/t")" 7200
 set_to when_full trim
 equal when_full "$(xattr when_full "$mnt/t")" trim
 for bad in 'retention_bytes -1' 'retention_bytes many' 'retention_age 1y' 'order 7' 'order x' \
-    'when_full never' 'base -1'; do
+    'when_full never' 'trim -1'; do
     read -r name value <<<"$bad"
     refuses 'Invalid argument' set_to "$name" "$value"
 done
-for fact in end messages first_message next_message id last_commit; do
+for fact in base end messages first_message next_message id last_commit; do
     refuses 'Operation not permitted' set_to "$fact" 1
 done
 refuses 'Operation not supported' setfattr -n user.mine -v x "$mnt/t"
 refuses 'Operation not permitted' setfattr -x user.embar.base "$mnt/t"
 refuses 'No such attribute' getfattr --only-values -n user.embar.none "$mnt/t"
+refuses 'No such attribute' getfattr --only-values -n user.embar.trim "$mnt/t"
 equal "of a directory" "$(getfattr -d "$mnt" 2>&1)" ""
+
+# A copy with its attributes has the settings, and all of the content.
+head -c 2000 /dev/zero | tr '\0' '\n' >>"$mnt/t"
+trim "$mnt/t" 1000
+cp -a "$mnt/t" "$mnt/copy"
+cmp "$mnt/t" "$mnt/copy"
+equal "copied setting" "$(xattr retention_age "$mnt/copy")" 7200
+cp -a "$mnt/t" "$scratch/copy"
+cmp "$mnt/t" "$scratch/copy"
+mv "$scratch/copy" "$mnt/moved"
+cmp "$mnt/t" "$mnt/moved"
+
 unmount_pool
 mount_pool
 equal retention "$(xattr retention_bytes "$mnt/t") $(xattr retention_age "$mnt/t") $(xattr when_full "$mnt/t")" "10485760 7200 trim"
