@@ -142,6 +142,8 @@ static bool read_all(int fd, void *p, size_t n)
         ssize_t k = recv(fd, p, n, 0);
         if (k == 0 || (k < 0 && errno == ECONNRESET))
             return false;
+        if (k < 0 && errno == EINTR)
+            continue;
         if (k < 0)
             fail_msg("receive: %s", strerror(errno));
         p = (char *)p + k;

@@ -172,8 +172,6 @@ static void slow(void **state)
     uint8_t *data = malloc((size_t)N * SIZE);
     fill(data, (size_t)N * SIZE, 31);
     int lazy = peer(&r, false);
-    int small = 4096;
-    setsockopt(lazy, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
     assert_int_equal(admin(lazy, WIRE_V_CREATE, "t", NULL, 0, 0, 0, NULL, NULL), 0);
     subscribe(lazy, "t", 1, WIRE_FROM_EARLIEST, 0, 0, 1);
     feed(&r, "t", data, SIZE, N);
@@ -253,8 +251,6 @@ static void trimmed(void **state)
     fill(data, (size_t)N * SIZE, 41);
     int lazy = peer(&r, false), idle = peer(&r, true), control = peer(&r, true);
     feed(&r, "t", data, SIZE, N);
-    int small = 4096;
-    setsockopt(lazy, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
     subscribe(lazy, "t", 1, WIRE_FROM_EARLIEST, 0, 0, 1);
     uint64_t base;
     assert_int_equal(
