@@ -20,10 +20,10 @@ installed() {
 
 installed usr/bin/embar
 installed usr/bin/embarfs
-installed 'usr/lib/*/libembar.a'
+installed 'usr/lib*/libembar.a'
 installed usr/include/embar/embar.h
 installed usr/include/embar/error.h
-installed 'usr/lib/*/pkgconfig/libembar.pc'
+installed 'usr/lib*/pkgconfig/libembar.pc'
 installed usr/share/man/man1/embar.1
 installed usr/share/man/man8/embarfs.8
 installed 'usr/lib/systemd/system/embarfs@.service'
