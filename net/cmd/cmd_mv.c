@@ -27,11 +27,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 int cmd_mv(int argc, char **argv)
 {
-    static const struct argp_option options[] = {
-        {NULL, 0, NULL, 0, NULL, 0},
-    };
     const struct argp argp = {
-        options,
+        NULL,
         parse,
         "PATH NEWPATH",
         "Rename a topic or directory, in one step. A topic that has the new name is replaced.",

@@ -1,9 +1,9 @@
 /* A broker without a mount, for the tests of the command: the real log and the real server.
  *
- *   broker POOL SIZE SOCKET TOKEN READY [PORT]
+ *   broker POOL SIZE SOCKET TOKEN READY
  *
  * Serves the pool (made with SIZE when absent; "mem:SIZE" too) on a Unix socket and on loopback TCP
- * (PORT 0 or none: a free one), makes the TOKEN file when there is none, writes "host:port" to READY
+ * (a free port), makes the TOKEN file when there is none, writes "host:port" to READY
  * (a new file, moved into place) once it serves, and ends on SIGTERM.
  */
 #include <fcntl.h>
@@ -48,7 +48,7 @@ static bool tell_ready(const char *path, const char *address)
 int main(int argc, char **argv)
 {
     if (argc < 6) {
-        fprintf(stderr, "broker POOL SIZE SOCKET TOKEN READY [PORT]\n");
+        fprintf(stderr, "broker POOL SIZE SOCKET TOKEN READY\n");
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
@@ -74,11 +74,9 @@ int main(int argc, char **argv)
     uint8_t token[WIRE_TOKEN];
     if (!token_of(argv[4], token))
         return fail("no token", &err);
-    char listen[64];
-    snprintf(listen, sizeof(listen), "127.0.0.1:%s", argc > 6 ? argv[6] : "0");
     struct server *server;
     struct server_options so = {.log = log,
-                                .listen = listen,
+                                .listen = "127.0.0.1:0",
                                 .unix_path = argv[3],
                                 .token = token,
                                 .workers = 2,

@@ -12,17 +12,18 @@ broker_is_ready_or_ended() {
     [ -e "$scratch/ready" ] || is_ended "$broker_pid"
 }
 
-# broker_start [SIZE [PORT]]: serve $pool at $sock and $address; its pid in $broker_pid.
+# broker_start SIZE: serve $pool, made with SIZE when absent, at $sock and $address; its pid in $broker_pid.
 broker_start() {
     rm -f "$scratch/ready"
-    "$EMBAR_BUILD_DIR/tests/cmd/embar-test-broker" "$pool" "${1:-256M}" "$sock" "$token" \
-        "$scratch/ready" "${2:-0}" >>"$scratch/broker.log" 2>&1 &
+    "$EMBAR_BUILD_DIR/tests/cmd/embar-test-broker" "$pool" "$1" "$sock" "$token" \
+        "$scratch/ready" >>"$scratch/broker.log" 2>&1 &
     broker_pid=$!
     own_pids+=("$broker_pid")
     if ! wait_until 60 broker_is_ready_or_ended || ! [ -e "$scratch/ready" ]; then
         tail -n 20 "$scratch/broker.log" >&2
         die "the broker did not start"
     fi
+    # shellcheck disable=SC2034 # the tests use it
     address=$(cat "$scratch/ready")
     export EMBAR_SERVER=$sock
 }

@@ -24,12 +24,16 @@ before=$(sum_of <"$pool")
 embar dump "$pool" odd >/dev/null
 same "the pool's bytes" "$before" "$(sum_of <"$pool")"
 
+begun_or_ended() {
+    [ "$(embar dump "$pool" "killed$round" 2>/dev/null | head -c 1 | wc -c)" -eq 1 ] || is_ended "$append"
+}
+
 say "killed while it appends: whole messages, none twice, in order"
 for round in 1 2 3 4 5; do
     embar append "$pool" "killed$round" -q "$scratch/text" &
     append=$!
     own_pids+=("$append")
-    wait_until 20 eval '[ "$(embar dump "$pool" "killed$round" 2>/dev/null | head -c 1 | wc -c)" -eq 1 ] || is_ended "$append"' || true
+    wait_until 20 begun_or_ended || true
     kill -KILL "$append" 2>/dev/null || true
     wait "$append" 2>/dev/null || true
     embar dump "$pool" "killed$round" >"$scratch/got"
@@ -40,7 +44,7 @@ done
 same "appended after each" "$(printf '1\n2\n3\n4\n5')" "$(embar dump "$pool" after)"
 
 say "a daemon serves what was appended; append is refused meanwhile"
-broker_start
+broker_start 512M
 same served "$want" "$(embar sub logs/text | sum_of)"
 fails 1 'held|use|another' embar append "$pool" odd "$scratch/long"
 broker_stop

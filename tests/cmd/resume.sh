@@ -37,7 +37,7 @@ for i in $(seq 0 $((parts - 1))); do
     if [ "$i" -lt $((parts - 1)) ]; then
         wait_until 60 end_is_at_least parts $((from + 1)) || die "part $i did not come"
         broker_kill
-        broker_start 9>&- # or it would hold our end of the pipe open
+        broker_start 512M 9>&- # or it would hold our end of the pipe open
     fi
 done
 exec 9>&-
@@ -56,7 +56,7 @@ for round in 1 2 3; do
     own_pids+=("$pub" "$sub")
     wait_until 60 end_is_at_least "flight$round" 1 || die "nothing came"
     broker_kill
-    broker_start
+    broker_start 512M
     wait "$pub" || die "pub did not outlive its broker"
     wait "$sub" || die "sub did not outlive its broker"
     same "round $round" "$want" "$(embar sub "flight$round" | sum_of)"
@@ -92,6 +92,10 @@ fails 1 'session' embar pub broken --session 987654321 "$scratch/short"
 same "after refusals" "$want" "$(embar sub broken | sum_of)"
 same "after refusals" "$want" "$(embar sub parts | sum_of)"
 
+more_or_ended() {
+    end_is_at_least kept $((before + 1)) || is_ended "$pub"
+}
+
 say "a killed pub is resumed by its kept session"
 printf 'first\n' | embar pub kept --session new 2>"$scratch/err"
 session=$(sed -n 's/.*session \([0-9]*\)$/\1/p' "$scratch/err")
@@ -101,7 +105,7 @@ for round in 1 2 3; do
     pub=$!
     own_pids+=("$pub")
     before=$(end_of kept)
-    wait_until 60 eval 'end_is_at_least kept $((before + 1)) || is_ended "$pub"' || die "nothing came"
+    wait_until 60 more_or_ended || die "nothing came"
     kill -KILL "$pub" 2>/dev/null || true
     wait "$pub" 2>/dev/null || true
 done

@@ -22,7 +22,10 @@ embar pub small --batch 1 -q "$scratch/some"
 same small "$(sum_of <"$scratch/some")" "$(embar sub small | sum_of)"
 embar pub unacked --ack 0 -q "$scratch/text"
 lines=$(($(wc -l <"$scratch/text") + $([ -n "$(tail -c 1 "$scratch/text")" ] && echo 1 || echo 0)))
-wait_until 60 eval '[ "$(embar sub unacked | wc -c)" -eq "$(stat -c %s "$scratch/text")" ]' ||
+all_arrived() {
+    [ "$(embar sub unacked | wc -c)" -eq "$(stat -c %s "$scratch/text")" ]
+}
+wait_until 60 all_arrived ||
     die "ack 0: not all arrived"
 # Without a session batches have no order among each other; no line is lost or torn.
 same unacked "$(sort "$scratch/text" | sum_of)" "$(embar sub unacked | sort | sum_of)"
@@ -57,6 +60,7 @@ done
 same "one-byte lines" 200000 "$(embar stat odd2 --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["messages"])')"
 
 say "several files; each one message with --whole"
+# shellcheck disable=SC2094 # both only read it
 embar pub many -q "$scratch/odd1" "$scratch/some" - <"$scratch/odd1"
 same many "$(cat "$scratch/odd1" "$scratch/some" "$scratch/odd1" | sum_of)" "$(embar sub many | sum_of)"
 embar pub whole -q --whole "$scratch/odd1" "$scratch/some" "$scratch/odd3"
@@ -64,6 +68,9 @@ same whole "$(cat "$scratch/odd1" "$scratch/some" "$scratch/odd3" | sum_of)" "$(
 same "whole, first" "$(sum_of <"$scratch/odd1")" "$(embar sub whole --max 1 | sum_of)"
 
 say "a trickle is sent on without waiting for more"
+lines_are() {
+    [ "$(embar sub trickle 2>/dev/null | wc -l)" -eq "$1" ]
+}
 mkfifo "$scratch/fifo"
 embar pub trickle -q <"$scratch/fifo" &
 own_pids+=($!)
@@ -71,7 +78,7 @@ pub=$!
 exec 9>"$scratch/fifo"
 for i in 1 2 3; do
     echo "line $i" >&9
-    wait_until 30 eval '[ "$(embar sub trickle 2>/dev/null | wc -l)" -eq "$i" ]' || die "line $i did not come"
+    wait_until 30 lines_are "$i" || die "line $i did not come"
 done
 printf 'rest' >&9
 exec 9>&-
@@ -94,7 +101,7 @@ same "EPIPE while following" 0 "$(cat "$scratch/status")"
 
 say "all is there after a restart"
 broker_stop
-broker_start
+broker_start 512M
 for topic in file a/deep/pipe four tcp; do
     same "$topic after a restart" "$want" "$(embar sub "$topic" | sum_of)"
 done
