@@ -15,6 +15,7 @@
 #include "net/server/server.h"
 
 #define DEFAULT_LISTEN "127.0.0.1:7447"
+#define ANY_LISTEN     "127.0.0.1:0"
 
 /* 32 letters of 64: 192 random bits that survive a shell. */
 static int make_token(struct fs *fs, struct embar_error *err)
@@ -83,7 +84,7 @@ int broker_check(struct fs *fs, struct embar_error *err)
     freeaddrinfo(list);
     if (rc == -EADDRINUSE && !fs->opt.listen) {
         rc = 0;
-        text = "127.0.0.1:0";
+        text = ANY_LISTEN;
     }
     snprintf(fs->listen, sizeof fs->listen, "%s", text);
     if (rc == -EADDRINUSE)
@@ -149,6 +150,10 @@ int broker_start(struct fs *fs, struct embar_error *err)
                                 .ack_max = 1,
                                 .insecure = fs->opt.insecure};
     rc = server_start(&fs->server, &so, err);
+    if (rc == -EADDRINUSE && !fs->opt.listen) { /* taken since it was looked at */
+        so.listen = ANY_LISTEN;
+        rc = server_start(&fs->server, &so, err);
+    }
     if (rc == 0)
         snprintf(fs->listen, sizeof fs->listen, "%s", server_address(fs->server));
     return rc;

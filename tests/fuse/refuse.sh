@@ -29,6 +29,7 @@ port=$(sed -n 's/.*"port": *\([0-9]*\).*/\1/p' "$mnt/.embar/status")
 refused 69 "listens on" "$other" --cxl "$scratch/p2" --size 16M --listen "127.0.0.1:$port"
 refused 64 "--listen" "$other" --cxl "$scratch/p2" --size 16M --listen nonsense
 refused 64 "unknown option" "$other" --cxl "$scratch/p2" --size 16M "${free[@]}" -o nonsense
+refused 64 "loopback" "$other" --cxl "$scratch/p2" --size 16M --listen 0.0.0.0:0
 [ ! -e "$scratch/p2" ] || die "a pool was made for nothing"
 refused 64 "--size" "$other" --cxl "$scratch/p2" --size -1
 refused 64 "--size" "$other" --cxl "$scratch/p2" --size 10Q
