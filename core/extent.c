@@ -257,10 +257,10 @@ struct extent *extent_find(struct extents *x, uint64_t at, unsigned order)
 
 void extent_put(struct extents *x, struct extent *e)
 {
-    /* Release: our use of the bytes is before their reuse; pairs with the acquire of the last put. */
-    if (atomic_fetch_sub_explicit(&e->refs, 1, memory_order_release) != 1)
+    /* Release: our use of the bytes is before their reuse; pairs with the acquire of the last put,
+     * which is this same operation rather than a fence: ThreadSanitizer sees no fences. */
+    if (atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
         return;
-    atomic_thread_fence(memory_order_acquire);
     uint32_t b = (uint32_t)((e->base - x->pool->data_base) >> x->shift);
     pthread_mutex_lock(&x->lock);
     x->table[b] = NULL;
