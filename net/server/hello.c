@@ -42,7 +42,7 @@ static int check(const struct conn *c, const struct wire_frame *f, const uint8_t
     if (le32_get(h.features) != 0)
         return -EMBAR_EPROTO;
     *why = "this is another pool, or the pool was restored, since the client was here last";
-    if ((memcmp(h.uuid, none, 16) && memcmp(h.uuid, pool->uuid, 16)) ||
+    if ((memcmp(h.uuid, none, 16) != 0 && memcmp(h.uuid, pool->uuid, 16) != 0) ||
         le64_get(h.incarnation) > pool->incarnation)
         return -EMBAR_EINCARNATION;
     return 0;

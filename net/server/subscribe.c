@@ -20,6 +20,10 @@
 #define GATHER_BATCHES 16
 #define GATHER_BYTES   (512u << 10) /* no further batch is added beyond this */
 
+#define GATHER_IOV 1024 /* what one sendmsg takes */
+#define FRAME_IOV  (READ_PIECES + 2)
+_Static_assert(GATHER_IOV >= 2 * FRAME_IOV, "more than one batch fits a send");
+
 struct head {
     struct wire_frame f;
     struct wire_data d;
@@ -33,7 +37,7 @@ struct gather {
     struct head head[GATHER_BATCHES];
     uint64_t size[GATHER_BATCHES];
     uint32_t count[GATHER_BATCHES];
-    struct iovec iov[GATHER_BATCHES * (READ_PIECES + 2)];
+    struct iovec iov[GATHER_IOV];
 };
 
 struct gather *gather_new(void)
@@ -156,7 +160,8 @@ static int collect(struct channel *ch, struct gather *g, int *iovs, uint64_t *by
     *iovs = 0;
     *bytes = 0;
     *rc = 1;
-    while (n < GATHER_BATCHES && *bytes < GATHER_BYTES && (!ch->limited || left > 0)) {
+    while (n < GATHER_BATCHES && *bytes < GATHER_BYTES && *iovs + FRAME_IOV <= GATHER_IOV &&
+           (!ch->limited || left > 0)) {
         *rc = topic_next(ch->topic, &cursor, &g->view[n]);
         if (*rc <= 0)
             break;

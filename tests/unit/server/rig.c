@@ -54,6 +54,21 @@ void rig_stop(struct rig *r)
     assert_int_equal(rmdir(r->dir), 0);
 }
 
+/* The fixed part of a frame's body. */
+static void take(void *to, const struct got *g, size_t n)
+{
+    if (!g->body || g->length < n)
+        abort(); /* the callers have checked it */
+    memcpy(to, g->body, n);
+}
+
+/* Bytes of a counted string: no NUL goes with them. */
+static void put_text(uint8_t *to, const char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        to[i] = (uint8_t)text[i];
+}
+
 void got_free(struct got *g)
 {
     free(g->body);
@@ -98,7 +113,7 @@ int peer(const struct rig *r, bool local)
     expect(fd, WIRE_HELLO, &g);
     struct wire_welcome w;
     assert_int_equal(g.length, sizeof(w));
-    memcpy(&w, g.body, sizeof(w));
+    take(&w, &g, sizeof(w));
     assert_int_equal(le32_get(w.magic), WIRE_MAGIC);
     assert_memory_equal(w.uuid, log_pool(r->log)->uuid, 16);
     got_free(&g);
@@ -172,7 +187,7 @@ bool receive(int fd, struct got *g)
 static void show_error(const struct got *g)
 {
     struct wire_error e;
-    memcpy(&e, g->body, sizeof(e));
+    take(&e, g, sizeof(e));
     print_message("ERROR %u: %.*s\n", le32_get(e.code), (int)(g->length - sizeof(e)),
                   (const char *)g->body + sizeof(e));
 }
@@ -196,7 +211,7 @@ static int error_code(struct got *g)
 {
     struct wire_error e;
     assert_true(g->length >= sizeof(e));
-    memcpy(&e, g->body, sizeof(e));
+    take(&e, g, sizeof(e));
     assert_int_equal(g->length, sizeof(e) + le16_get(e.text));
     assert_true(le16_get(e.text) > 10); /* a sentence */
     got_free(g);
@@ -255,7 +270,7 @@ size_t open_bytes(uint8_t *out, const char *path, uint16_t channel, uint8_t mode
                           .path = le16_of((uint16_t)strlen(path))};
     size_t n = frame_bytes(out, WIRE_OPEN, channel, 5, sizeof(o) + strlen(path));
     memcpy(out + n, &o, sizeof(o));
-    memcpy(out + n + sizeof(o), path, strlen(path));
+    put_text(out + n + sizeof(o), path, strlen(path));
     return n + sizeof(o) + strlen(path);
 }
 
@@ -270,7 +285,7 @@ struct wire_opened open_topic(int fd, const char *path, uint16_t channel, uint8_
     assert_int_equal(g.length, sizeof(o));
     assert_int_equal(le16_get(g.f.channel), channel);
     assert_int_equal(le64_get(g.f.ref), 5);
-    memcpy(&o, g.body, sizeof(o));
+    take(&o, &g, sizeof(o));
     got_free(&g);
     return o;
 }
@@ -332,7 +347,7 @@ struct wire_ack await_ack(int fd, uint16_t channel, uint64_t sequence)
         assert_int_equal(le16_get(g.f.channel), channel);
         assert_int_equal(g.length, sizeof(a));
         struct wire_ack b;
-        memcpy(&b, g.body, sizeof(b));
+        take(&b, &g, sizeof(b));
         assert_true(le64_get(b.sequence) >= le64_get(a.sequence));
         a = b;
         got_free(&g);
@@ -350,7 +365,7 @@ size_t subscribe_bytes(uint8_t *out, const char *path, uint16_t channel, uint8_t
                                .path = le16_of((uint16_t)strlen(path))};
     size_t n = frame_bytes(out, WIRE_SUBSCRIBE, channel, 9, sizeof(s) + strlen(path));
     memcpy(out + n, &s, sizeof(s));
-    memcpy(out + n + sizeof(s), path, strlen(path));
+    put_text(out + n + sizeof(s), path, strlen(path));
     return n + sizeof(s) + strlen(path);
 }
 
@@ -363,7 +378,7 @@ struct wire_subscribed subscribe(int fd, const char *path, uint16_t channel, uin
     send_bytes(fd, b, subscribe_bytes(b, path, channel, from, value, limit, follow));
     expect(fd, WIRE_SUBSCRIBE, &g);
     assert_int_equal(g.length, sizeof(s));
-    memcpy(&s, g.body, sizeof(s));
+    take(&s, &g, sizeof(s));
     got_free(&g);
     return s;
 }
@@ -372,7 +387,7 @@ void stream_add(struct stream *s, const struct got *g)
 {
     struct wire_data d;
     assert_int_equal(g->f.type, WIRE_DATA);
-    memcpy(&d, g->body, sizeof(d));
+    take(&d, g, sizeof(d));
     assert_int_equal(wire_data_check(&g->f, &d, MEDIA_MAX_BATCH, MEDIA_MAX_MESSAGES), 0);
     uint32_t count = le32_get(d.count), size = le32_get(d.payload);
     bool equal = g->f.flags & WIRE_F_EQUAL;
@@ -413,7 +428,7 @@ struct stream read_topic(const struct rig *r, const char *path)
         got_free(&g);
     }
     struct wire_end e;
-    memcpy(&e, g.body, sizeof(e));
+    take(&e, &g, sizeof(e));
     assert_int_equal(le64_get(e.offset), s.offset);
     assert_int_equal(le64_get(e.message), s.message);
     got_free(&g);
@@ -435,9 +450,9 @@ int admin(int fd, uint8_t verb, const char *path, const char *second, uint8_t fr
                            .second = le16_of((uint16_t)k),
                            .value = le64_of(value)};
     memcpy(b, &a, sizeof(a));
-    memcpy(b + sizeof(a), path, n);
+    put_text(b + sizeof(a), path, n);
     if (k)
-        memcpy(b + sizeof(a) + n, second, k);
+        put_text(b + sizeof(a) + n, second, k);
     send_frame(fd, WIRE_ADMIN, 0, 11, b, sizeof(a) + n + k);
     struct got g;
     do
@@ -455,7 +470,7 @@ int admin(int fd, uint8_t verb, const char *path, const char *second, uint8_t fr
     }
     assert_int_equal(g.f.type, WIRE_OK);
     struct wire_ok o;
-    memcpy(&o, g.body, sizeof(o));
+    take(&o, &g, sizeof(o));
     if (ok)
         *ok = le64_get(o.value);
     got_free(&g);

@@ -99,6 +99,7 @@ static void begins_and_ends(void **state)
     expect_end(sub, &s);
     assert_int_equal(s.size, 0);
     a = subscribe(sub, "t", 4, WIRE_FROM_TIME, 1, 0, 0);
+    assert_int_equal(le64_get(a.offset), 0);
     s = (struct stream){0};
     expect_end(sub, &s);
     assert_memory_equal(s.buf, data, 180);
@@ -215,7 +216,7 @@ static void many_channels(void **state)
     fill(data, sizeof(data), 1);
     int fd = peer(&r, true);
     struct wire_opened o = open_topic(fd, "t", 1, WIRE_S_NEW, 0);
-    for (uint16_t i = 0; i < SUBS; i++)
+    for (unsigned i = 0; i < SUBS; i++)
         subscribe(fd, "t", (uint16_t)(60000 - i), WIRE_FROM_EARLIEST, 0, 0, 1);
     uint8_t b[256];
     send_bytes(fd, b, subscribe_bytes(b, "t", 9, WIRE_FROM_EARLIEST, 0, 0, 1));
