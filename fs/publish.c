@@ -276,7 +276,7 @@ static void job_next(struct job *job)
 static void job_answer(struct job *job, int status, size_t good)
 {
     struct fs *fs = job->fs;
-    if (job->kind == JOB_CLOSE && status) {
+    if (job->kind == JOB_CLOSE && status && status != -EMBAR_EGONE) {
         count_add(&fs->count.lost_fragments, 1);
         daemon_note("an unfinished last line of %zu bytes was not published at close: %s",
                     job->held, embar_strerror(status));
