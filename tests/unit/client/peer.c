@@ -302,7 +302,7 @@ static void *serve(void *arg)
     struct start s = *(struct start *)arg;
     free(arg);
     struct wire_frame f;
-    unsigned char body[WIRE_MAX_ASK];
+    unsigned char body[WIRE_MAX_ASK] = {0};
     bool session = false, broken = false, go = true;
     uint8_t ack = 1;
     uint64_t own = 0;
@@ -362,7 +362,8 @@ void peer_start(struct peer *p)
     const char *tmp = getenv("TMPDIR");
     snprintf(p->path, sizeof(p->path), "%.60s/embar-peer.XXXXXX", tmp ? tmp : "/tmp");
     assert_non_null(mkdtemp(p->path));
-    strcat(p->path, "/s");
+    size_t n = strlen(p->path);
+    snprintf(p->path + n, sizeof(p->path) - n, "/s");
     struct sockaddr_un un = {.sun_family = AF_UNIX};
     memcpy(un.sun_path, p->path, sizeof(p->path));
     pthread_mutex_init(&p->lock, NULL);
