@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# The command finds the one mount there is, by itself or by its path, with its token; two mounts are
+# listed; a dead one is told. Runs in a mount namespace of its own, so that other mounts do not count.
+set -euo pipefail
+if [ "${1:-}" != inside ]; then
+    unshare --mount --propagation private true 2>/dev/null ||
+        { echo "SKIP: no private mount namespace (needs root)"; exit 77; }
+    exec unshare --mount --propagation private "$0" inside
+fi
+# shellcheck source=tests/cmd/functions.sh
+. "$(dirname "${BASH_SOURCE[0]}")/functions.sh"
+need_fuse || skip "$fuse_missing"
+# Mounts of others are copied into this namespace: take them away here.
+while read -r other; do
+    umount -l "$other"
+done < <(awk '$3 == "fuse.embarfs" { print $2 }' /proc/self/mounts)
+unset EMBAR_SERVER
+export XDG_RUNTIME_DIR=$scratch XDG_STATE_HOME=$scratch
+
+fails 1 'nothing of embarfs is mounted' embar topics
+one=$scratch/one two=$scratch/two
+mkdir "$one" "$two"
+mount_start "$one" --cxl "$scratch/pool1" --size 64M --listen 127.0.0.1:0
+first_pid=$mount_pid
+echo "by itself" | embar pub here/topic -q
+same "found by itself" "by itself" "$(cat "$one/here/topic")"
+embar -s "$one" topics | grep -qx here/topic || die "not found by its path"
+listen=$(python3 -c 'import json,sys; print(json.load(sys.stdin)["listen"])' <"$one/.embar/status")
+same "by its TCP address, with the mount's token" "by itself" "$(embar -s "$listen" sub here/topic)"
+same "with the token given" "by itself" "$(embar -s "$listen" --token-file "$one/.embar/token" sub here/topic)"
+echo wrong >"$scratch/wrong"
+fails 1 'token' embar -s "$listen" --token-file "$scratch/wrong" topics
+
+say "two mounts"
+mount_start "$two" --cxl "$scratch/pool2" --size 64M --listen 127.0.0.1:0
+fails 1 "2 mounts.*$one.*$two" embar topics
+echo second | EMBAR_SERVER=$two embar pub t -q
+same "chosen by EMBAR_SERVER" second "$(cat "$two/t")"
+mount_stop "$two" "$mount_pid"
+
+say "a dead mount is told; a publisher goes on when it is mounted again elsewhere on the machine"
+mkfifo "$scratch/fifo"
+embar -s "$one" pub here/topic -q <"$scratch/fifo" &
+pub=$!
+own_pids+=("$pub")
+exec 9>"$scratch/fifo"
+echo before >&9
+is_there() {
+    grep -q "$1" "$one/here/topic"
+}
+wait_until 30 is_there before || die "nothing came"
+kill -KILL "$first_pid"
+wait "$first_pid" 2>/dev/null || true
+fails 1 'gone' embar topics
+mount_start "$one" --cxl "$scratch/pool1" --listen 127.0.0.1:0 9>&-
+echo after >&9
+exec 9>&-
+wait "$pub" || die "pub did not outlive its daemon"
+same "over the death" "$(printf 'by itself\nbefore\nafter')" "$(cat "$one/here/topic")"
+mount_stop "$one" "$mount_pid"
