@@ -36,6 +36,18 @@ int bench_daemon(struct daemon *d, const struct bench_options *o, struct embar_e
     return daemon_open(d, &dopt, err);
 }
 
+/* It paces or not, on loopback too: figures of two machines differ by it. */
+static void report_congestion(struct report *r)
+{
+    char name[32] = "unknown";
+    FILE *f = fopen("/proc/sys/net/ipv4/tcp_congestion_control", "re");
+    if (f && fscanf(f, "%31s", name) != 1)
+        name[0] = '\0';
+    if (f)
+        (void)fclose(f);
+    report_fact(r, "TCP", "congestion control %s", name);
+}
+
 void bench_describe(struct report *r, const struct bench_options *o, const struct daemon *d)
 {
     char a[32];
@@ -49,6 +61,8 @@ void bench_describe(struct report *r, const struct bench_options *o, const struc
                 o->connections, o->processes, o->processes == 1 ? "" : "es",
                 o->unix_socket ? "a Unix socket" : "TCP on loopback",
                 o->sockbuf ? "as given" : "the system's default");
+    if (!o->unix_socket)
+        report_congestion(r);
     report_fact(r, "rounds", "%u interleaved after %u of warm-up", o->rounds, o->warmup);
     report_caveat(r,
                   "Sender and receiver share this machine's %ld cores: loopback is bound by "
