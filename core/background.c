@@ -99,7 +99,8 @@ static void *background_main(void *arg)
             synced_at = now_monotonic();
         }
         atomic_store_explicit(&log->asleep, true, memory_order_seq_cst);
-        if ((seq_pending(log) && (background_only(log) ||
+        if (atomic_exchange_explicit(&log->seq.handed, false, memory_order_seq_cst) ||
+            (seq_pending(log) && (background_only(log) ||
                                   atomic_load_explicit(&log->seq.stalled, memory_order_relaxed))) ||
             atomic_load_explicit(&log->stop, memory_order_seq_cst)) {
             atomic_store_explicit(&log->asleep, false, memory_order_seq_cst);

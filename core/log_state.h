@@ -225,6 +225,8 @@ struct seq {
     unsigned count;
     struct batch *told, **told_last; /* refused and duplicate batches, told after the epoch */
     struct session *ready;           /* sessions whose held batches are next in line */
+    atomic_bool queued;              /* as the role was last given: controls or ready are left */
+    atomic_bool handed;              /* to the background thread: seq_cst, with asleep */
     atomic_bool stalled;             /* waiting for a checkpoint; the background thread resumes */
     unsigned turn;                   /* producer that is drained first */
     struct control *controls;        /* taken from the stack, in order */
@@ -330,6 +332,8 @@ int checkpoint_write(struct log *log);
 /* The same without the role, which is taken and given back around each sync. */
 int checkpoint_write_aside(struct log *log);
 int checkpoint_load(struct log *log, const struct media_root *root, struct embar_error *err);
+/* Opening: begin to write back the roots. */
+void checkpoint_harden(struct log *log);
 void checkpoint_retire(struct log *log, struct extent *e);
 /* An extent that a checkpoint names: in bounds, aligned, and `need` bytes fit. */
 bool checkpoint_extent(const struct pool *p, uint64_t at, unsigned order, uint64_t need);

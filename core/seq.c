@@ -45,13 +45,17 @@ void seq_take_wait(struct log *log)
 
 void seq_give(struct log *log)
 {
+    struct seq *q = &log->seq;
+    /* Ordered by the store that follows, which whoever looks for work has seen. */
+    atomic_store_explicit(&q->queued, q->controls || q->ready, memory_order_relaxed);
     atomic_store_explicit(&log->seq.running, false, memory_order_seq_cst);
 }
 
 bool seq_pending(struct log *log)
 {
     struct seq *q = &log->seq;
-    if (atomic_load_explicit(&q->stack, memory_order_seq_cst))
+    if (atomic_load_explicit(&q->stack, memory_order_seq_cst) ||
+        atomic_load_explicit(&q->queued, memory_order_relaxed))
         return true;
     for (unsigned i = 0; i < q->producers; i++) {
         struct producer *p = &q->producer[i];
@@ -575,8 +579,10 @@ void log_commit(struct log *log)
             rounds++;
         bool due = ring_room(log) < log->pool.geo.index_entries / 2;
         seq_give(log);
-        if (rounds == ROUNDS || due)
+        if (rounds == ROUNDS || due) {
+            atomic_store_explicit(&log->seq.handed, true, memory_order_seq_cst);
             background_wake(log);
+        }
         if (rounds == ROUNDS || !seq_pending(log) ||
             atomic_load_explicit(&log->seq.stalled, memory_order_relaxed))
             return;

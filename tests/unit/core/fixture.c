@@ -61,6 +61,9 @@ static void log_make(struct fixture *f)
     struct embar_error err = {0};
     f->flush = (struct flush){.ops = &fixture_flush, .state = f};
     region_wrap(&f->region, f->memory, f->size, &f->flush);
+    f->region.needs_sync = f->needs_sync;
+    if (f->needs_sync)
+        f->region.durability = MEDIA_DURABLE_PROCESS;
     f->options.region = &f->region;
     int rc = log_open(&f->log, &f->options, &err);
     if (rc)
@@ -68,13 +71,24 @@ static void log_make(struct fixture *f)
     assert_int_equal(rc, 0);
 }
 
-void fixture_open_as(struct fixture *f, uint64_t size, const struct log_options *options)
+static void open_as(struct fixture *f, uint64_t size, const struct log_options *options, bool sync)
 {
     memset(f, 0, sizeof *f);
+    f->needs_sync = sync;
     f->size = size ? size : 4 << 20;
     f->memory = memory_new(f->size);
     f->options = *options;
     log_make(f);
+}
+
+void fixture_open_as(struct fixture *f, uint64_t size, const struct log_options *options)
+{
+    open_as(f, size, options, false);
+}
+
+void fixture_open_file(struct fixture *f, uint64_t size, const struct log_options *options)
+{
+    open_as(f, size, options, true);
 }
 
 void fixture_open(struct fixture *f, uint64_t entries, unsigned descriptors)

@@ -419,10 +419,90 @@ static void everything_at_once(void **state)
     world_run(0, campaign_rounds(1500), &d);
 }
 
+/* ---- Hand-overs --------------------------------------------------------------------------- */
+
+struct waiting {
+    struct fixture *f;
+    uint32_t id;
+    unsigned index, rounds;
+    pthread_t thread;
+};
+
+/* One action after the other, each waited for: one that is left lying is a hang. */
+static void *waiting_main(void *arg)
+{
+    struct waiting *w = arg;
+    for (unsigned i = 0; i < w->rounds; i++) {
+        struct commit commit;
+        struct control c = {
+            .kind = MEDIA_C_ATTR, .id = w->id, .flags = MEDIA_A_OWNER, .uid = w->index};
+        CHECK(log_control_wait(w->f->log, &c, &commit) == 0);
+    }
+    return NULL;
+}
+
+struct action {
+    struct completion completion;
+    struct control control;
+    atomic_int status;
+};
+
+static void action_done(struct completion *self, const struct commit *commit)
+{
+    atomic_store(&((struct action *)self)->status, commit->status);
+}
+
+/* Many actions taken at once, more than the ring has room for. */
+static void one_push(struct fixture *f, uint32_t id, unsigned n)
+{
+    struct action *a = calloc(n, sizeof *a);
+    for (unsigned i = 0; i < n; i++) {
+        a[i].completion.done = action_done;
+        atomic_init(&a[i].status, 1);
+        a[i].control = (struct control){
+            .kind = MEDIA_C_ATTR, .id = id, .flags = MEDIA_A_OWNER, .completion = &a[i].completion};
+        log_control(f->log, &a[i].control);
+    }
+    log_commit(f->log);
+    for (unsigned i = 0; i < n; i++) {
+        while (atomic_load(&a[i].status) == 1)
+            sched_yield();
+        assert_int_equal(atomic_load(&a[i].status), 0);
+    }
+    free(a);
+}
+
+/* A tiny ring waits for checkpoints all the time; on a file those are made aside, and who waits is
+ * resumed by the background thread. */
+static void nobody_is_left_waiting(void **state)
+{
+    (void)state;
+    for (unsigned file = 0; file < 2; file++) {
+        struct fixture f;
+        struct log_options o = {.geo.index_entries = 16, .geo.descriptors = 2};
+        if (file)
+            fixture_open_file(&f, 0, &o);
+        else
+            fixture_open_as(&f, 0, &o);
+        uint32_t id = fixture_topic(&f, "t");
+        struct waiting w[6];
+        for (unsigned i = 0; i < 6; i++) {
+            w[i] = (struct waiting){.f = &f, .id = id, .index = i, .rounds = campaign_rounds(400)};
+            assert_int_equal(pthread_create(&w[i].thread, NULL, waiting_main, &w[i]), 0);
+        }
+        for (unsigned i = 0; i < 6; i++)
+            pthread_join(w[i].thread, NULL);
+        for (unsigned i = 0; i < 20; i++)
+            one_push(&f, id, 1 + i * 13);
+        fixture_close(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_at_once),
+        cmocka_unit_test(nobody_is_left_waiting),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
