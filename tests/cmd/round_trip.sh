@@ -10,7 +10,9 @@ want=$(sum_of <"$scratch/text")
 broker_start 512M
 
 say "a file; a pipe; four connections; small batches; no ack; no session"
-embar pub file "$scratch/text"
+embar pub file "$scratch/text" 2>"$scratch/summary"
+grep -qE "^embar pub: [0-9]+ messages, $(stat -c %s "$scratch/text") bytes, .* MB/s acked\$" "$scratch/summary" ||
+    die "the summary says: $(cat "$scratch/summary")"
 same file "$want" "$(embar sub file | sum_of)"
 # shellcheck disable=SC2002
 cat "$scratch/text" | embar pub a/deep/pipe -q
