@@ -1,6 +1,7 @@
 /* What the measurements have in common: the broker, the baselines' server, a topic with content. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -22,6 +23,28 @@ const char *bytes_text(uint64_t n, char buf[32])
     return buf;
 }
 
+/* The topic is removed in each round: it must not be one that holds somebody's messages. */
+static int refuse_existing(const struct daemon *d, const struct bench_options *o,
+                           struct embar_error *err)
+{
+    struct embar_client *client = NULL;
+    char *text = NULL;
+    int rc = daemon_connect(d, &client, err);
+    if (rc == 0) {
+        rc = embar_stat(client, o->topic, &text, err);
+        if (rc == 0)
+            rc = embar_fail(err, -EEXIST,
+                            "The topic %s is there already and was not touched: name another with "
+                            "--topic, or remove it (embar rm %s).",
+                            o->topic, o->topic);
+        else if (rc == -ENOENT)
+            rc = 0;
+    }
+    free(text);
+    embar_disconnect(client);
+    return rc;
+}
+
 int bench_daemon(struct daemon *d, const struct bench_options *o, struct embar_error *err)
 {
     struct daemon_options dopt = {.server = o->server,
@@ -33,7 +56,10 @@ int bench_daemon(struct daemon *d, const struct bench_options *o, struct embar_e
                                   .flush = o->flush_text,
                                   .workers = o->workers,
                                   .unix_socket = o->unix_socket};
-    return daemon_open(d, &dopt, err);
+    int rc = daemon_open(d, &dopt, err);
+    if (rc == 0 && !d->ours)
+        rc = refuse_existing(d, o, err);
+    return rc;
 }
 
 /* It paces or not, on loopback too: figures of two machines differ by it. */

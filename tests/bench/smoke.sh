@@ -49,6 +49,10 @@ mkdir "$scratch/mnt"
 mount_start "$scratch/mnt" --cxl mem:128M --listen 127.0.0.1:0 --socket "$scratch/socket"
 echo kept >>"$scratch/mnt/kept"
 measure 5 4 pub "${small[@]}" --bytes 8M --mount "$scratch/mnt"
+if embar bench pub --mount "$scratch/mnt" --topic kept 2>"$scratch/err"; then
+    die "bench took a topic that is there for its own"
+fi
+grep -qF "is there already" "$scratch/err" || die "bench said: $(cat "$scratch/err")"
 [ "$(ls "$scratch/mnt")" = kept ] || die "bench changed the topics of a mount"
 [ "$(cat "$scratch/mnt/kept")" = kept ] || die "bench changed a topic that is not its own"
 mount_stop "$scratch/mnt" "$mount_pid"
