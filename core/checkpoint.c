@@ -184,6 +184,15 @@ static void checkpoint_root(struct log *log)
     flush_drain(log->pool.flush);
 }
 
+/* Its writer may have died before the drain: the root that recovery went by is written back again,
+ * for the caller to drain before anything is stored where only its predecessor was needed. */
+void checkpoint_harden(struct log *log)
+{
+    for (unsigned which = 0; which < 2; which++)
+        flush_writeback(log->pool.flush, pool_root(&log->pool, log->slot, which),
+                        sizeof(struct media_root));
+}
+
 /* Step three: the root is durable, so what only the overwritten one needed is free. */
 static void checkpoint_end(struct log *log)
 {

@@ -157,12 +157,16 @@ static int log_serve(struct log *log, struct embar_error *err)
 {
     uint64_t tail = atomic_load_explicit(&log->durable, memory_order_relaxed) + 1;
     log->term++;
+    /* What recovery accepted was stored but perhaps never drained: the root (with the claim's drain)
+     * and the entries above the watermark. Both are about to be built upon. */
+    checkpoint_harden(log);
     claim_write(log, (uint32_t)getpid());
-    /* What recovery accepted above the watermark was stored but perhaps never drained. */
     uint64_t first = log->checkpoint + 1 > tail ? log->checkpoint + 1 : tail;
     if (first < log->seq.next)
         index_harden(&log->pool, log->slot, first, log->seq.next - first);
-    int rc = topics_resume(log);
+    int rc = region_sync(log->region);
+    if (rc == 0)
+        rc = topics_resume(log);
     if (rc == 0)
         rc = seq_term(log);
     bool granted = false;
