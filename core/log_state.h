@@ -205,6 +205,7 @@ struct producer {
     unsigned index;
     struct batch **batch; /* by position % descriptors */
     uint64_t limit;
+    unsigned arranged; /* arrange.c: rank of its last batch without a session in this pass */
     _Alignas(64) atomic_uint_fast64_t tail; /* announced: release by the producer's thread */
     _Alignas(64) atomic_uint_fast64_t head; /* taken: release by the sequencer */
 };
@@ -213,7 +214,8 @@ struct item {
     struct batch *batch;
     struct session *session;
     uint64_t number, offset;
-    unsigned rank; /* as it came */
+    unsigned rank; /* as it came, from 1 */
+    struct producer *producer;
 };
 
 struct seq {
@@ -229,6 +231,7 @@ struct seq {
     atomic_bool handed;              /* to the background thread: seq_cst, with asleep */
     atomic_bool stalled;             /* waiting for a checkpoint; the background thread resumes */
     unsigned turn;                   /* producer that is drained first */
+    struct producer *taking;         /* whose ring is being drained */
     struct control *controls;        /* taken from the stack, in order */
     atomic_uint holds;               /* batches held in all sessions */
     _Atomic(struct control *) stack; /* MPSC: pushed by any thread, emptied by the sequencer */

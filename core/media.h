@@ -25,9 +25,9 @@
 #define MEDIA_SUPER_AT  0u
 #define MEDIA_SUPER_ALT 4096u
 
-#define MEDIA_COMPAT_KNOWN    0ull
-#define MEDIA_INCOMPAT_KNOWN  0ull
-#define MEDIA_ROCOMPAT_KNOWN  0ull
+#define MEDIA_COMPAT_KNOWN   0ull
+#define MEDIA_INCOMPAT_KNOWN 0ull
+#define MEDIA_ROCOMPAT_KNOWN 0ull
 
 #define MEDIA_MAX_BATCH    (16u << 20) /* payload bytes a batch */
 #define MEDIA_MAX_MESSAGES 65536u      /* messages a batch */
@@ -39,32 +39,32 @@ enum media_durability { MEDIA_DURABLE_PROCESS = 0, MEDIA_DURABLE_MACHINE = 1 };
 
 /* Superblock: written when the pool is made or restored, never while it is served. */
 struct media_super {
-    uint8_t magic[8];     /*   0..7   */
-    le32 version;         /*   8..11  */
-    le32 crc;             /*  12..15  */
-    le64 compat;          /*  16..23  unknown bits: use it anyway */
-    le64 incompat;        /*  24..31  unknown bits: refuse */
-    le64 ro_compat;       /*  32..39  unknown bits: open for reading only */
-    uint8_t uuid[16];     /*  40..55  identity, kept over restores */
-    le64 incarnation;     /*  56..63  raised by each restore */
-    le64 size;            /*  64..71  pool bytes */
-    le32 line;            /*  72..75  64 */
-    le32 slots;           /*  76..79  */
-    le32 producers;       /*  80..83  pending rings a slot */
-    le32 descriptors;     /*  84..87  records a pending ring, a power of two */
-    le64 index_entries;   /*  88..95  records an index ring, a power of two */
-    le64 slot_base;       /*  96..103 */
-    le64 slot_stride;     /* 104..111 */
-    le64 data_base;       /* 112..119 */
-    le64 data_size;       /* 120..127 */
-    le32 block_shift;     /* 128..131 log2 of the smallest extent */
-    le32 max_order;       /* 132..135 log2 of the largest extent, in blocks */
-    le32 regions;         /* 136..139 data area is granted to slots in this many equal parts */
-    le32 brokers;         /* 140..143 brokers the pool was laid out for (share of regions) */
-    le64 created;         /* 144..151 CLOCK_REALTIME ns */
-    uint8_t boot_id[16];  /* 152..167 of the host that made it */
-    le32 durability;      /* 168..171 enum media_durability, as chosen at creation */
-    uint8_t zero[84];     /* 172..255 */
+    uint8_t magic[8];    /*   0..7   */
+    le32 version;        /*   8..11  */
+    le32 crc;            /*  12..15  */
+    le64 compat;         /*  16..23  unknown bits: use it anyway */
+    le64 incompat;       /*  24..31  unknown bits: refuse */
+    le64 ro_compat;      /*  32..39  unknown bits: open for reading only */
+    uint8_t uuid[16];    /*  40..55  identity, kept over restores */
+    le64 incarnation;    /*  56..63  raised by each restore */
+    le64 size;           /*  64..71  pool bytes */
+    le32 line;           /*  72..75  64 */
+    le32 slots;          /*  76..79  */
+    le32 producers;      /*  80..83  pending rings a slot */
+    le32 descriptors;    /*  84..87  records a pending ring, a power of two */
+    le64 index_entries;  /*  88..95  records an index ring, a power of two */
+    le64 slot_base;      /*  96..103 */
+    le64 slot_stride;    /* 104..111 */
+    le64 data_base;      /* 112..119 */
+    le64 data_size;      /* 120..127 */
+    le32 block_shift;    /* 128..131 log2 of the smallest extent */
+    le32 max_order;      /* 132..135 log2 of the largest extent, in blocks */
+    le32 regions;        /* 136..139 data area is granted to slots in this many equal parts */
+    le32 brokers;        /* 140..143 brokers the pool was laid out for (share of regions) */
+    le64 created;        /* 144..151 CLOCK_REALTIME ns */
+    uint8_t boot_id[16]; /* 152..167 of the host that made it */
+    le32 durability;     /* 168..171 enum media_durability, as chosen at creation */
+    uint8_t zero[84];    /* 172..255 */
 };
 
 /* A slot's claim: who serves it. Rewritten at each open; a term is one open. */
@@ -81,11 +81,11 @@ struct media_claim {
 #define MEDIA_CLAIM_MAGIC 0x4d4c4343u
 
 struct media_heartbeat {
-    le64 beat;       /*  0..7  */
-    le64 time;       /*  8..15 */
-    le32 term;       /* 16..19 */
-    le32 crc;        /* 20..23 */
-    uint8_t zero[40];/* 24..63 */
+    le64 beat;        /*  0..7  */
+    le64 time;        /*  8..15 */
+    le32 term;        /* 16..19 */
+    le32 crc;         /* 20..23 */
+    uint8_t zero[40]; /* 24..63 */
 };
 
 /* All entries up to and including `number` are durable (watermark: in the sense of flush+drain;
@@ -103,11 +103,13 @@ enum media_kind {
     MEDIA_BATCH = 1,   /* a batch of a topic */
     MEDIA_CONTROL = 2, /* topic 0: the payload is one struct media_control */
     MEDIA_TERM = 3,    /* first entry of a term: no payload; session = host's slot */
-    MEDIA_GRANT = 5,   /* regions [offset, offset + sequence) are slot `session`'s to fill; no payload */
-    MEDIA_PART = 4,    /* second part of the batch of the entry before it (MEDIA_F_SPLIT) */
+    MEDIA_GRANT =
+        5, /* regions [offset, offset + sequence) are slot `session`'s to fill; no payload */
+    MEDIA_PART = 4, /* second part of the batch of the entry before it (MEDIA_F_SPLIT) */
 };
 
-#define MEDIA_F_SPLIT 0x01u /* length is of the first part; the next entry is MEDIA_PART. An entry
+#define MEDIA_F_SPLIT                                                                              \
+    0x01u                   /* length is of the first part; the next entry is MEDIA_PART. An entry
                              * says all that the fold needs, since the side records of batches that
                              * were trimmed later are gone. One without the other is not committed */
 #define MEDIA_F_EQUAL 0x02u /* all messages have length/count bytes; no lengths follow */
@@ -118,20 +120,20 @@ enum media_kind {
  * Descriptor: `number` is its absolute position in the ring plus one, stored last (the commit
  *             word); `crc` is seeded by 0 and covers the line with number and crc as given/zero. */
 struct media_entry {
-    le64 number;     /*  0..7  never 0 */
-    le32 term;       /*  8..11 */
-    le32 crc;        /* 12..15 */
-    le64 session;    /* 16..23 0: none */
-    le64 offset;     /* 24..31 log offset of the first payload byte in the topic */
-    le64 payload;    /* 32..39 low 48: pool offset of the payload; high 16: sequence bits 32..47 */
-    le64 side;       /* 40..47 low 48: pool offset of the side record; high 16: messages - 1 */
-    le32 topic;      /* 48..51 */
-    le32 length;     /* 52..55 payload bytes (of this part) */
-    le32 sequence;   /* 56..59 session sequence bits 0..31 */
-    uint8_t kind;    /* 60     enum media_kind */
-    uint8_t flags;   /* 61     MEDIA_F_... */
-    uint8_t slot;    /* 62     whose lines hold payload and side record */
-    uint8_t order;   /* 63     log2 blocks of the payload's extent; its start follows by alignment */
+    le64 number;   /*  0..7  never 0 */
+    le32 term;     /*  8..11 */
+    le32 crc;      /* 12..15 */
+    le64 session;  /* 16..23 0: none */
+    le64 offset;   /* 24..31 log offset of the first payload byte in the topic */
+    le64 payload;  /* 32..39 low 48: pool offset of the payload; high 16: sequence bits 32..47 */
+    le64 side;     /* 40..47 low 48: pool offset of the side record; high 16: messages - 1 */
+    le32 topic;    /* 48..51 */
+    le32 length;   /* 52..55 payload bytes (of this part) */
+    le32 sequence; /* 56..59 session sequence bits 0..31 */
+    uint8_t kind;  /* 60     enum media_kind */
+    uint8_t flags; /* 61     MEDIA_F_... */
+    uint8_t slot;  /* 62     whose lines hold payload and side record */
+    uint8_t order; /* 63     log2 blocks of the payload's extent; its start follows by alignment */
 };
 
 /* A batch's side record: this header, and unless MEDIA_F_EQUAL le32 lengths[count], which stand
@@ -154,15 +156,15 @@ struct media_side {
 #define MEDIA_SIDE_MAGIC 0x45444953u
 
 enum media_control_kind {
-    MEDIA_C_MKDIR = 1,   /* id, parent, name, mode, uid, gid, time */
-    MEDIA_C_CREATE = 2,  /* the same for a topic; order, ack */
-    MEDIA_C_REMOVE = 3,  /* id: topic or empty directory */
-    MEDIA_C_RENAME = 4,  /* id, parent, name: new place; value: id replaced or 0 */
-    MEDIA_C_ATTR = 5,    /* id; flags say which of mode, uid, gid, order, ack, value.. are set */
-    MEDIA_C_TRIM = 6,    /* id; value: new base offset; value2: number of the message there */
-    MEDIA_C_OPEN = 7,    /* session: id = topic, uid = principal; its id is the entry's number */
-    MEDIA_C_FENCE = 8,   /* session: value = session id, epoch: the new one */
-    MEDIA_C_CLOSE = 9,   /* session: value = session id */
+    MEDIA_C_MKDIR = 1,  /* id, parent, name, mode, uid, gid, time */
+    MEDIA_C_CREATE = 2, /* the same for a topic; order, ack */
+    MEDIA_C_REMOVE = 3, /* id: topic or empty directory */
+    MEDIA_C_RENAME = 4, /* id, parent, name: new place; value: id replaced or 0 */
+    MEDIA_C_ATTR = 5,   /* id; flags say which of mode, uid, gid, order, ack, value.. are set */
+    MEDIA_C_TRIM = 6,   /* id; value: new base offset; value2: number of the message there */
+    MEDIA_C_OPEN = 7,   /* session: id = topic, uid = principal; its id is the entry's number */
+    MEDIA_C_FENCE = 8,  /* session: value = session id, epoch: the new one */
+    MEDIA_C_CLOSE = 9,  /* session: value = session id */
 };
 
 #define MEDIA_A_MODE  0x0001u
@@ -252,7 +254,7 @@ struct media_node {
     le32 run_crc;     /* 100..103 of that extent's struct media_table */
     uint8_t policy;   /* 104      */
     uint8_t zero[7];  /* 105..111 */
-    le64 side_tail;   /* 112..119 last batch's side record: low 48: header; high 16: lines below it */
+    le64 side_tail; /* 112..119 last batch's side record: low 48: header; high 16: lines below it */
 };
 
 /* A run: batches of a topic whose payloads are adjacent and whose side records are. Its length is
@@ -261,7 +263,7 @@ struct media_run {
     le64 offset;  /*  0..7  log offset */
     le64 message; /*  8..15 number of its first message */
     le64 payload; /* 16..23 low 48: pool offset; low byte of high 16: order; high byte: flags */
-    le64 side;    /* 24..31 low 48: first side record; high 16: batches (0: second part of a split) */
+    le64 side; /* 24..31 low 48: first side record; high 16: batches (0: second part of a split) */
 };
 
 struct media_session {

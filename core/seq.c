@@ -107,6 +107,7 @@ static void accept(struct log *log, struct batch *b, struct session *s)
     it->batch = b;
     it->session = s;
     it->rank = q->count;
+    it->producer = q->taking;
     if (s)
         s->ordered = b->sequence;
 }
@@ -209,6 +210,7 @@ static unsigned collect(struct log *log, unsigned limit)
         uint64_t head = atomic_load_explicit(&p->head, memory_order_relaxed);
         /* Acquire: the batch and its ring place were written before the tail. */
         uint64_t tail = atomic_load_explicit(&p->tail, memory_order_acquire);
+        q->taking = p;
         for (; head < tail && q->count < limit; head++, taken++)
             order(log, p->batch[head % p->limit], limit);
         atomic_store_explicit(&p->head, head, memory_order_release);
