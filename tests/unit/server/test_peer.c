@@ -247,6 +247,31 @@ static void pipelined(void **state)
     close(fd);
 }
 
+static bool nothing_reserved(void *arg)
+{
+    struct log_stat st;
+    (void)arg;
+    log_stat_all(r.log, &st);
+    return st.reserved == 0;
+}
+
+/* Who sends no handshake, and who stops amid a batch that holds pool space, is sent away. */
+static void too_slow(void **state)
+{
+    (void)state;
+    enum { SIZE = 300000 };
+    uint8_t *data = calloc(1, SIZE);
+    int mute = dial_tcp(&r), stuck = peer(&r, false);
+    open_topic(stuck, "t", 1, WIRE_S_NONE, 0);
+    struct batch_bytes b = batch_make(1, 1, 0, data, SIZE, NULL, 1);
+    send_bytes(stuck, b.p, 100000);
+    assert_int_equal(expect_refusal(stuck), ETIMEDOUT);
+    until(nothing_reserved, NULL);
+    assert_int_equal(expect_refusal(mute), ETIMEDOUT);
+    free(b.p);
+    free(data);
+}
+
 /* ---- Another user ---------------------------------------------------------------------------- */
 
 /* Runs f as uid 65534 with a connection over the Unix socket. */
@@ -355,6 +380,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(far_early, setup, teardown),
         cmocka_unit_test_setup_teardown(channels, setup, teardown),
         cmocka_unit_test_setup_teardown(pipelined, setup, teardown),
+        cmocka_unit_test_setup_teardown(too_slow, setup, teardown),
         cmocka_unit_test_setup_teardown(permissions, setup, teardown),
     };
     return cmocka_run_group_tests_name("server peer", tests, NULL, NULL);

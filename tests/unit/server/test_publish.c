@@ -240,6 +240,51 @@ static void cut_mid_batch(void **state)
     rig_stop(&r);
 }
 
+static bool is_waiting(void *arg)
+{
+    struct rig *r = arg;
+    struct server_stat st;
+    server_stat(r->server, &st);
+    return st.waiting > 0;
+}
+
+/* More batches trickle in at once than there is staging for: those without wait, none is lost. */
+static void staging(void **state)
+{
+    (void)state;
+    enum { N = 100, SIZE = 20000, FIRST = 10000 };
+    struct rig r = {.workers = 1};
+    struct batch_bytes b[N];
+    int fd[N];
+    uint8_t data[SIZE];
+    rig_start(&r);
+    for (unsigned i = 0; i < N; i++) {
+        char path[16];
+        snprintf(path, sizeof(path), "t%u", i);
+        fill(data, SIZE, i);
+        b[i] = batch_make(1, 1, 0, data, SIZE, NULL, 1);
+        fd[i] = peer(&r, i % 2);
+        open_topic(fd[i], path, 1, WIRE_S_NONE, 0);
+        send_bytes(fd[i], b[i].p, FIRST);
+    }
+    until(is_waiting, &r);
+    for (unsigned i = 0; i < N; i++)
+        send_bytes(fd[i], b[i].p + FIRST, b[i].n - FIRST);
+    for (unsigned i = 0; i < N; i++) {
+        char path[16];
+        snprintf(path, sizeof(path), "t%u", i);
+        await_ack(fd[i], 1, 1);
+        fill(data, SIZE, i);
+        topic_is(&r, path, data, SIZE);
+        close(fd[i]);
+        free(b[i].p);
+    }
+    struct server_stat st;
+    server_stat(r.server, &st);
+    assert_int_equal(st.waiting, 0);
+    rig_stop(&r);
+}
+
 static void ack_levels(void **state)
 {
     (void)state;
@@ -330,25 +375,16 @@ static void fenced(void **state)
     rig_stop(&r);
 }
 
-static bool is_waiting(void *arg)
-{
-    struct rig *r = arg;
-    struct server_stat st;
-    server_stat(r->server, &st);
-    return st.waiting > 0;
-}
-
 /* A full pool holds publishers back, loses nothing, and lets them go on after a trim. */
-static void full_pool(void **state)
+static void full_pool(uint8_t mode)
 {
-    (void)state;
     struct rig r = {.spec = "mem:8M"};
     rig_start(&r);
     enum { SIZE = 100000, N = 120 };
     uint8_t *data = malloc((size_t)SIZE * N);
     fill(data, (size_t)SIZE * N, 12);
     int fd = peer(&r, false), other = peer(&r, true);
-    struct wire_opened o = open_topic(fd, "t", 1, WIRE_S_NEW, 0);
+    struct wire_opened o = open_topic(fd, "t", 1, mode, 0);
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
@@ -398,6 +434,19 @@ static void full_pool(void **state)
     rig_stop(&r);
 }
 
+static void full_pool_session(void **state)
+{
+    (void)state;
+    full_pool(WIRE_S_NEW);
+}
+
+/* One channel keeps its order without a session, too. */
+static void full_pool_none(void **state)
+{
+    (void)state;
+    full_pool(WIRE_S_NONE);
+}
+
 /* Stopping commits and acks what was announced, and says so to everyone. */
 static void stop_tells(void **state)
 {
@@ -416,11 +465,18 @@ static void stop_tells(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(content),         cmocka_unit_test(every_split),
-        cmocka_unit_test(byte_by_byte),    cmocka_unit_test(duplicates),
-        cmocka_unit_test(two_connections), cmocka_unit_test(cut_mid_batch),
-        cmocka_unit_test(ack_levels),      cmocka_unit_test(forget),
-        cmocka_unit_test(fenced),          cmocka_unit_test(full_pool),
+        cmocka_unit_test(content),
+        cmocka_unit_test(every_split),
+        cmocka_unit_test(byte_by_byte),
+        cmocka_unit_test(duplicates),
+        cmocka_unit_test(two_connections),
+        cmocka_unit_test(cut_mid_batch),
+        cmocka_unit_test(staging),
+        cmocka_unit_test(ack_levels),
+        cmocka_unit_test(forget),
+        cmocka_unit_test(fenced),
+        cmocka_unit_test(full_pool_session),
+        cmocka_unit_test(full_pool_none),
         cmocka_unit_test(stop_tells),
     };
     return cmocka_run_group_tests_name("server publish", tests, NULL, NULL);
