@@ -50,11 +50,12 @@ int client_dial(struct embar_client *c, const atomic_bool *cancel, int *fd, stru
     else
         to = c->address;
     pthread_mutex_unlock(&c->lock);
-    if (rc < 0) {
+    if (rc < 0 && !met) {
         if (err)
             *err = why;
         return rc;
     }
+    /* Nothing to be found now (a socket's file is away while its daemon starts): go where it was. */
     struct link_limit limit = link_within(c->timeout_ms, cancel);
     int sock;
     rc = link_dial(&to, &limit, &sock, err);

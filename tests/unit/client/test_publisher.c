@@ -257,6 +257,31 @@ static void without_a_session_a_break_is_told(void **state)
     peer_stop(&p);
 }
 
+static void a_socket_file_that_is_away_for_a_while_is_waited_for(void **state)
+{
+    (void)state;
+    struct peer p = {.incarnation = 1};
+    struct embar_error err = {.code = 0};
+    char away[128];
+    peer_start(&p);
+    snprintf(away, sizeof(away), "%s.away", p.path);
+    struct embar_client *c = connect_to(&p, 20000);
+    struct embar_publisher *pub = open_on(c, NULL);
+    assert_int_equal(rename(p.path, away), 0);
+    pthread_mutex_lock(&p.lock);
+    for (unsigned i = 0; i < p.count; i++)
+        shutdown(p.fds[i], SHUT_RDWR);
+    pthread_mutex_unlock(&p.lock);
+    assert_int_equal(embar_publish(pub, "x\n", 2, NULL, NULL), 0);
+    assert_int_equal(embar_flush(pub, 100, &err), -ETIMEDOUT); /* tries meanwhile */
+    assert_int_equal(rename(away, p.path), 0);
+    if (embar_flush(pub, -1, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_KEEP, &err), 0);
+    embar_disconnect(c);
+    peer_stop(&p);
+}
+
 static void another_incarnation_ends_it(void **state)
 {
     (void)state;
@@ -479,6 +504,7 @@ int main(void)
         cmocka_unit_test(damage_for_ever_ends_it),
         cmocka_unit_test(an_unreachable_broker_ends_it_at_the_deadline),
         cmocka_unit_test(without_a_session_a_break_is_told),
+        cmocka_unit_test(a_socket_file_that_is_away_for_a_while_is_waited_for),
         cmocka_unit_test(another_incarnation_ends_it),
         cmocka_unit_test(a_session_is_resumed_by_message_count),
         cmocka_unit_test(bad_arguments_are_refused),
