@@ -403,6 +403,10 @@ void hostile_seal(struct hostile *h)
     seal_line(pool_claim(&p, 0), offsetof(struct media_claim, crc));
     seal_line(pool_watermark(&p, 0), offsetof(struct media_watermark, crc));
     seal_line(pool_synced(&p, 0), offsetof(struct media_watermark, crc));
+    for (uint64_t at = p.data_base / MEDIA_LINE * MEDIA_LINE; inside(at, MEDIA_LINE);
+         at += MEDIA_LINE)
+        if (le32_get(((struct media_side *)(h->image + at))->magic) == MEDIA_SIDE_MAGIC)
+            seal_side(h, at);
     struct media_root newest = {0};
     for (unsigned which = 0; which < 2; which++) {
         struct media_root *at = pool_root(&p, 0, which);
@@ -416,7 +420,6 @@ void hostile_seal(struct hostile *h)
         struct media_entry *line = pool_entry(&p, 0, number);
         if (le64_get(line->number) != number)
             break;
-        seal_side(h, le64_low48(line->side));
         line->crc = le32_of(0);
         chain = crc32c(chain, line, sizeof *line);
         line->crc = le32_of(chain);

@@ -10,9 +10,13 @@
 
 static struct entry entry_draw(struct draws *d, uint64_t number)
 {
+    uint8_t kind = (uint8_t)(one_in(d, 2) ? draw(d) : draw(d) % 6);
+    bool side = kind == MEDIA_BATCH || kind == MEDIA_CONTROL || kind == MEDIA_PART;
+    uint64_t session = !side ? draw(d) : one_in(d, 2) ? draw(d) & MASK48 : 0;
     return (struct entry){.number = number,
-                          .session = draw(d),
-                          .sequence = draw(d) & MASK48,
+                          .session = session,
+                          .sequence = side && !session ? 0 : draw(d) & MASK48,
+                          .check = !side ? 0 : (uint32_t)draw(d) & (session ? 0xffffu : ~0u),
                           .offset = draw(d),
                           .payload = draw(d) & MASK48,
                           .side = draw(d) & MASK48,
@@ -20,7 +24,7 @@ static struct entry entry_draw(struct draws *d, uint64_t number)
                           .topic = (uint32_t)draw(d),
                           .length = (uint32_t)draw(d),
                           .count = 1 + pick(d, 65536),
-                          .kind = (uint8_t)draw(d),
+                          .kind = kind,
                           .flags = (uint8_t)draw(d),
                           .slot = (uint8_t)draw(d),
                           .order = (uint8_t)draw(d)};
@@ -31,6 +35,7 @@ static void assert_same(const struct entry *a, const struct entry *b)
     assert_int_equal(a->number, b->number);
     assert_int_equal(a->session, b->session);
     assert_int_equal(a->sequence, b->sequence);
+    assert_int_equal(a->check, b->check);
     assert_int_equal(a->offset, b->offset);
     assert_int_equal(a->payload, b->payload);
     assert_int_equal(a->side, b->side);
