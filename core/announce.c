@@ -41,6 +41,7 @@ static void descriptor_write(const struct producer *p, uint64_t number, const st
         .topic = b->topic->id,
         .length = b->length,
         .count = b->count,
+        .check = b->check,
         .kind = MEDIA_BATCH,
         .flags = (uint8_t)((b->equal ? MEDIA_F_EQUAL : 0u) | (b->run1 ? MEDIA_F_SPLIT : 0u)),
         .slot = (uint8_t)log->slot,

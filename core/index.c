@@ -22,6 +22,12 @@ static uint32_t line_crc(const struct media_entry *line, uint32_t chain)
     return crc32c(chain, &copy, sizeof copy);
 }
 
+/* Which entries have a side record: without a session its CRC takes the sequence's place. */
+static bool has_side(uint8_t kind)
+{
+    return kind == MEDIA_BATCH || kind == MEDIA_CONTROL || kind == MEDIA_PART;
+}
+
 uint32_t index_encode(struct media_entry *line, const struct entry *e, uint32_t chain)
 {
     struct media_entry m = {
@@ -39,6 +45,10 @@ uint32_t index_encode(struct media_entry *line, const struct entry *e, uint32_t 
         .slot = e->slot,
         .order = e->order,
     };
+    if (has_side(e->kind) && e->session)
+        m.session = le64_pack(e->session, (uint16_t)e->check);
+    else if (has_side(e->kind))
+        m.sequence = le32_of(e->check);
     uint32_t next = line_crc(&m, chain);
     m.crc = le32_of(next);
     *line = m;
@@ -65,6 +75,12 @@ int index_decode(const struct media_entry *line, uint64_t number, uint32_t chain
     e->flags = m.flags;
     e->slot = m.slot;
     e->order = m.order;
+    e->check = 0;
+    if (has_side(e->kind)) {
+        e->session = le64_low48(m.session);
+        e->check = e->session ? le64_high16(m.session) : le32_get(m.sequence);
+        e->sequence = e->session ? e->sequence : 0;
+    }
     *next = le32_get(m.crc);
     return 1;
 }

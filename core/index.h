@@ -13,6 +13,7 @@ struct entry {
     uint64_t number, session, sequence, offset;
     uint64_t payload, side; /* pool offsets */
     uint32_t term, topic, length, count;
+    uint32_t check; /* CRC of the side record; its low 16 bits when there is a session */
     uint8_t kind, flags, slot, order;
 };
 

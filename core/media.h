@@ -123,13 +123,13 @@ struct media_entry {
     le64 number;   /*  0..7  never 0 */
     le32 term;     /*  8..11 */
     le32 crc;      /* 12..15 */
-    le64 session;  /* 16..23 0: none */
+    le64 session;  /* 16..23 low 48: 0: none; high 16: with one, the side record's CRC, low bits */
     le64 offset;   /* 24..31 log offset of the first payload byte in the topic */
     le64 payload;  /* 32..39 low 48: pool offset of the payload; high 16: sequence bits 32..47 */
     le64 side;     /* 40..47 low 48: pool offset of the side record; high 16: messages - 1 */
     le32 topic;    /* 48..51 */
     le32 length;   /* 52..55 payload bytes (of this part) */
-    le32 sequence; /* 56..59 session sequence bits 0..31 */
+    le32 sequence; /* 56..59 session sequence bits 0..31; without a session the side record's CRC */
     uint8_t kind;  /* 60     enum media_kind */
     uint8_t flags; /* 61     MEDIA_F_... */
     uint8_t slot;  /* 62     whose lines hold payload and side record */

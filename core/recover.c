@@ -73,15 +73,18 @@ static bool next_entry(const struct replay *r, uint64_t number, uint32_t chain, 
     return found;
 }
 
-/* Is the batch really there? */
+/* Is the batch really there? Its place may hold another that was whole, of a history that was lost:
+ * the entry knows its own record by the CRC. */
 static bool batch_whole(const struct log *log, const struct entry *e, const struct entry *part)
 {
     struct side s;
     if (side_read(&log->pool, e->side, &s))
         return false;
-    return s.topic == e->topic && s.run0 == e->payload && s.run0_length == e->length &&
-           s.run1 == (part ? part->payload : 0) && s.session == e->session &&
-           side_payload_crc(&log->pool, &s) == s.payload_crc;
+    if (e->session ? (uint16_t)s.crc != e->check : s.crc != e->check)
+        return false;
+    return s.topic == e->topic && s.sequence == e->sequence && s.run0 == e->payload &&
+           s.run0_length == e->length && s.run1 == (part ? part->payload : 0) &&
+           s.session == e->session && side_payload_crc(&log->pool, &s) == s.payload_crc;
 }
 
 static int replay_place(struct log *log, const struct entry *e, const struct entry *part,

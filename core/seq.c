@@ -242,6 +242,7 @@ static uint64_t batch_entries(struct log *log, const struct batch *b, uint64_t o
         .topic = b->topic->id,
         .length = b->run0_length,
         .count = b->count,
+        .check = b->check,
         .kind = kind,
         .flags = (uint8_t)((b->equal ? MEDIA_F_EQUAL : 0u) | (b->run1 ? MEDIA_F_SPLIT : 0u)),
         .slot = (uint8_t)log->slot,

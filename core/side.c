@@ -22,7 +22,7 @@ static uint64_t lengths_sum(const le32 *lengths, uint32_t count)
     return sum;
 }
 
-int side_write(const struct pool *pool, const struct batch *b)
+int side_write(const struct pool *pool, struct batch *b)
 {
     struct media_side *at = pool_at(pool, b->side);
     uint64_t below = side_size(b->count, b->equal) - MEDIA_LINE;
@@ -43,7 +43,8 @@ int side_write(const struct pool *pool, const struct batch *b)
         .run0_length = le32_of(b->run0_length),
         .length = le32_of(b->length),
     };
-    m.crc = le32_of(record_crc(&m, lengths, b->count));
+    b->check = record_crc(&m, lengths, b->count);
+    m.crc = le32_of(b->check);
     *at = m;
     flush_writeback(pool->flush, pool_at(pool, b->side - below), below + MEDIA_LINE);
     return 0;
@@ -75,6 +76,7 @@ int side_read(const struct pool *pool, uint64_t at, struct side *s)
     s->run1 = le64_low48(m->run1);
     s->order0 = (uint8_t)(le64_high16(m->run1) & 0xff);
     s->order1 = (uint8_t)(le64_high16(m->run1) >> 8);
+    s->crc = le32_get(m->crc);
     s->run0_length = le32_get(m->run0_length);
     s->length = le32_get(m->length);
 

@@ -17,14 +17,15 @@ struct side {
     uint64_t time, session, sequence;
     uint64_t run0, run1; /* pool offsets; run1 0 when the payload is in one piece */
     uint32_t run0_length, length, count, payload_crc, topic;
+    uint32_t crc; /* of the record itself */
     uint8_t order0, order1;
     bool equal;
     const le32 *lengths; /* NULL when equal */
 };
 
 /* Write the header for b (lengths stand already), checksum both and begin writing both back.
- * -EMBAR_EINVALID when the lengths do not add up to the payload. */
-int side_write(const struct pool *pool, const struct batch *b) __attribute__((warn_unused_result));
+ * The CRC is left in b->check. -EMBAR_EINVALID when the lengths do not add up to the payload. */
+int side_write(const struct pool *pool, struct batch *b) __attribute__((warn_unused_result));
 
 /* Read and check the record whose header is at `at` (I9: magic, CRC, every bound, the sum of the
  * lengths). -EMBAR_ECORRUPT. */
