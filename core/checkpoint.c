@@ -14,6 +14,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "core/crc.h"
 #include "core/log_state.h"
@@ -154,6 +155,7 @@ static int checkpoint_begin(struct log *log)
         checkpoint_retire(log, log->manifest);
     log->manifest = NULL;
     job->retired = log->retired_count;
+    job->mark = extents_mark(log->extents);
     job->root = (struct media_root){
         .magic = le32_of(MEDIA_ROOT_MAGIC),
         .number = le64_of(log->seq.next - 1),
@@ -201,12 +203,13 @@ static void checkpoint_end(struct log *log)
     atomic_store_explicit(&log->checkpoint, le64_get(job->root.number), memory_order_release);
     topic_trim(log->control, le64_get(job->root.control_end), job->control_messages);
     for (size_t i = 0; i < job->retired; i++)
-        extent_put(log->extents, log->retired[i]);
+        extent_put_now(log->extents, log->retired[i]);
     log->retired_count -= job->retired;
     if (log->retired_count > 0)
         memmove(log->retired, log->retired + job->retired,
                 log->retired_count * sizeof *log->retired);
     job->active = false;
+    extents_settle(log->extents, job->mark);
 }
 
 /* An ordinary file keeps no order between pages: a sync stands where a drain stands elsewhere. */
@@ -318,6 +321,19 @@ static void node_fill(struct topic *t, const struct media_node *m, const char *n
     memcpy(t->key.name, name, t->name_length);
 }
 
+/* Every field of a node that others rely on without looking. */
+static bool node_sane(const struct media_node *m, const char *name)
+{
+    uint32_t id = le32_get(m->id), mode = le32_get(m->mode);
+    size_t length = le16_get(m->name_length);
+    bool root = id == LOG_ROOT_ID;
+    return id != 0 && id != UINT32_MAX && (S_ISDIR(mode) || (S_ISREG(mode) && !root)) &&
+           (root ? length == 0 && le32_get(m->parent) == 0 : name_check(name, length) == 0) &&
+           le64_get(m->base) <= le64_get(m->end) && le64_get(m->first) <= le64_get(m->messages) &&
+           (m->order == 0 || m->order == 2 || m->order == 5) && m->ack <= 2 && m->policy <= 1 &&
+           (S_ISREG(mode) || le32_get(m->run_count) == 0);
+}
+
 /* One node record; *at moves behind it. Linked into its directory by the caller afterwards. */
 static int node_load(struct log *log, const char **at, const char *end)
 {
@@ -333,8 +349,7 @@ static int node_load(struct log *log, const char **at, const char *end)
     uint32_t id = le32_get(m.id);
     struct topic *t = names_id(&log->names, id);
     bool root = id == LOG_ROOT_ID;
-    if (id == 0 || (t && !root) || (root ? length != 0 : name_check(name, length) != 0) ||
-        le64_get(m.base) > le64_get(m.end) || le64_get(m.first) > le64_get(m.messages))
+    if ((t && !root) || !node_sane(&m, name))
         return -EMBAR_ECORRUPT;
     if (!root) {
         int rc = topic_create(log, id, &t);
@@ -347,13 +362,24 @@ static int node_load(struct log *log, const char **at, const char *end)
     return table_load(log, t, &m);
 }
 
+/* No node is below itself: whoever climbs from it arrives. */
+static bool node_hangs(struct names *n, const struct topic *t)
+{
+    for (unsigned depth = 0; t && depth <= MEDIA_MAX_PATH / 2 + 1; depth++) {
+        if (t->id == LOG_ROOT_ID)
+            return true;
+        t = names_id(n, t->key.parent);
+    }
+    return false;
+}
+
 static int nodes_link(struct names *n)
 {
     for (struct topic *t = n->by_id; t; t = t->by_id.next) {
         if (t->id == LOG_ROOT_ID)
             continue;
         struct node_key key = t->key;
-        if (names_child(n, key.parent, key.name, t->name_length))
+        if (!node_hangs(n, t) || names_child(n, key.parent, key.name, t->name_length))
             return -EMBAR_ECORRUPT;
         int rc = names_link(n, t, key.parent, key.name, t->name_length);
         if (rc)
@@ -373,6 +399,9 @@ static int session_load(struct log *log, const char *at)
                         .messages = le64_get(m.messages),
                         .time = le64_get(m.time),
                         .principal = le32_get(m.principal)};
+    const struct topic *t = names_id(&log->names, s.topic);
+    if (!t || names_is_dir(t) || s.sequence > MASK48)
+        return -EMBAR_ECORRUPT;
     return session_add(log, &s);
 }
 
@@ -410,7 +439,9 @@ int checkpoint_load(struct log *log, const struct media_root *root, struct embar
 {
     uint64_t at = le64_low48(root->manifest), size = le64_get(root->manifest_size);
     int rc = -EMBAR_ECORRUPT;
-    if (checkpoint_extent(&log->pool, at, le64_high16(root->manifest), size) &&
+    /* Numbers count up from 0: one in the upper half would wrap. */
+    if (le64_get(root->number) <= INT64_MAX && le64_get(root->generation) <= INT64_MAX &&
+        checkpoint_extent(&log->pool, at, le64_high16(root->manifest), size) &&
         crc32c(0, pool_at(&log->pool, at), size) == le32_get(root->manifest_crc))
         rc = manifest_load(log, root, pool_at(&log->pool, at), size);
     if (rc)

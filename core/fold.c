@@ -32,12 +32,13 @@ static int fold_create(struct log *log, const struct control *c)
 {
     struct names *n = &log->names;
     struct topic *t;
-    if (c->id == 0 || names_id(n, c->id))
+    if (c->id == 0 || c->id == UINT32_MAX || names_id(n, c->id) ||
+        name_check(c->name, strlen(c->name)))
         return -EMBAR_ECORRUPT;
     int rc = topic_create(log, c->id, &t);
     if (rc)
         return rc;
-    t->mode = c->mode;
+    t->mode = (c->mode & 07777u) | (c->kind == MEDIA_C_MKDIR ? S_IFDIR : S_IFREG);
     t->uid = c->uid;
     t->gid = c->gid;
     t->ack = c->ack;

@@ -67,6 +67,16 @@ static void walk_step(struct walk *w)
     w->index++;
 }
 
+/* Is the next run the second part that the record speaks of, just as long? */
+static bool walk_part(const struct topic *t, const struct walk *w)
+{
+    size_t i = w->run + 1;
+    return i < t->run_count && topic_run(t, i)->batches == 0 &&
+           topic_run(t, i)->payload == w->s.run1 && topic_run(t, i)->order == w->s.order1 &&
+           topic_run(t, i)->offset == w->offset + w->s.run0_length &&
+           topic_run_end(t, i) == w->offset + w->s.length;
+}
+
 /* The checked side record where the walk stands; its batch must lie where the run says. */
 static int walk_read(const struct topic *t, struct walk *w)
 {
@@ -74,7 +84,8 @@ static int walk_read(const struct topic *t, struct walk *w)
     int rc = side_read(&t->log->pool, w->side, &w->s);
     if (rc)
         return rc;
-    if (w->s.topic != t->id || w->s.run0 != r->payload + (w->offset - r->offset))
+    if (w->s.topic != t->id || w->s.run0 != r->payload + (w->offset - r->offset) ||
+        w->s.run0_length > topic_run_end(t, w->run) - w->offset || (w->s.run1 && !walk_part(t, w)))
         return -EMBAR_ECORRUPT;
     return 0;
 }
