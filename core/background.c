@@ -50,6 +50,7 @@ static bool sync_due(const struct log *log)
 
 int background_sync(struct log *log)
 {
+    uint64_t mark = extents_mark(log->extents);
     uint64_t number = atomic_load_explicit(&log->committed, memory_order_acquire);
     int rc = region_sync(log->region);
     if (rc) {
@@ -58,7 +59,15 @@ int background_sync(struct log *log)
     }
     index_synced(&log->pool, log->slot, number, log->term);
     atomic_store_explicit(&log->synced, number, memory_order_release);
+    extents_settle(log->extents, mark);
     return 0;
+}
+
+/* Somebody waits for space that waits for a sync. */
+static bool sync_wanted(const struct log *log)
+{
+    return atomic_load_explicit(&log->starved, memory_order_relaxed) &&
+           extents_waiting(log->extents);
 }
 
 /* Epochs, holds and checkpoint. */
@@ -94,7 +103,8 @@ static void *background_main(void *arg)
     while (!atomic_load_explicit(&log->stop, memory_order_acquire)) {
         work(log);
         uint64_t now = now_monotonic();
-        if (sync_due(log) && now - synced_at >= SYNC_INTERVAL_MS * 1000000ull) {
+        if (sync_due(log) &&
+            (now - synced_at >= SYNC_INTERVAL_MS * 1000000ull || sync_wanted(log))) {
             (void)!background_sync(log);
             synced_at = now_monotonic();
         }

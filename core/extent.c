@@ -27,6 +27,10 @@ struct extents {
     uint64_t granted, free, reserve; /* blocks */
     atomic_uint_fast64_t need;       /* blocks; a hint, ordered by nothing */
     uint64_t count;
+    /* Freed and waiting for a sync: a queue threaded through next[], orders in prev[]. */
+    bool defer;
+    uint32_t wait_first, wait_last;
+    uint64_t wait_in, wait_out; /* ever queued, ever settled */
     void (*freed)(void *arg);
     void *arg;
 };
@@ -255,7 +259,20 @@ struct extent *extent_find(struct extents *x, uint64_t at, unsigned order)
     return e;
 }
 
-void extent_put(struct extents *x, struct extent *e)
+/* Lock held. */
+static void wait_push(struct extents *x, uint32_t b, unsigned order)
+{
+    x->next[b] = NIL;
+    x->prev[b] = order;
+    if (x->wait_in == x->wait_out)
+        x->wait_first = b;
+    else
+        x->next[x->wait_last] = b;
+    x->wait_last = b;
+    x->wait_in++;
+}
+
+static void put(struct extents *x, struct extent *e, bool now)
 {
     /* Release: our use of the bytes is before their reuse; pairs with the acquire of the last put,
      * which is this same operation rather than a fence: ThreadSanitizer sees no fences. */
@@ -265,11 +282,61 @@ void extent_put(struct extents *x, struct extent *e)
     pthread_mutex_lock(&x->lock);
     x->table[b] = NULL;
     x->count--;
-    chunk_free(x, b, e->order);
+    if (x->defer && !now)
+        wait_push(x, b, e->order);
+    else
+        chunk_free(x, b, e->order);
     pthread_mutex_unlock(&x->lock);
     free(e);
     if (x->freed)
         x->freed(x->arg);
+}
+
+void extent_put(struct extents *x, struct extent *e)
+{
+    put(x, e, false);
+}
+
+void extent_put_now(struct extents *x, struct extent *e)
+{
+    put(x, e, true);
+}
+
+void extents_defer(struct extents *x)
+{
+    pthread_mutex_lock(&x->lock);
+    x->defer = true;
+    pthread_mutex_unlock(&x->lock);
+}
+
+uint64_t extents_mark(struct extents *x)
+{
+    pthread_mutex_lock(&x->lock);
+    uint64_t mark = x->wait_in;
+    pthread_mutex_unlock(&x->lock);
+    return mark;
+}
+
+void extents_settle(struct extents *x, uint64_t mark)
+{
+    pthread_mutex_lock(&x->lock);
+    bool any = x->wait_out < mark;
+    for (; x->wait_out < mark; x->wait_out++) {
+        uint32_t b = x->wait_first;
+        x->wait_first = x->next[b];
+        chunk_free(x, b, x->prev[b]);
+    }
+    pthread_mutex_unlock(&x->lock);
+    if (any && x->freed)
+        x->freed(x->arg);
+}
+
+bool extents_waiting(struct extents *x)
+{
+    pthread_mutex_lock(&x->lock);
+    bool any = x->wait_in != x->wait_out;
+    pthread_mutex_unlock(&x->lock);
+    return any;
 }
 
 unsigned extents_order(const struct extents *x, uint64_t n)

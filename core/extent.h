@@ -57,6 +57,17 @@ static inline void extent_ref(struct extent *e)
     atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
 }
 void extent_put(struct extents *x, struct extent *e);
+/* The same for one that nothing durable names any more, whatever extents_defer says. */
+void extent_put_now(struct extents *x, struct extent *e);
+
+/* An ordinary file: the action that freed an extent (a trim, a removal) is in the page cache and may
+ * be lost while what reuses the blocks is not. From now on freed blocks wait for a sync:
+ *   mark = extents_mark(x); sync; extents_settle(x, mark): what was freed before the mark is free. */
+void extents_defer(struct extents *x);
+uint64_t extents_mark(struct extents *x);
+void extents_settle(struct extents *x, uint64_t mark);
+/* Does anything wait? */
+bool extents_waiting(struct extents *x);
 
 /* Smallest order that holds n bytes; above the pool's largest when none does. */
 unsigned extents_order(const struct extents *x, uint64_t n);

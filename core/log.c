@@ -16,7 +16,10 @@
 
 static void freed(void *arg)
 {
-    log_starved(arg);
+    struct log *log = arg;
+    if (atomic_load_explicit(&log->starved, memory_order_relaxed) && extents_waiting(log->extents))
+        background_wake(log);
+    log_starved(log);
 }
 
 void log_fault(struct log *log, int status)
@@ -176,6 +179,9 @@ static int log_serve(struct log *log, struct embar_error *err)
         rc = seq_grant(log, log->slot, 0, log->pool.geo.regions / log->pool.geo.brokers);
     if (rc)
         return embar_fail(err, rc, "the pool cannot be opened for writing");
+    /* Where an epoch is synced before it is folded, what the fold frees is free. */
+    if (log->region->needs_sync && !background_only(log))
+        extents_defer(log->extents);
     return 0;
 }
 

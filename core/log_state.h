@@ -306,6 +306,7 @@ struct log {
         struct extent *manifest;
         uint64_t control_messages;
         size_t retired; /* of log->retired: free once the root is durable */
+        uint64_t mark;  /* of what waited for a sync when it began */
     } job;
     struct extent **retired; /* tables and manifests the newest root does not name */
     size_t retired_count, retired_capacity;
