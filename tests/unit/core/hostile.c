@@ -141,6 +141,8 @@ static void areas_find(struct hostile *h, struct log *log)
             const struct run *r = topic_run(t, 0);
             area_add(h, "payload", r->payload, 4096);
             area_add(h, "side records", r->side - 1024, 1024 + MEDIA_LINE);
+            r = topic_run(t, t->run_count - 1);
+            area_add(h, "last side records", r->side - 1024, 1024 + MEDIA_LINE);
         }
     }
     if (log->control->run_count) {
