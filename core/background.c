@@ -155,6 +155,8 @@ void background_stop(struct log *log)
 
 void log_tick(struct log *log, uint64_t now_ns)
 {
+    if (log->readonly)
+        return;
     seq_take_wait(log);
     seq_expire(log, now_ns);
     int rc = checkpoint_due(log) ? checkpoint_write(log) : 0;

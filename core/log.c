@@ -14,6 +14,8 @@
 #include "core/crc.h"
 #include "core/log_state.h"
 
+#define LOOKS 50u /* at a pool that another process changes */
+
 static void freed(void *arg)
 {
     struct log *log = arg;
@@ -185,10 +187,19 @@ static int log_serve(struct log *log, struct embar_error *err)
     return 0;
 }
 
+/* Looking while another process serves: it may have moved on while we read, which looks like damage.
+ * Look again, some times. */
+static bool look_again(const struct log *log, int rc, unsigned *looks)
+{
+    return log->readonly && rc == -EMBAR_ECORRUPT && ++*looks < LOOKS &&
+           region_slot_held(log->region, log->slot);
+}
+
 int log_open(struct log **out, const struct log_options *opt, struct embar_error *err)
 {
     struct log *log;
     uint64_t limit = UINT64_MAX;
+    unsigned looks = 0;
     int rc;
     for (;;) {
         rc = log_create(&log, opt);
@@ -196,9 +207,10 @@ int log_open(struct log **out, const struct log_options *opt, struct embar_error
             return embar_fail(err, rc, "no memory for the log");
         log->limit = limit;
         rc = log_load(log, opt, err);
-        if (rc != -EAGAIN)
+        bool again = look_again(log, rc, &looks);
+        if (rc != -EAGAIN && !again)
             break;
-        limit = log->limit;
+        limit = again ? UINT64_MAX : log->limit;
         log_free(log);
     }
     if (rc == 0 && !log->readonly)
