@@ -432,6 +432,14 @@ void shadow_load(struct shadow *s, const void *bytes)
     pthread_mutex_unlock(&s->lock);
 }
 
+void shadow_forget(struct shadow *s)
+{
+    pthread_mutex_lock(&s->lock);
+    forget_pending(s);
+    s->compared = false;
+    pthread_mutex_unlock(&s->lock);
+}
+
 void shadow_region(struct shadow *s, struct region *r)
 {
     region_wrap(r, s->view, s->size, &s->flush);

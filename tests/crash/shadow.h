@@ -42,6 +42,9 @@ void shadow_destroy(struct shadow *s);
 /* Begin again with these bytes in view and media, nothing pending (a crash during recovery: load
  * an image of another shadow). */
 void shadow_load(struct shadow *s, const void *bytes);
+/* The process died and the machine goes on: nobody waits for what its threads had pending, and what
+ * the caches hold stays in them. */
+void shadow_forget(struct shadow *s);
 /* The region whose base is the view and whose flush is this shadow's. */
 void shadow_region(struct shadow *s, struct region *r);
 

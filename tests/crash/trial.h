@@ -1,0 +1,109 @@
+/* One crash run: a log at work on a modelled memory, what is promised of it, and what is in flight.
+ *
+ * Shared by the harness's files: workload.c drives the log and keeps the promises, shots.c takes
+ * and recovers images, verify.c compares, aftermath.c uses what was recovered. One thread at a time
+ * does anything: the workers of team.c only make drains belong to different threads.
+ */
+#ifndef TESTS_CRASH_TRIAL_H
+#define TESTS_CRASH_TRIAL_H
+
+#include "tests/crash/ledger.h"
+#include "tests/crash/medium.h"
+#include "tests/crash/team.h"
+
+#define FLIGHTS   24u
+#define PRODUCERS 2u
+
+enum flight_state { FLIGHT_FREE, FLIGHT_RESERVED, FLIGHT_ANNOUNCED, FLIGHT_DONE };
+
+struct flight {
+    struct completion completion; /* first: done() gets it */
+    struct trial *run;
+    struct batch batch;
+    struct entry_batch m;
+    uint32_t topic;
+    unsigned producer;
+    uint64_t announced; /* order of announcing */
+    enum flight_state state;
+    unsigned found; /* verify.c: how many were found before, plus one; 0: it was not */
+};
+
+/* An acked action, for what a machine crash may take back on an ordinary file. */
+struct op {
+    uint64_t number, last; /* entries */
+    bool is_batch;
+    uint32_t topic;
+    struct entry_batch batch;
+    struct control control;
+};
+
+struct visible {
+    uint32_t id;
+    uint64_t end;
+    struct topic *topic;
+};
+
+struct counts {
+    uint64_t images, points, nested, used, emptied, lives, kills, operations, batches, controls;
+    uint64_t seeds, refused, syncs;
+};
+
+enum death { ALIVE, POWER, KILL };
+
+struct trial {
+    uint64_t seed, random, shots; /* workload's and images' numbers */
+    uint64_t image_limit;
+    unsigned verbose;
+    struct counts *counts;
+    struct team *team;
+
+    struct medium medium, second; /* second: for crashes of recoveries */
+    struct region region;
+    struct log_options options;
+    uint8_t boot[16];
+    struct log *log; /* NULL while it is being opened */
+    bool was_off;    /* the machine was, when it is being opened */
+    bool formatting;
+    uint8_t old_uuid[16]; /* of the pool that is formatted over */
+
+    struct lists lists;
+    struct ledger now;    /* acked */
+    struct ledger synced; /* ordinary file: acked when it was last synced */
+    struct op *ops;       /* acked since */
+    size_t op_count, op_capacity;
+    struct flight flight[FLIGHTS];
+    uint64_t announced;
+    struct control control;               /* in flight when `controlling` */
+    bool controlling, expiring;           /* expiring: a fence that nobody asked for */
+    struct visible visible[LEDGER_NODES]; /* topics in use; what readers had seen when it died */
+    unsigned visibles;
+    uint32_t serial;
+    uint64_t live_limit; /* payload bytes kept */
+
+    enum death death; /* then nothing that happens counts any more */
+    uint64_t dies_in; /* events */
+    char *next;       /* what is left of the memory */
+
+    bool failed;
+    char why[512];
+};
+
+/* Note a violation; only the first is kept. */
+void trial_fail(struct trial *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* workload.c: live and die until `image_limit` images were taken. `old`: bytes of a pool that is
+ * formatted over, or NULL; the last memory is left there. */
+void trial_lives(struct trial *r, char *old);
+
+/* shots.c: told by the medium at its events; now: between events. */
+void shots_event(void *arg, enum shadow_event event, uint64_t number);
+void shots_now(struct trial *r);
+/* Options for opening an image. */
+struct log_options trial_options(const struct trial *r, struct region *region, const uint8_t *boot);
+
+/* Run epochs, also where only the background thread would. */
+void epochs_run(struct log *log);
+/* Let go of a log without writing anything. */
+void log_drop(struct log *log, struct region *region);
+
+#endif

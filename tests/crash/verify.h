@@ -1,0 +1,28 @@
+/* Does a recovered log keep what was promised? */
+#ifndef TESTS_CRASH_VERIFY_H
+#define TESTS_CRASH_VERIFY_H
+
+#include "tests/crash/trial.h"
+
+struct expect {
+    const struct ledger *must;     /* all of this is there, */
+    const struct op *tail;         /* and any first few of these, */
+    size_t tail_count;             /* (all of them before anything below), */
+    const struct control *control; /* and this, or not; NULL: none is in flight, */
+    struct flight *flight;         /* and of these, FLIGHTS of them, what the rules allow, */
+    const struct visible *visible; /* and what readers had seen; nothing else */
+    unsigned visibles;
+    uint64_t random;
+};
+
+struct outcome {
+    struct ledger ledger; /* must, tail and control as far as they are there */
+    uint64_t cut;         /* number of the last entry that recovery accepted */
+    bool has_control;
+    unsigned found; /* flights; which and in what order stands in flight[].found */
+};
+
+/* True, or false with why (512 bytes). The log was just opened. */
+bool verify(struct log *log, struct expect *e, struct outcome *out, char *why);
+
+#endif

@@ -1,0 +1,777 @@
+/* The workload: random publishers and administrators of a small log, whose process or machine dies
+ * now and then. Keeps the promises (trial.h: now, synced, ops) by what completions say, and by nothing
+ * else that the log says.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/crc.h"
+#include "core/flush_variants.h"
+#include "core/log_state.h"
+#include "tests/crash/verify.h"
+
+/* ---- Promises ----------------------------------------------------------------------------- */
+
+static void remember(struct trial *r, const struct op *op)
+{
+    r->now.number = op->last;
+    if (r->medium.variant != MEDIUM_FILE)
+        return;
+    if (r->op_count == r->op_capacity) {
+        r->op_capacity = r->op_capacity ? r->op_capacity * 2 : 64;
+        r->ops = reallocarray(r->ops, r->op_capacity, sizeof *r->ops);
+        if (!r->ops)
+            abort();
+    }
+    r->ops[r->op_count++] = *op;
+}
+
+/* The action that is in flight was committed as entry `number`, or refused. */
+static void control_settled(struct trial *r, int status, uint64_t number)
+{
+    struct ledger try = r->now;
+    int expected = ledger_control(&try, &r->control, number);
+    r->controlling = false;
+    r->counts->controls++;
+    if (status == -EMBAR_EFULL) {
+        r->counts->refused++;
+        return;
+    }
+    if (status != (expected > 0 ? 0 : expected)) {
+        trial_fail(r, "control action %d answers %d, not %d", (int)r->control.kind, status,
+                   expected);
+        return;
+    }
+    if (expected)
+        return;
+    if (number <= r->now.number)
+        trial_fail(r, "entry %" PRIu64 " is told after %" PRIu64, number, r->now.number);
+    r->now = try;
+    remember(r, &(struct op){.number = number, .last = number, .control = r->control});
+}
+
+static void batch_committed(struct trial *r, const struct flight *f, const struct commit *c)
+{
+    const struct node *t = ledger_node(&r->now, f->topic);
+    if (!t || c->offset != t->end || c->number <= r->now.number) {
+        trial_fail(r, "topic %u: batch %u is acked at %" PRIu64 " as entry %" PRIu64, f->topic,
+                   f->m.serial, c->offset, c->number);
+        return;
+    }
+    const struct promise *s = f->m.session ? ledger_session(&r->now, f->m.session) : NULL;
+    if (f->m.session && (!s || f->m.sequence != s->sequence + 1 || c->sequence < f->m.sequence)) {
+        trial_fail(r, "session %" PRIu64 ": batch %" PRIu64 " is acked out of turn", f->m.session,
+                   f->m.sequence);
+        return;
+    }
+    ledger_append(&r->now, f->topic, &f->m);
+    r->counts->batches++;
+    remember(r, &(struct op){.number = c->number,
+                             .last = c->number + (f->batch.run1 ? 1 : 0),
+                             .is_batch = true,
+                             .topic = f->topic,
+                             .batch = f->m});
+}
+
+static void batch_done(struct completion *self, const struct commit *c)
+{
+    struct flight *f = (struct flight *)self;
+    struct trial *r = f->run;
+    if (r->death)
+        return;
+    /* A fence by timeout has nobody else to tell. */
+    if (c->status == -EMBAR_EFENCED && r->expiring && r->control.value == f->m.session) {
+        r->expiring = false;
+        control_settled(r, 0, atomic_load(&r->log->committed));
+    }
+    f->state = FLIGHT_DONE;
+    if (c->status == 0 && !c->duplicate) {
+        batch_committed(r, f, c);
+    } else if (c->status == 0) {
+        const struct promise *s = ledger_session(&r->now, f->m.session);
+        if (!s || s->sequence < f->m.sequence)
+            trial_fail(r, "session %" PRIu64 ": batch %" PRIu64 " is called a duplicate",
+                       f->m.session, f->m.sequence);
+    } else {
+        r->counts->refused++;
+    }
+}
+
+/* ---- Topics in use ------------------------------------------------------------------------ */
+
+static struct topic *topic_in_use(struct trial *r, uint32_t id)
+{
+    for (unsigned i = 0; i < r->visibles; i++)
+        if (r->visible[i].id == id)
+            return r->visible[i].topic;
+    struct topic *t = log_topic(r->log, id);
+    if (!t)
+        return NULL;
+    r->visible[r->visibles++] = (struct visible){.id = id, .topic = t};
+    return t;
+}
+
+static void topics_prune(struct trial *r)
+{
+    for (unsigned i = r->visibles; i-- > 0;)
+        if (!ledger_node(&r->now, r->visible[i].id)) {
+            topic_put(r->visible[i].topic);
+            r->visible[i] = r->visible[--r->visibles];
+        }
+}
+
+static void flights_prune(struct trial *r)
+{
+    for (unsigned i = 0; i < FLIGHTS; i++)
+        if (r->flight[i].state == FLIGHT_DONE) {
+            topic_put(r->flight[i].batch.topic);
+            r->flight[i].state = FLIGHT_FREE;
+        }
+}
+
+static void tidy(struct trial *r)
+{
+    if (r->death)
+        return;
+    flights_prune(r);
+    topics_prune(r);
+}
+
+static struct node *some_node(struct trial *r, bool dir)
+{
+    struct node *pick = NULL;
+    unsigned n = 0;
+    for (unsigned i = 0; i < r->now.nodes; i++)
+        if (r->now.node[i].is_dir == dir && chance(&r->random, ++n))
+            pick = &r->now.node[i];
+    return pick;
+}
+
+static struct flight *flight_in(struct trial *r, enum flight_state state)
+{
+    struct flight *pick = NULL;
+    unsigned n = 0;
+    for (unsigned i = 0; i < FLIGHTS; i++)
+        if (r->flight[i].state == state && chance(&r->random, ++n))
+            pick = &r->flight[i];
+    return pick;
+}
+
+static unsigned flights_in(const struct trial *r, enum flight_state state)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < FLIGHTS; i++)
+        n += r->flight[i].state == state;
+    return n;
+}
+
+/* ---- Publishing --------------------------------------------------------------------------- */
+
+struct job {
+    struct trial *run;
+    struct flight *flight;
+    int rc;
+};
+
+static void job_commit(void *arg)
+{
+    struct job *j = arg;
+    epochs_run(j->run->log);
+}
+
+static void commit_now(struct trial *r)
+{
+    struct job j = {.run = r};
+    if (!r->death)
+        team_call(r->team, below(&r->random, TEAM_SIZE), job_commit, &j);
+    tidy(r);
+}
+
+static bool sent(const struct trial *r, uint64_t session, uint64_t sequence)
+{
+    for (unsigned i = 0; i < FLIGHTS; i++)
+        if (r->flight[i].state == FLIGHT_ANNOUNCED && r->flight[i].m.session == session &&
+            r->flight[i].m.sequence == sequence)
+            return true;
+    return false;
+}
+
+/* The next one due, sometimes one again, sometimes one too early. */
+static uint64_t choose_sequence(struct trial *r, const struct promise *s)
+{
+    uint32_t dice = below(&r->random, 100);
+    if (dice < 10 && s->sequence > 0)
+        return 1 + draw(&r->random) % s->sequence;
+    uint64_t next = s->sequence + 1;
+    while (sent(r, s->id, next))
+        next++;
+    if (dice < 16 && next > s->sequence + 1)
+        return next - 1;
+    return dice < 26 ? next + 1 : next;
+}
+
+static void choose_batch(struct trial *r, struct entry_batch *m)
+{
+    uint32_t dice = below(&r->random, 100);
+    uint32_t most = (uint32_t)log_pool(r->log)->max_batch;
+    if (dice < 55)
+        m->length = LEDGER_MIN + below(&r->random, 300);
+    else if (dice < 80)
+        m->length = 300 + below(&r->random, 5000);
+    else if (dice < 90)
+        m->length = 64 * (1 + below(&r->random, 200));
+    else
+        m->length = 5000 + below(&r->random, most - 5000);
+    if (m->length > most)
+        m->length = most;
+    uint32_t count = 1 + below(&r->random, chance(&r->random, 10) ? 1500 : 20);
+    m->count = count < m->length ? count : m->length;
+    m->equal = chance(&r->random, 3);
+    if (m->equal) {
+        m->length -= m->length % m->count;
+        if (m->length < LEDGER_MIN)
+            m->length = m->count = LEDGER_MIN;
+    }
+    m->serial = ++r->serial;
+}
+
+static uint32_t payload_crc(const struct flight *f)
+{
+    static char bytes[1 << 16];
+    payload_fill(f->m.serial, 0, bytes, f->m.length);
+    return crc32c(0, bytes, f->m.length);
+}
+
+/* Store some of it, in pieces, as a receiver does. */
+static void fill(struct trial *r, struct flight *f)
+{
+    uint32_t n;
+    for (uint32_t at = 0; at < f->m.length; at += n) {
+        char *p = log_span(r->log, &f->batch, at, &n);
+        uint32_t most = 1 + below(&r->random, 20000);
+        n = n < most ? n : most;
+        payload_fill(f->m.serial, at, p, n);
+        log_writeback(r->log, &f->batch, at, n);
+    }
+    le32 *to = log_lengths(r->log, &f->batch);
+    if (!to)
+        return;
+    static uint32_t lengths[1 << 12];
+    payload_lengths(&f->m, lengths);
+    for (uint32_t i = 0; i < f->m.count; i++)
+        to[i] = le32_of(lengths[i]);
+}
+
+static void job_reserve(void *arg)
+{
+    struct job *j = arg;
+    j->rc = log_reserve(j->run->log, &j->flight->batch);
+}
+
+static void job_announce(void *arg)
+{
+    struct job *j = arg;
+    struct flight *f = j->flight;
+    fill(j->run, f);
+    j->rc = log_announce(log_producer(j->run->log, f->producer), &f->batch);
+}
+
+static unsigned waiting(const struct trial *r, unsigned producer)
+{
+    const struct producer *p = log_producer(r->log, producer);
+    return (unsigned)(atomic_load(&p->tail) - atomic_load(&p->head));
+}
+
+static void announce(struct trial *r, struct flight *f)
+{
+    /* Where only the background thread orders, nobody else makes room in the ring. */
+    if (background_only(r->log) && waiting(r, f->producer) >= log_pool(r->log)->geo.descriptors)
+        commit_now(r);
+    if (r->death)
+        return;
+    struct job j = {.run = r, .flight = f};
+    team_call(r->team, f->producer, job_announce, &j);
+    if (r->death)
+        return;
+    if (j.rc) {
+        trial_fail(r, "announcing batch %u: %d", f->m.serial, j.rc);
+        return;
+    }
+    f->state = FLIGHT_ANNOUNCED;
+    f->announced = ++r->announced;
+}
+
+static struct flight *reserve(struct trial *r)
+{
+    struct flight *f = flight_in(r, FLIGHT_FREE);
+    struct node *n = some_node(r, false);
+    if (!f || !n)
+        return NULL;
+    *f = (struct flight){.completion.done = batch_done, .run = r, .topic = n->id};
+    f->producer = below(&r->random, PRODUCERS);
+    choose_batch(r, &f->m);
+    for (unsigned i = 0; i < r->now.sessions; i++) {
+        const struct promise *s = &r->now.session[i];
+        if (s->topic != n->id || !chance(&r->random, 2))
+            continue;
+        f->m.session = s->id;
+        f->m.sequence = choose_sequence(r, s);
+        f->batch.epoch = s->epoch - (s->epoch > 1 && chance(&r->random, 16) ? 1 : 0);
+    }
+    f->batch.topic = topic_in_use(r, n->id);
+    f->batch.length = f->m.length;
+    f->batch.count = f->m.count;
+    f->batch.equal = f->m.equal;
+    f->batch.session = f->m.session;
+    f->batch.sequence = f->m.sequence;
+    f->batch.payload_crc = payload_crc(f);
+    f->batch.completion = &f->completion;
+    struct job j = {.run = r, .flight = f};
+    team_call(r->team, f->producer, job_reserve, &j);
+    if (r->death)
+        return NULL;
+    if (j.rc == 0) {
+        (void)topic_ref(f->batch.topic);
+        f->state = FLIGHT_RESERVED;
+        return f;
+    }
+    if (j.rc == -EMBAR_EFULL)
+        r->live_limit /= 2;
+    else
+        trial_fail(r, "reserving %u bytes: %d", f->m.length, j.rc);
+    r->counts->refused++;
+    return NULL;
+}
+
+static void abandon(struct trial *r, struct flight *f)
+{
+    /* It may have been received in part. */
+    if (chance(&r->random, 2)) {
+        uint32_t n;
+        char *p = log_span(r->log, &f->batch, 0, &n);
+        payload_fill(f->m.serial, 0, p, n);
+        if (chance(&r->random, 2))
+            log_writeback(r->log, &f->batch, 0, n);
+    }
+    if (r->death)
+        return;
+    log_abandon(r->log, &f->batch);
+    f->state = FLIGHT_DONE;
+    tidy(r);
+}
+
+/* ---- Administrating ----------------------------------------------------------------------- */
+
+struct told {
+    struct completion completion;
+    struct trial *run;
+    struct control control;
+};
+
+static void control_done(struct completion *self, const struct commit *c)
+{
+    struct told *t = (struct told *)self;
+    struct trial *r = t->run;
+    if (r->death)
+        return;
+    if (c->status == 0 && r->control.kind <= MEDIA_C_CREATE && c->id != r->now.next_id)
+        trial_fail(r, "node %u was made, %u was next", c->id, r->now.next_id);
+    if (c->status == 0 && r->control.kind == MEDIA_C_OPEN && c->session != c->number)
+        trial_fail(r, "session %" PRIu64 " was opened by entry %" PRIu64, c->session, c->number);
+    control_settled(r, c->status, c->number);
+}
+
+static void job_control(void *arg)
+{
+    struct told *t = arg;
+    log_control(t->run->log, &t->control);
+    epochs_run(t->run->log);
+}
+
+static void control(struct trial *r, struct control c)
+{
+    struct told *t = calloc(1, sizeof *t);
+    if (!t)
+        abort();
+    *t = (struct told){.completion.done = control_done, .run = r, .control = c};
+    t->control.completion = &t->completion;
+    r->control = c;
+    r->controlling = true;
+    team_call(r->team, below(&r->random, TEAM_SIZE), job_control, t);
+    if (!r->death && r->controlling)
+        trial_fail(r, "control action %d was not answered", (int)c.kind);
+    free(t);
+    tidy(r);
+}
+
+static struct control named(struct trial *r, enum media_control_kind kind)
+{
+    struct control c = {.kind = kind,
+                        .parent = some_node(r, true)->id,
+                        .mode = below(&r->random, 01000),
+                        .uid = below(&r->random, 5),
+                        .gid = below(&r->random, 5),
+                        .ack = 1};
+    c.order = kind == MEDIA_C_MKDIR ? 0 : chance(&r->random, 2) ? 5 : 2;
+    snprintf(c.name, sizeof c.name, "n%u", below(&r->random, 60));
+    return c;
+}
+
+static void attributes(struct trial *r)
+{
+    struct node *n = some_node(r, chance(&r->random, 4));
+    if (!n || n->id == LOG_ROOT_ID)
+        return;
+    uint16_t flags =
+        n->is_dir ? MEDIA_A_MODE | MEDIA_A_OWNER : (uint16_t)(draw(&r->random) & 0xffu);
+    control(r, (struct control){.kind = MEDIA_C_ATTR,
+                                .id = n->id,
+                                .flags = flags,
+                                .mode = below(&r->random, 01000),
+                                .uid = below(&r->random, 9),
+                                .gid = below(&r->random, 9),
+                                .order = 5,
+                                .ack = (uint8_t)below(&r->random, 3),
+                                .policy = (uint8_t)below(&r->random, 2),
+                                .value = draw(&r->random),
+                                .value2 = draw(&r->random)});
+}
+
+static void trim(struct trial *r, struct node *n, bool all)
+{
+    if (!n)
+        return;
+    uint64_t to = all ? n->end : n->base + draw(&r->random) % (n->end - n->base + 1);
+    control(r, (struct control){.kind = MEDIA_C_TRIM, .id = n->id, .value = to});
+}
+
+static void sessions(struct trial *r, uint32_t dice)
+{
+    const struct node *n = some_node(r, false);
+    const struct promise *s =
+        r->now.sessions ? &r->now.session[below(&r->random, r->now.sessions)] : NULL;
+    if (dice < 6 && n && r->now.sessions < LEDGER_SESSIONS - 1)
+        control(r,
+                (struct control){.kind = MEDIA_C_OPEN, .id = n->id, .uid = below(&r->random, 9)});
+    else if (dice < 8 && s)
+        control(r, (struct control){.kind = MEDIA_C_FENCE, .value = s->id});
+    else if (s)
+        control(r, (struct control){.kind = MEDIA_C_CLOSE, .value = s->id});
+}
+
+static void job_tick(void *arg)
+{
+    struct job *j = arg;
+    log_tick(j->run->log, j->rc ? now_monotonic() + (1ull << 60) : now_monotonic());
+}
+
+/* Holds expire: told apart only when one session holds something. */
+static void expire(struct trial *r)
+{
+    uint64_t holding = 0;
+    for (struct session *s = r->log->sessions.by_id; s; s = s->hh.next)
+        if (s->held) {
+            if (holding)
+                return;
+            holding = s->id;
+        }
+    struct job j = {.run = r, .rc = 1};
+    if (holding) {
+        r->control = (struct control){.kind = MEDIA_C_FENCE, .value = holding};
+        r->controlling = r->expiring = true;
+    }
+    team_call(r->team, below(&r->random, TEAM_SIZE), job_tick, &j);
+    r->expiring = false;
+    if (!r->death && r->controlling) {
+        struct session_stat st;
+        if (log_session(r->log, holding, &st) != 0 ||
+            st.epoch != ledger_session(&r->now, holding)->epoch)
+            trial_fail(r, "session %" PRIu64 " was fenced and nobody was told", holding);
+        r->controlling = false; /* no space for the entry */
+    }
+    tidy(r);
+}
+
+static void job_checkpoint(void *arg)
+{
+    struct job *j = arg;
+    j->rc = log_checkpoint(j->run->log);
+}
+
+static void checkpoint(struct trial *r)
+{
+    struct job j = {.run = r};
+    team_call(r->team, below(&r->random, TEAM_SIZE), job_checkpoint, &j);
+    if (!r->death && j.rc && j.rc != -EMBAR_EFULL)
+        trial_fail(r, "checkpoint: %d", j.rc);
+    tidy(r);
+}
+
+/* ---- Living and dying --------------------------------------------------------------------- */
+
+static uint64_t kept(const struct trial *r)
+{
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < r->now.nodes; i++)
+        bytes += r->now.node[i].end - r->now.node[i].base;
+    return bytes;
+}
+
+static struct node *largest(struct trial *r)
+{
+    struct node *best = NULL;
+    for (unsigned i = 0; i < r->now.nodes; i++)
+        if (!best || r->now.node[i].end - r->now.node[i].base > best->end - best->base)
+            best = &r->now.node[i];
+    return best && !best->is_dir ? best : NULL;
+}
+
+static void operate(struct trial *r)
+{
+    uint32_t dice = below(&r->random, 100);
+    struct flight *f = NULL;
+    struct node *n = NULL;
+    r->counts->operations++;
+    if (r->now.nodes < 3 || dice < 4) {
+        if (r->now.nodes < LEDGER_NODES - 2)
+            control(r, named(r, chance(&r->random, 4) ? MEDIA_C_MKDIR : MEDIA_C_CREATE));
+    } else if (kept(r) > r->live_limit) {
+        trim(r, largest(r), chance(&r->random, 2));
+        r->live_limit = r->live_limit < (256u << 10) ? 256u << 10 : r->live_limit;
+    } else if (dice < 46) {
+        f = reserve(r);
+        if (f && flights_in(r, FLIGHT_RESERVED) < 6 && chance(&r->random, 6))
+            f = NULL; /* later */
+        if (f)
+            announce(r, f);
+    } else if (dice < 66 || flights_in(r, FLIGHT_FREE) == 0) {
+        commit_now(r);
+    } else if (dice < 69 && (f = flight_in(r, FLIGHT_RESERVED))) {
+        announce(r, f);
+    } else if (dice < 72 && (f = flight_in(r, FLIGHT_RESERVED))) {
+        abandon(r, f);
+    } else if (dice < 75) {
+        n = some_node(r, chance(&r->random, 3));
+        struct control c = named(r, MEDIA_C_RENAME);
+        c.id = n ? n->id : 0;
+        c.flags = chance(&r->random, 4) ? LOG_RENAME_NOREPLACE : 0;
+        control(r, c);
+    } else if (dice < 78) {
+        n = some_node(r, chance(&r->random, 3));
+        if (n && n->id != LOG_ROOT_ID)
+            control(r, (struct control){.kind = MEDIA_C_REMOVE, .id = n->id});
+    } else if (dice < 82) {
+        trim(r, some_node(r, false), chance(&r->random, 3));
+    } else if (dice < 84) {
+        attributes(r);
+    } else if (dice < 93) {
+        sessions(r, dice - 84);
+    } else if (dice < 95) {
+        expire(r);
+    } else if (dice < 97) {
+        checkpoint(r);
+    } else {
+        struct job j = {.run = r};
+        team_call(r->team, below(&r->random, TEAM_SIZE), job_tick, &j);
+        tidy(r);
+    }
+    if (chance(&r->shots, 16))
+        shots_now(r);
+}
+
+static void job_close(void *arg)
+{
+    struct job *j = arg;
+    log_close(j->run->log);
+}
+
+static void close_cleanly(struct trial *r)
+{
+    for (unsigned i = 0; i < FLIGHTS && !r->death; i++)
+        if (r->flight[i].state == FLIGHT_RESERVED)
+            abandon(r, &r->flight[i]);
+    commit_now(r);
+    if (r->death)
+        return;
+    struct job j = {.run = r};
+    team_call(r->team, below(&r->random, TEAM_SIZE), job_close, &j);
+    r->log = NULL;
+    if (r->death)
+        return;
+    for (unsigned i = 0; i < FLIGHTS; i++) {
+        if (r->flight[i].state == FLIGHT_ANNOUNCED)
+            trial_fail(r, "batch %u was not answered by closing", r->flight[i].m.serial);
+        r->flight[i].state = FLIGHT_FREE;
+    }
+}
+
+struct opening {
+    struct trial *run;
+    struct log *log;
+    int rc;
+    struct embar_error err;
+};
+
+static void job_open(void *arg)
+{
+    struct opening *o = arg;
+    struct log_options options = trial_options(o->run, &o->run->region, o->run->boot);
+    o->rc = log_open(&o->log, &options, &o->err);
+}
+
+/* What the recovered log says about what was in flight is from now on promised. */
+static void adopt(struct trial *r, struct log *log)
+{
+    struct expect e = {.must = &r->now,
+                       .control = r->controlling ? &r->control : NULL,
+                       .flight = r->flight,
+                       .visible = r->visible,
+                       .visibles = r->visibles,
+                       .random = r->random};
+    if (r->was_off && r->medium.variant == MEDIUM_FILE) {
+        e.must = &r->synced;
+        e.tail = r->ops;
+        e.tail_count = r->op_count;
+        e.visibles = 0;
+    }
+    struct outcome out;
+    char why[512];
+    if (!verify(log, &e, &out, why)) {
+        trial_fail(r, "the recovered log, opened again, is wrong: %s", why);
+        return;
+    }
+    r->now = out.ledger;
+    for (unsigned found = 1; found <= out.found; found++)
+        for (unsigned i = 0; i < FLIGHTS; i++)
+            if (r->flight[i].found == found)
+                ledger_append(&r->now, r->flight[i].topic, &r->flight[i].m);
+    r->now.number = atomic_load(&log->committed);
+    memset(r->flight, 0, sizeof r->flight);
+    r->controlling = false;
+    r->visibles = 0;
+    if (r->was_off || r->medium.variant != MEDIUM_FILE) {
+        r->synced = r->now;
+        r->synced.number = out.cut;
+        r->op_count = 0;
+    }
+}
+
+/* Open what there is, on the medium, with images being taken; false: died of it. */
+static bool live(struct trial *r)
+{
+    struct opening o = {.run = r};
+    medium_region(&r->medium, &r->region);
+    r->dies_in = 5 + below(&r->random, chance(&r->random, 4) ? 40 : 900);
+    r->death = ALIVE;
+    medium_on_event(&r->medium, shots_event, r);
+    team_call(r->team, below(&r->random, TEAM_SIZE), job_open, &o);
+    if (o.rc && !r->death)
+        trial_fail(r, "opening: %s", o.err.text);
+    if (r->death || r->failed) {
+        if (o.log)
+            log_drop(o.log, &r->region);
+        return false;
+    }
+    adopt(r, o.log);
+    r->formatting = r->was_off = false;
+    r->log = o.log;
+    return true;
+}
+
+/* After a death nothing of the process is left. */
+static void bury(struct trial *r)
+{
+    medium_on_event(&r->medium, NULL, NULL);
+    if (r->log)
+        log_drop(r->log, &r->region);
+    r->log = NULL;
+    for (unsigned i = 0; i < FLIGHTS; i++)
+        if (r->flight[i].state != FLIGHT_ANNOUNCED)
+            r->flight[i].state = FLIGHT_FREE;
+    if (r->death == KILL) {
+        medium_resume(&r->medium, r->next);
+    } else {
+        medium_load(&r->medium, r->next);
+        r->boot[0]++;
+        r->was_off = true;
+    }
+}
+
+/* On a file, kills come between operations (see die in shots.c). */
+static void kill_between(struct trial *r)
+{
+    for (unsigned i = 0; i < FLIGHTS && !r->death; i++)
+        if (r->flight[i].state == FLIGHT_RESERVED)
+            abandon(r, &r->flight[i]);
+    commit_now(r);
+    if (r->death)
+        return;
+    memcpy(r->next, medium_view(&r->medium), r->medium.size);
+    r->death = KILL;
+    r->region.flush = (struct flush){.ops = &flush_none_ops};
+    r->region.needs_sync = false;
+    r->counts->kills++;
+    for (unsigned i = 0; i < FLIGHTS; i++) /* held: never ordered */
+        r->flight[i].state = FLIGHT_FREE;
+}
+
+/* One life: ends closed, dead or failed. */
+static void life(struct trial *r)
+{
+    uint64_t busy = 20 + below(&r->random, 400);
+    for (uint64_t i = 0; i < busy && !r->death && !r->failed; i++)
+        operate(r);
+    if (r->death || r->failed)
+        return;
+    if (r->medium.variant == MEDIUM_FILE && chance(&r->random, 2))
+        kill_between(r);
+    else
+        close_cleanly(r);
+}
+
+static void format_over(struct trial *r, const char *old)
+{
+    struct embar_error err = {0};
+    medium_load(&r->medium, old);
+    medium_region(&r->medium, &r->region);
+    struct pool pool;
+    if (pool_attach(&pool, &r->region, NULL) == 0)
+        memcpy(r->old_uuid, pool.uuid, sizeof r->old_uuid);
+    r->death = ALIVE;
+    medium_on_event(&r->medium, shots_event, r);
+    if (pool_format(&r->region, &r->options.geo, &err) != 0)
+        trial_fail(r, "formatting: %s", err.text);
+}
+
+void trial_lives(struct trial *r, char *old)
+{
+    r->formatting = true;
+    r->options.manual = true;
+    r->options.hold_ms = 3600 * 1000;
+    ledger_init(&r->now, &r->lists);
+    r->synced = r->now;
+    r->next = malloc(r->medium.size);
+    if (!r->next)
+        abort();
+    format_over(r, old);
+    while (!r->failed && r->counts->images < r->image_limit) {
+        if (live(r))
+            life(r);
+        if (r->death && !r->failed)
+            bury(r);
+        else
+            r->was_off = false;
+    }
+    r->death = r->death ? r->death : KILL; /* images end here */
+    medium_on_event(&r->medium, NULL, NULL);
+    if (r->log)
+        log_drop(r->log, &r->region);
+    r->log = NULL;
+    memcpy(old, medium_view(&r->medium), r->medium.size);
+    free(r->next);
+    free(r->ops);
+    lists_free(&r->lists);
+}
