@@ -32,8 +32,8 @@ static void follow_park(struct handle *h, fuse_req_t req, size_t size)
     h->parked = req;
     h->parked_size = size;
     handle_watch(h);
-    atomic_store_explicit(&h->want_data, true, memory_order_relaxed);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with handle_fire */
+    /* Acquire and release: pairs with is_wanted in handle_fire. */
+    (void)atomic_exchange_explicit(&h->want_data, true, memory_order_acq_rel);
     bool again = h->interrupted || h->closing || has_news(h);
     pthread_mutex_unlock(&h->lock);
     if (again)
@@ -68,7 +68,7 @@ void follow_data(struct task *task)
     bool go = req && (interrupted || has_news(h));
     if (go) {
         h->parked = NULL;
-        atomic_store_explicit(&h->want_data, false, memory_order_relaxed);
+        (void)atomic_exchange_explicit(&h->want_data, false, memory_order_acq_rel);
     }
     size_t size = h->parked_size;
     uint64_t position = h->position;
@@ -88,7 +88,7 @@ void follow_poll(struct task *task)
     pthread_mutex_lock(&h->lock);
     struct fuse_pollhandle *poll = h->poll;
     h->poll = NULL;
-    atomic_store_explicit(&h->want_poll, false, memory_order_relaxed);
+    (void)atomic_exchange_explicit(&h->want_poll, false, memory_order_acq_rel);
     pthread_mutex_unlock(&h->lock);
     if (!poll)
         return;

@@ -163,8 +163,8 @@ struct handle {
     fuse_req_t parked; /* follow: the read that waits for data */
     size_t parked_size;
     bool interrupted, closing;
-    atomic_bool want_poll, want_data; /* set before topic_end is read again; pair with the fence
-                                       * in handle_fire */
+    atomic_bool want_poll, want_data; /* exchanged (acq_rel) before topic_end is read again; pair
+                                       * with is_wanted in handle_fire */
     struct task poll_task, data_task;
 };
 

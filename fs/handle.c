@@ -27,16 +27,23 @@ static void handle_reap(struct task *task)
     free(h);
 }
 
+/* A write of the flag even where it is off: who turns it on later (acq_rel, too) synchronizes with
+ * it and sees the end that was moved before. So one of the two always sees the other. */
+static bool is_wanted(atomic_bool *flag)
+{
+    bool wanted = false;
+    atomic_compare_exchange_strong_explicit(flag, &wanted, false, memory_order_acq_rel,
+                                            memory_order_acquire);
+    return wanted;
+}
+
 /* Runs under the topic's watch lock, in the thread that commits. */
 static void handle_fire(struct watcher *w)
 {
     struct handle *h = (struct handle *)((char *)w - offsetof(struct handle, watcher));
-    /* The end was moved before this fence; who parks sets want_... before its fence and then reads
-     * the end: one of the two sees the other. */
-    atomic_thread_fence(memory_order_seq_cst);
-    if (atomic_load_explicit(&h->want_data, memory_order_relaxed))
+    if (is_wanted(&h->want_data))
         tasks_push(&h->fs->replies, &h->data_task);
-    if (atomic_load_explicit(&h->want_poll, memory_order_relaxed))
+    if (is_wanted(&h->want_poll))
         tasks_push(&h->fs->notify, &h->poll_task);
 }
 

@@ -203,8 +203,8 @@ void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct f
         old = h->poll;
         h->poll = ph;
         handle_watch(h);
-        atomic_store_explicit(&h->want_poll, true, memory_order_relaxed);
-        atomic_thread_fence(memory_order_seq_cst); /* pairs with handle_fire */
+        /* Acquire and release: pairs with is_wanted in handle_fire. */
+        (void)atomic_exchange_explicit(&h->want_poll, true, memory_order_acq_rel);
     }
     unsigned events = readiness(h);
     pthread_mutex_unlock(&h->lock);
