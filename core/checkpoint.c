@@ -349,7 +349,7 @@ static int node_load(struct log *log, const char **at, const char *end)
     uint32_t id = le32_get(m.id);
     struct topic *t = names_id(&log->names, id);
     bool root = id == LOG_ROOT_ID;
-    if ((t && !root) || !node_sane(&m, name))
+    if ((t != NULL) != root || !node_sane(&m, name))
         return -EMBAR_ECORRUPT;
     if (!root) {
         int rc = topic_create(log, id, &t);
