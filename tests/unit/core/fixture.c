@@ -62,8 +62,10 @@ static void log_make(struct fixture *f)
     f->flush = (struct flush){.ops = &fixture_flush, .state = f};
     region_wrap(&f->region, f->memory, f->size, &f->flush);
     f->region.needs_sync = f->needs_sync;
-    if (f->needs_sync)
-        f->region.durability = MEDIA_DURABLE_PROCESS;
+    if (f->needs_sync) {
+        f->region.durability = f->machine ? MEDIA_DURABLE_MACHINE : MEDIA_DURABLE_PROCESS;
+        f->region.durability_given = true;
+    }
     f->options.region = &f->region;
     int rc = log_open(&f->log, &f->options, &err);
     if (rc)
@@ -71,10 +73,12 @@ static void log_make(struct fixture *f)
     assert_int_equal(rc, 0);
 }
 
-static void open_as(struct fixture *f, uint64_t size, const struct log_options *options, bool sync)
+static void open_as(struct fixture *f, uint64_t size, const struct log_options *options, bool sync,
+                    bool machine)
 {
     memset(f, 0, sizeof *f);
     f->needs_sync = sync;
+    f->machine = machine;
     f->size = size ? size : 4 << 20;
     f->memory = memory_new(f->size);
     f->options = *options;
@@ -83,12 +87,13 @@ static void open_as(struct fixture *f, uint64_t size, const struct log_options *
 
 void fixture_open_as(struct fixture *f, uint64_t size, const struct log_options *options)
 {
-    open_as(f, size, options, false);
+    open_as(f, size, options, false, false);
 }
 
-void fixture_open_file(struct fixture *f, uint64_t size, const struct log_options *options)
+void fixture_open_file(struct fixture *f, uint64_t size, const struct log_options *options,
+                       bool machine)
 {
-    open_as(f, size, options, true);
+    open_as(f, size, options, true, machine);
 }
 
 void fixture_open(struct fixture *f, uint64_t entries, unsigned descriptors)

@@ -11,7 +11,8 @@ struct fixture {
     uint64_t size;
     struct log *log;
     struct log_options options;
-    bool needs_sync; /* as an ordinary file: checkpoints aside, no order between pages */
+    bool needs_sync; /* as an ordinary file: checkpoints aside, frees after the sync */
+    bool machine;    /* and every epoch synced before it is told */
     /* A crash in the middle of something (fixture_arm). Single-threaded, manual logs only. */
     uint64_t countdown; /* flush operations until the memory is copied; 0: never */
     void *crashed;      /* the copy */
@@ -21,8 +22,9 @@ struct fixture {
 void fixture_open(struct fixture *f, uint64_t entries, unsigned descriptors);
 /* Any options; `region` is filled in. size 0: 4 MiB. */
 void fixture_open_as(struct fixture *f, uint64_t size, const struct log_options *options);
-/* The same, on what calls itself an ordinary file. */
-void fixture_open_file(struct fixture *f, uint64_t size, const struct log_options *options);
+/* The same, on what calls itself an ordinary file, with durability process or machine. */
+void fixture_open_file(struct fixture *f, uint64_t size, const struct log_options *options,
+                       bool machine);
 /* Clean close and reopen on the same memory. */
 void fixture_reopen(struct fixture *f);
 /* As a killed process would leave it: the memory as it stands, opened anew. The old log is dropped

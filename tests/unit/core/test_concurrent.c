@@ -362,14 +362,18 @@ static void *admin_main(void *arg)
     return NULL;
 }
 
-static void world_run(uint64_t entries, uint64_t batches, struct draws *d)
+/* file: 0: memory, 1: a file, 2: a file that is synced with every epoch. */
+static void world_run(unsigned file, uint64_t entries, uint64_t batches, struct draws *d)
 {
     struct world *w = calloc(1, sizeof *w);
     struct log_options o = {.hold_ms = 60000};
     o.geo.index_entries = entries;
     o.geo.descriptors = 8;
     o.geo.producers = PUBLISHERS + 1;
-    fixture_open_as(&w->f, 32 << 20, &o);
+    if (file)
+        fixture_open_file(&w->f, 32 << 20, &o, file == 2);
+    else
+        fixture_open_as(&w->f, 32 << 20, &o);
     w->batches = batches;
     w->d.state = draw(d) | 1;
     struct publisher p[PUBLISHERS];
@@ -415,8 +419,10 @@ static void everything_at_once(void **state)
 {
     (void)state;
     struct draws d = campaign_begin("concurrent");
-    world_run(64, campaign_rounds(800), &d);
-    world_run(0, campaign_rounds(1500), &d);
+    world_run(0, 64, campaign_rounds(800), &d);
+    world_run(0, 0, campaign_rounds(1500), &d);
+    world_run(1, 64, campaign_rounds(800), &d);
+    world_run(2, 128, campaign_rounds(300), &d);
 }
 
 /* ---- Hand-overs --------------------------------------------------------------------------- */
@@ -477,11 +483,11 @@ static void one_push(struct fixture *f, uint32_t id, unsigned n)
 static void nobody_is_left_waiting(void **state)
 {
     (void)state;
-    for (unsigned file = 0; file < 2; file++) {
+    for (unsigned file = 0; file < 3; file++) {
         struct fixture f;
         struct log_options o = {.geo.index_entries = 16, .geo.descriptors = 2};
         if (file)
-            fixture_open_file(&f, 0, &o);
+            fixture_open_file(&f, 0, &o, file == 2);
         else
             fixture_open_as(&f, 0, &o);
         uint32_t id = fixture_topic(&f, "t");
