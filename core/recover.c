@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/crc.h"
 #include "core/log_state.h"
 
 struct replay {
@@ -222,6 +223,17 @@ static int replay_one(struct replay *r, uint64_t number)
     return 1;
 }
 
+/* The term that a slot was last claimed under; 0 when the line does not hold. */
+static uint32_t claim_term(const struct pool *pool, unsigned slot)
+{
+    struct media_claim c = *pool_claim(pool, slot);
+    uint32_t crc = le32_get(c.crc);
+    c.crc = le32_of(0);
+    return le32_get(c.magic) == MEDIA_CLAIM_MAGIC && crc32c(0, &c, sizeof c) == crc
+               ? le32_get(c.term)
+               : 0;
+}
+
 int recover(struct log *log, struct embar_error *err)
 {
     uint64_t begun = now_monotonic();
@@ -256,10 +268,11 @@ int recover(struct log *log, struct embar_error *err)
                           "durable; nothing was changed",
                           (unsigned long long)r.number + 1, (unsigned long long)r.trusted);
     for (unsigned slot = 0; slot < log->pool.geo.slots; slot++) {
-        const struct media_claim *c = pool_claim(&log->pool, slot);
-        if (le32_get(c->magic) == MEDIA_CLAIM_MAGIC && le32_get(c->term) > r.term)
-            r.term = le32_get(c->term);
+        uint32_t term = claim_term(&log->pool, slot);
+        r.term = term > r.term ? term : r.term;
     }
+    if (r.term == UINT32_MAX) /* the next would be 0, below all that stand in the ring */
+        return embar_fail(err, -EMBAR_ECORRUPT, "the pool's terms are used up");
     log->term = r.term;
     log->seq.next = r.number + 1;
     log->seq.chain = r.chain;

@@ -118,15 +118,23 @@ void *fixture_copy(struct fixture *f)
     return copy;
 }
 
+/* Not written when nothing is armed: a background thread may be looking. */
+static void disarm(struct fixture *f)
+{
+    if (f->countdown)
+        f->countdown = 0;
+}
+
 static void go_on(struct fixture *f, void *copy)
 {
     /* The old log closes on the old memory, which nobody looks at again. */
     uint64_t armed = f->countdown;
-    f->countdown = 0;
+    disarm(f);
     log_close(f->log);
     munmap(f->memory, f->size);
     f->memory = copy;
-    f->countdown = armed;
+    if (armed)
+        f->countdown = armed;
     log_make(f);
 }
 
@@ -144,7 +152,7 @@ void fixture_arm(struct fixture *f, uint64_t n)
 bool fixture_crash(struct fixture *f)
 {
     void *copy = f->crashed;
-    f->countdown = 0;
+    disarm(f);
     f->crashed = NULL;
     if (copy)
         go_on(f, copy);
@@ -153,7 +161,7 @@ bool fixture_crash(struct fixture *f)
 
 void fixture_close(struct fixture *f)
 {
-    f->countdown = 0;
+    disarm(f);
     log_close(f->log);
     region_close(&f->region);
     munmap(f->memory, f->size);
