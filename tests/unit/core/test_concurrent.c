@@ -247,6 +247,7 @@ static void *reader_main(void *arg)
             r->rest_size = 0;
             r->trims++;
             memset(r->fresh, true, sizeof r->fresh);
+            memset(r->line, 0, sizeof r->line); /* of what was trimmed in the middle */
         } else {
             CHECK(at >= end);
             if (last)
