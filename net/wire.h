@@ -80,7 +80,7 @@ enum wire_session { WIRE_S_NONE = 0, WIRE_S_NEW = 1, WIRE_S_RESUME = 2 };
 /* Open a topic for publishing on `channel`. Several connections may RESUME one session. */
 struct wire_open {
     le64 session;    /*  0..7  with RESUME */
-    le32 epoch;      /*  8..11 with RESUME: as last told, 0: unknown */
+    le32 epoch;      /*  8..11 with RESUME: as last told; 0: unknown: fence first */
     uint8_t mode;    /* 12     enum wire_session */
     uint8_t order;   /* 13     expected order, or WIRE_ANY */
     uint8_t ack;     /* 14     0, 1, 2 */

@@ -2,6 +2,11 @@
  *
  * NEW and RESUME are different requests: a session that is not known is an error, never a silent
  * new one. A session belongs to one topic and is resumed only by the principal that opened it.
+ *
+ * Who resumes without an epoch is a new process: it goes on behind what is committed with batches
+ * cut anew. Batches of the old one may still stand unread in a socket; committed after our answer
+ * they would make the new ones look like duplicates. So such a RESUME fences first and is answered
+ * when that is committed; further connections then join under the epoch they were told.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -63,8 +68,28 @@ static void refuse_fenced(struct conn *c, const struct wire_frame *f, const stru
              (uint32_t)(sizeof(body.e) + n));
 }
 
-static void resume(struct conn *c, const struct wire_frame *f, const struct wire_open *o,
-                   const struct node_stat *node)
+/* A control action on a session; open_session goes on when it is committed. */
+static enum turn session_ask(struct conn *c, const struct wire_frame *f,
+                             enum media_control_kind kind, uint32_t topic, uint64_t session)
+{
+    struct ask *a;
+    int rc = ask_begin(c, STAGE_SESSION, &a);
+    if (rc) {
+        conn_refuse(c, f, rc, NULL);
+        ask_end(c);
+        return TURN_NEXT;
+    }
+    a->control.kind = kind;
+    a->control.id = topic;
+    a->control.value = session;
+    a->control.uid = c->uid;
+    a->control.gid = c->gid;
+    ask_submit(c);
+    return TURN_WAIT;
+}
+
+static enum turn resume(struct conn *c, const struct wire_frame *f, const struct wire_open *o,
+                        const struct node_stat *node)
 {
     struct session_stat st;
     int rc = log_session(c->worker->log, le64_get(o->session), &st);
@@ -74,10 +99,14 @@ static void resume(struct conn *c, const struct wire_frame *f, const struct wire
         conn_refuse(c, f, -EMBAR_EAUTH, "only who opened a session may resume it");
     else if (st.topic != node->id)
         conn_refuse(c, f, -EMBAR_ESESSION, "that session belongs to another topic");
-    else if (le32_get(o->epoch) != 0 && le32_get(o->epoch) != st.epoch)
+    else if (le32_get(o->epoch) == 0)
+        return session_ask(c, f, MEDIA_C_FENCE, node->id, st.id);
+    else if (le32_get(o->epoch) != st.epoch)
         refuse_fenced(c, f, &st);
     else
         opened(c, f, o, node, &st);
+    ask_end(c);
+    return TURN_NEXT;
 }
 
 static int check(const struct conn *c, const struct wire_open *o, const struct node_stat *node)
@@ -102,25 +131,15 @@ static enum turn open_topic(struct conn *c, const struct wire_frame *f, const st
         struct session_stat none = {0};
         opened(c, f, o, node, &none);
     } else if (o->mode == WIRE_S_RESUME) {
-        resume(c, f, o, node);
+        return resume(c, f, o, node);
     } else {
-        struct ask *a;
-        rc = ask_begin(c, STAGE_SESSION, &a);
-        if (rc == 0) {
-            a->control.kind = MEDIA_C_OPEN;
-            a->control.id = node->id;
-            a->control.uid = c->uid;
-            a->control.gid = c->gid;
-            ask_submit(c);
-            return TURN_WAIT;
-        }
-        conn_refuse(c, f, rc, NULL);
+        return session_ask(c, f, MEDIA_C_OPEN, node->id, 0);
     }
     ask_end(c);
     return TURN_NEXT;
 }
 
-/* The new session was committed, or refused. */
+/* The new session or the fence was committed, or refused. */
 static enum turn open_session(struct conn *c, const struct wire_frame *f, const struct wire_open *o)
 {
     struct commit r = c->ask->result;

@@ -274,13 +274,11 @@ size_t open_bytes(uint8_t *out, const char *path, uint16_t channel, uint8_t mode
     return n + sizeof(o) + strlen(path);
 }
 
-struct wire_opened open_topic(int fd, const char *path, uint16_t channel, uint8_t mode,
-                              uint64_t session)
+static struct wire_opened opened(int fd, const uint8_t *b, size_t n, uint16_t channel)
 {
-    uint8_t b[2048];
     struct got g;
     struct wire_opened o;
-    send_bytes(fd, b, open_bytes(b, path, channel, mode, session, 1));
+    send_bytes(fd, b, n);
     expect(fd, WIRE_OPEN, &g);
     assert_int_equal(g.length, sizeof(o));
     assert_int_equal(le16_get(g.f.channel), channel);
@@ -288,6 +286,23 @@ struct wire_opened open_topic(int fd, const char *path, uint16_t channel, uint8_
     take(&o, &g, sizeof(o));
     got_free(&g);
     return o;
+}
+
+struct wire_opened open_topic(int fd, const char *path, uint16_t channel, uint8_t mode,
+                              uint64_t session)
+{
+    uint8_t b[2048];
+    return opened(fd, b, open_bytes(b, path, channel, mode, session, 1), channel);
+}
+
+struct wire_opened join_session(int fd, const char *path, uint16_t channel, uint64_t session,
+                                uint32_t epoch)
+{
+    uint8_t b[2048];
+    size_t n = open_bytes(b, path, channel, WIRE_S_RESUME, session, 1);
+    le32 e = le32_of(epoch);
+    memcpy(b + sizeof(struct wire_frame) + offsetof(struct wire_open, epoch), &e, sizeof(e));
+    return opened(fd, b, n, channel);
 }
 
 void batch_seal(struct batch_bytes *b)

@@ -54,6 +54,9 @@ size_t open_bytes(uint8_t *out, const char *path, uint16_t channel, uint8_t mode
                   uint8_t ack);
 struct wire_opened open_topic(int fd, const char *path, uint16_t channel, uint8_t mode,
                               uint64_t session);
+/* RESUME under a known epoch, as a publisher's further connections do. */
+struct wire_opened join_session(int fd, const char *path, uint16_t channel, uint64_t session,
+                                uint32_t epoch);
 
 /* A batch of n messages in one buffer, as it goes over the wire. lengths NULL: equal parts. */
 struct batch_bytes {

@@ -147,7 +147,7 @@ static void duplicates(void **state)
     close(fd);
     /* Resent by a resumed session on another: the same, and it goes on. */
     fd = peer(&r, true);
-    struct wire_opened again = open_topic(fd, "t", 2, WIRE_S_RESUME, le64_get(o.session));
+    struct wire_opened again = join_session(fd, "t", 2, le64_get(o.session), epoch);
     assert_int_equal(le64_get(again.sequence), 3);
     assert_int_equal(le64_get(again.messages), 21);
     for (unsigned i = 0; i < 4; i++)
@@ -163,6 +163,35 @@ static void duplicates(void **state)
     rig_stop(&r);
 }
 
+/* A new process resumes while the old one's next batch is half sent: what it is told is the last
+ * that the session will ever hold of the old one, whose batch must not take the new one's place. */
+static void new_process_fences(void **state)
+{
+    (void)state;
+    struct rig r = {0};
+    rig_start(&r);
+    int old = peer(&r, true), fd = peer(&r, true);
+    struct wire_opened o = open_topic(old, "t", 1, WIRE_S_NEW, 0);
+    publish(old, 1, 1, le32_get(o.epoch), "one", 3, NULL, 1);
+    await_ack(old, 1, 1);
+    struct batch_bytes b = batch_make(1, 2, le32_get(o.epoch), "old", 3, NULL, 1);
+    send_bytes(old, b.p, b.n - 1);
+
+    struct wire_opened n = open_topic(fd, "t", 1, WIRE_S_RESUME, le64_get(o.session));
+    assert_int_equal(le64_get(n.sequence), 1);
+    assert_int_equal(le64_get(n.messages), 1);
+    assert_int_not_equal(le32_get(n.epoch), le32_get(o.epoch));
+    send_bytes(old, b.p + b.n - 1, 1);
+    assert_int_equal(expect_error(old), EMBAR_EFENCED);
+    publish(fd, 1, 2, le32_get(n.epoch), "new", 3, NULL, 1);
+    await_ack(fd, 1, 2);
+    topic_is(&r, "t", "onenew", 6);
+    free(b.p);
+    close(old);
+    close(fd);
+    rig_stop(&r);
+}
+
 /* Odd batches over one connection, even ones over another: one stream, in order. */
 static void two_connections(void **state)
 {
@@ -174,7 +203,7 @@ static void two_connections(void **state)
     fill(data, N * SIZE, 8);
     int fd[2] = {peer(&r, false), peer(&r, true)};
     struct wire_opened o = open_topic(fd[0], "t", 1, WIRE_S_NEW, 0);
-    open_topic(fd[1], "t", 1, WIRE_S_RESUME, le64_get(o.session));
+    join_session(fd[1], "t", 1, le64_get(o.session), le32_get(o.epoch));
     /* All even ones first: they are held. */
     for (unsigned i = 1; i < N; i += 2)
         publish(fd[1], 1, i + 1, le32_get(o.epoch), data + i * SIZE, SIZE, NULL, 1);
@@ -360,14 +389,14 @@ static void fenced(void **state)
     send_frame(fd, WIRE_CLOSE, 1, 3, &k, sizeof(k));
     expect(fd, WIRE_OK, &g);
     got_free(&g);
-    struct wire_opened n = open_topic(fd, "t", 1, WIRE_S_RESUME, le64_get(o.session));
+    struct wire_opened n = join_session(fd, "t", 1, le64_get(o.session), le32_get(e.epoch));
     assert_int_equal(le32_get(n.epoch), le32_get(e.epoch));
     publish(fd, 1, 2, epoch, "stale", 5, NULL, 1);
     assert_int_equal(expect_error(fd), EMBAR_EFENCED);
     send_frame(fd, WIRE_CLOSE, 1, 3, &k, sizeof(k));
     expect(fd, WIRE_OK, &g);
     got_free(&g);
-    open_topic(fd, "t", 1, WIRE_S_RESUME, le64_get(o.session));
+    join_session(fd, "t", 1, le64_get(o.session), le32_get(n.epoch));
     publish(fd, 1, 2, le32_get(n.epoch), "two", 3, NULL, 1);
     await_ack(fd, 1, 2);
     topic_is(&r, "t", "onetwo", 6);
@@ -465,19 +494,13 @@ static void stop_tells(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(content),
-        cmocka_unit_test(every_split),
-        cmocka_unit_test(byte_by_byte),
-        cmocka_unit_test(duplicates),
-        cmocka_unit_test(two_connections),
-        cmocka_unit_test(cut_mid_batch),
-        cmocka_unit_test(staging),
-        cmocka_unit_test(ack_levels),
-        cmocka_unit_test(forget),
-        cmocka_unit_test(fenced),
-        cmocka_unit_test(full_pool_session),
-        cmocka_unit_test(full_pool_none),
-        cmocka_unit_test(stop_tells),
+        cmocka_unit_test(content),         cmocka_unit_test(every_split),
+        cmocka_unit_test(byte_by_byte),    cmocka_unit_test(duplicates),
+        cmocka_unit_test(two_connections), cmocka_unit_test(new_process_fences),
+        cmocka_unit_test(cut_mid_batch),   cmocka_unit_test(staging),
+        cmocka_unit_test(ack_levels),      cmocka_unit_test(forget),
+        cmocka_unit_test(fenced),          cmocka_unit_test(full_pool_session),
+        cmocka_unit_test(full_pool_none),  cmocka_unit_test(stop_tells),
     };
     return cmocka_run_group_tests_name("server publish", tests, NULL, NULL);
 }
