@@ -89,11 +89,25 @@ static void work(struct log *log)
         log_commit(log);
 }
 
-static int timeout_ms(const struct log *log)
+/* How long to sleep. `sync_armed` tells committers that this thread will see what they committed:
+ * it is cleared before the look at what is due, and they look at it after they committed. */
+static int timeout_ms(struct log *log)
 {
+    atomic_store_explicit(&log->sync_armed, false, memory_order_seq_cst);
+    bool sync = sync_due(log);
+    if (sync)
+        atomic_store_explicit(&log->sync_armed, true, memory_order_seq_cst);
     if (atomic_load_explicit(&log->seq.holds, memory_order_relaxed) > 0)
         return (int)(log->hold_ns / 4000000) + 1;
-    return sync_due(log) ? SYNC_INTERVAL_MS : -1;
+    return sync ? SYNC_INTERVAL_MS : -1;
+}
+
+void background_arm_sync(struct log *log)
+{
+    if (log->region->needs_sync && !background_only(log) &&
+        !atomic_load_explicit(&log->sync_armed, memory_order_seq_cst) &&
+        !atomic_exchange_explicit(&log->sync_armed, true, memory_order_seq_cst))
+        background_wake(log);
 }
 
 static void *background_main(void *arg)
@@ -103,8 +117,8 @@ static void *background_main(void *arg)
     while (!atomic_load_explicit(&log->stop, memory_order_acquire)) {
         work(log);
         uint64_t now = now_monotonic();
-        if (sync_due(log) &&
-            (now - synced_at >= SYNC_INTERVAL_MS * 1000000ull || sync_wanted(log))) {
+        if ((sync_due(log) && now - synced_at >= SYNC_INTERVAL_MS * 1000000ull) ||
+            sync_wanted(log)) {
             (void)!background_sync(log);
             synced_at = now_monotonic();
         }

@@ -316,6 +316,7 @@ struct log {
     bool thread_started;
     int wake_fd;
     atomic_bool stop;
+    atomic_bool sync_armed; /* the background thread's sleep ends in time for a sync; seq_cst */
     atomic_bool asleep; /* seq_cst: set before the last look at the work, cleared by who wakes it */
 
     /* Facts. */
@@ -358,6 +359,8 @@ int background_start(struct log *log) __attribute__((warn_unused_result));
 void background_stop(struct log *log);
 void background_wake(struct log *log);
 int background_sync(struct log *log);
+/* After a commit: an ordinary file is synced within its interval. */
+void background_arm_sync(struct log *log);
 bool background_only(const struct log *log); /* epochs run there alone: their drain may block */
 
 #endif

@@ -142,6 +142,8 @@ int log_reserve(struct log *log, struct batch *b)
         atomic_store_explicit(&log->starved, true, memory_order_seq_cst);
         admitted = admitted || admit(log, b->length);
         rc = admitted ? reserve_in(log, b, EXTENT_PAYLOAD) : -EMBAR_EFULL;
+        if (rc == -EMBAR_EFULL && extents_waiting(log->extents))
+            background_wake(log); /* to sync, so that what waits for that is free */
     }
     if (rc && admitted)
         atomic_fetch_sub_explicit(&log->reserved, b->length, memory_order_relaxed);

@@ -586,6 +586,8 @@ void log_commit(struct log *log)
             atomic_store_explicit(&log->seq.handed, true, memory_order_seq_cst);
             background_wake(log);
         }
+        if (rounds > 0)
+            background_arm_sync(log);
         if (rounds == ROUNDS || !seq_pending(log) ||
             atomic_load_explicit(&log->seq.stalled, memory_order_relaxed))
             return;
