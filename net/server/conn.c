@@ -136,6 +136,7 @@ void conn_close(struct conn *c)
     c->fd = -1;
     TAILQ_REMOVE(&w->all, c, all_link);
     count_sub(&w->count.connections, 1);
+    atomic_fetch_sub_explicit(&w->placed, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&w->server->connections, 1, memory_order_relaxed);
     if (w->listeners_off && !w->stopping)
         listener_arm(w, true);

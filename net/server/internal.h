@@ -219,6 +219,7 @@ struct staging {
 
 struct worker {
     struct mailbox box;
+    atomic_uint placed; /* connections given to it and not closed; relaxed: a hint for placing */
     struct server *server;
     struct log *log;
     struct producer *producer;

@@ -213,13 +213,22 @@ void listener_arm(struct worker *w, bool on)
         worker_timer(w);
 }
 
+/* Open channels first: a client keeps an idle connection beside its publishers', and counting that
+ * would put two publishers on one worker and none on another. Then connections, also those that
+ * are on their way there. */
+static uint64_t load_of(struct worker *w)
+{
+    return atomic_load_explicit(&w->count.channels, memory_order_relaxed) << 32 |
+           atomic_load_explicit(&w->placed, memory_order_relaxed);
+}
+
 static struct worker *least_loaded(struct worker *w)
 {
     struct worker *best = w;
-    uint64_t least = atomic_load_explicit(&w->count.connections, memory_order_relaxed);
+    uint64_t least = load_of(w);
     for (unsigned i = 0; i < w->server->workers; i++) {
         struct worker *other = &w->server->worker[i];
-        uint64_t n = atomic_load_explicit(&other->count.connections, memory_order_relaxed);
+        uint64_t n = load_of(other);
         if (n < least) {
             best = other;
             least = n;
@@ -272,6 +281,7 @@ static void admit(struct worker *w, int fd, bool local)
     count_add(&w->count.accepted, 1);
     c->mail.deliver = conn_adopt;
     struct worker *to = least_loaded(w);
+    atomic_fetch_add_explicit(&to->placed, 1, memory_order_relaxed);
     if (to == w)
         conn_adopt(w, &c->mail);
     else
