@@ -300,6 +300,12 @@ static int refuse(const struct region *r, enum verdict verdict, const struct med
             return embar_fail(err, -EMBAR_ENOTPOOL,
                               "%s holds no pool, it is empty: make one with `embar pool create`.",
                               name_of(r));
+        if (r->kind == REGION_DEVDAX)
+            return embar_fail(err, -EMBAR_ENOTPOOL,
+                              "%s is not an embarfs pool and is not empty; it was not changed: use "
+                              "another device, or clear it with `embar pool erase %s` if nobody "
+                              "needs what it holds.",
+                              name_of(r), name_of(r));
         return embar_fail(err, -EMBAR_ENOTPOOL,
                           "%s is not an embarfs pool and is not empty; it was not changed: check "
                           "the path, or name a new file.",

@@ -109,7 +109,11 @@ static int open_kind(struct region *r, const struct region_options *opt, struct 
     return region_open_file(r, opt, err);
 }
 
-/* What an ack stands for, from what the memory can do, what was asked for and how it is flushed. */
+/* What an ack stands for, from what the memory can do, what was asked for and how it is flushed.
+ *
+ * Without being asked, machine is promised only where the system says that flush and drain reach
+ * persistence. A device of unknown persistence is flushed all the same, but whether it keeps its
+ * content is known to its owner alone: --durability machine is that owner's word. */
 static int settle_durability(struct region *r, const struct region_options *opt,
                              struct embar_error *err)
 {
@@ -117,8 +121,9 @@ static int settle_durability(struct region *r, const struct region_options *opt,
     r->can_machine = r->can_machine && flushed;
     if (opt->durability < 0) {
         /* Memory whose flush and drain reach persistence gives it for nothing; a disk does not. */
-        r->durability =
-            r->can_machine && !r->needs_sync ? MEDIA_DURABLE_MACHINE : MEDIA_DURABLE_PROCESS;
+        r->durability = r->can_machine && !r->needs_sync && r->persistence == REGION_PERSISTENT
+                            ? MEDIA_DURABLE_MACHINE
+                            : MEDIA_DURABLE_PROCESS;
         return 0;
     }
     r->durability_given = true;
@@ -179,8 +184,8 @@ void region_close(struct region *r)
     if (r->backing) {
         if (r->backing->map)
             (void)pmem2_map_delete(&r->backing->map);
-        if (r->backing->anonymous)
-            (void)munmap(r->base, r->backing->anonymous);
+        if (r->backing->mapped)
+            (void)munmap(r->base, r->backing->mapped);
         flush_release(&r->flush);
         pthread_mutex_destroy(&r->backing->lock);
         free(r->backing);

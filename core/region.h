@@ -18,6 +18,8 @@
 #include "embar/error.h"
 
 enum region_kind { REGION_DEVDAX, REGION_FILE, REGION_MEM, REGION_NODE };
+/* Does the memory keep its content without power? What the system says, not what it may be. */
+enum region_persistence { REGION_UNKNOWN, REGION_VOLATILE, REGION_PERSISTENT };
 
 struct region_options {
     const char *spec; /* NULL: the default pool file */
@@ -43,6 +45,8 @@ struct region {
     enum media_durability durability; /* what an ack stands for here */
     bool durability_given;            /* asked for by the caller, rather than the region's own */
     bool can_machine;                 /* machine durability is possible here */
+    enum region_persistence persistence;
+    uint64_t align; /* a device's: the bytes that one fault maps; 0: pages */
     struct flush flush;
     int fd;                         /* -1 for anonymous memory */
     char *spec;                     /* as resolved; owned */

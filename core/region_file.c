@@ -177,5 +177,6 @@ int region_open_file(struct region *r, const struct region_options *opt, struct 
     bool pages = pmem2_map_get_store_granularity(r->backing->map) == PMEM2_GRANULARITY_PAGE;
     r->needs_sync = pages && !memory;
     r->can_machine = !memory;
+    r->persistence = memory ? REGION_VOLATILE : REGION_PERSISTENT;
     return fill_holes(r, &st, err);
 }

@@ -10,7 +10,7 @@ struct pmem2_map;
 
 struct region_backing {
     struct pmem2_map *map; /* files and devices */
-    size_t anonymous;      /* mem: and node:, bytes mapped at region.base */
+    size_t mapped;         /* bytes at region.base that we mapped ourselves: mem:, node:, devices */
     pthread_mutex_t lock;  /* guards the two below and serialises fdatasync */
     uint64_t synced;       /* write-backs covered by the last sync; see flush_file_noted */
     int failed;            /* the sync error that was final, or 0 */

@@ -123,6 +123,7 @@ int region_open_mem(struct region *r, const struct region_options *opt, struct e
         return embar_fail(err, -EMBAR_ESPEC, "%s", r->spec);
     r->kind = node < 0 ? REGION_MEM : REGION_NODE;
     r->is_volatile = true;
+    r->persistence = REGION_VOLATILE;
     int rc = choose_size(r, opt, size, err);
     if (rc == 0)
         rc = check_room(r, node, err);
@@ -141,7 +142,7 @@ int region_open_mem(struct region *r, const struct region_options *opt, struct e
     if (HUGE > head)
         (void)munmap(at + head + r->size, HUGE - head);
     r->base = at + head;
-    r->backing->anonymous = r->size;
+    r->backing->mapped = r->size;
     r->created = true;
     /* Only speed: where huge pages are off, small ones do. */
     (void)madvise(r->base, r->size, MADV_HUGEPAGE);
