@@ -1,5 +1,6 @@
-/* `embar pool`: make a pool, or show what one is. Serves no step of a batch; works on the pool
- * itself, without a broker. `show` must never write to it, nor `create` to one that is not empty.
+/* `embar pool`: make a pool, show what one is, or clear a device. Serves no step of a batch; works on the pool
+ * itself, without a broker. `show` must never write to it, nor `create` to one that is not empty;
+ * `erase` nothing that is in use.
  */
 #include <inttypes.h>
 #include <jansson.h>
@@ -16,7 +17,7 @@ struct pool_args {
     struct region_options region;
     struct pool_geometry geo;
     uint64_t block;
-    bool json;
+    bool json, force;
 };
 
 enum {
@@ -31,16 +32,17 @@ enum {
     KEY_BLOCK,
     KEY_REGIONS,
     KEY_BROKERS,
+    KEY_FORCE,
 };
 
 static const struct argp_option options[] = {
     {"json", KEY_JSON, NULL, 0, "show: as a JSON object", 1},
+    {"force", KEY_FORCE, NULL, 0, "erase: also a pool, with all its topics", 1},
     {NULL, 0, NULL, 0, "For create:", 2},
     {"size", KEY_SIZE, "SIZE", 0, "Bytes of a new file, like 64M or 10GiB", 2},
     {"durability", KEY_DURABILITY, "WHAT", 0,
-     "What an acknowledged batch survives: process or machine (default: machine on a device, "
-     "process "
-     "elsewhere)",
+     "What an acknowledged batch survives: process or machine (default: machine on memory that the "
+     "system calls persistent, process elsewhere)",
      2},
     {"flush", KEY_FLUSH, "MODE", 0, "auto, none, clwb, clflushopt or nt (default: auto)", 2},
     {NULL, 0, NULL, 0, "Geometry, for create (defaults follow from the size):", 3},
@@ -84,6 +86,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     struct pool_args *a = state->input;
     switch (key) {
     case KEY_JSON: a->json = true; return 0;
+    case KEY_FORCE: a->force = true; return 0;
     case KEY_SIZE:
         if (size_parse(arg, &a->region.size) != 0 || a->region.size == 0)
             argp_error(state, "--size %s is not a size: give bytes, or a number with K, M, G or T",
@@ -110,8 +113,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             argp_error(state, "one pool at a time: what is \"%s\"?", arg);
         return 0;
     case ARGP_KEY_END:
-        if (!a->action || (strcmp(a->action, "create") != 0 && strcmp(a->action, "show") != 0))
-            argp_error(state, "say what to do: create or show");
+        if (!a->action || (strcmp(a->action, "create") != 0 && strcmp(a->action, "show") != 0 &&
+                           strcmp(a->action, "erase") != 0))
+            argp_error(state, "say what to do: create, show or erase");
+        if (strcmp(a->action, "erase") == 0 && !a->spec)
+            argp_error(state, "say which device to erase");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -166,6 +172,41 @@ static int create(const char *name, struct pool_args *a)
         if (rc && r.created)
             (void)unlink(r.spec);
     }
+    region_close(&r);
+    return rc ? cmd_fail(name, &err) : CMD_OK;
+}
+
+/* ---- erase -------------------------------------------------------------------------------- */
+
+/* What makes a device not blank stands at its edges (pool_is_blank). */
+static int erase_edges(struct region *r, bool force, struct embar_error *err)
+{
+    struct pool pool;
+    int rc = lock_all(r, err);
+    if (rc)
+        return rc;
+    if (!force && pool_attach(&pool, r, NULL) == 0)
+        return embar_fail(err, -EEXIST,
+                          "%s holds a pool and was not changed: see it with `embar pool show`, and "
+                          "give --force if nobody needs its topics.",
+                          r->spec);
+    const uint64_t edge = 1u << 20;
+    region_zero(r, 0, edge);
+    region_zero(r, r->size - edge, edge);
+    return 0;
+}
+
+static int erase(const char *name, struct pool_args *a)
+{
+    struct region r;
+    struct embar_error err;
+    if (region_open(&r, &a->region, &err) != 0)
+        return cmd_fail(name, &err);
+    int rc;
+    if (r.kind != REGION_DEVDAX)
+        rc = embar_fail(&err, -EMBAR_ESPEC, "%s is not a device: remove a file with rm.", r.spec);
+    else
+        rc = erase_edges(&r, a->force, &err);
     region_close(&r);
     return rc ? cmd_fail(name, &err) : CMD_OK;
 }
@@ -369,19 +410,23 @@ static int show(const char *name, struct pool_args *a)
 
 int cmd_pool(int argc, char **argv)
 {
-    const struct argp argp = {options,
-                              parse,
-                              "create [POOL]\nshow [POOL]",
-                              "Make a pool, or show what one is: a path, /dev/daxX.Y, or without "
-                              "POOL the default one. A pool is also made by the first mount that "
-                              "names it.\v"
-                              "`show` only reads, also while the pool is served. `create` refuses "
-                              "whatever is not empty.",
-                              NULL,
-                              NULL,
-                              NULL};
+    const struct argp argp = {
+        options,
+        parse,
+        "create [POOL]\nshow [POOL]\nerase DEVICE",
+        "Make a pool, show what one is, or clear a device: a path, /dev/daxX.Y, or without "
+        "POOL the default one. A pool is also made by the first mount that "
+        "names it.\v"
+        "`show` only reads, also while the pool is served. `create` refuses "
+        "whatever is not empty. `erase` makes a device count as empty, which "
+        "rm does for a file, and refuses one that is in use.",
+        NULL,
+        NULL,
+        NULL};
     struct pool_args a = {.region = {.durability = -1}};
     cmd_parse(&argp, argc, argv, &a);
     a.region.spec = a.spec;
-    return strcmp(a.action, "create") == 0 ? create(argv[0], &a) : show(argv[0], &a);
+    if (strcmp(a.action, "create") == 0)
+        return create(argv[0], &a);
+    return strcmp(a.action, "erase") == 0 ? erase(argv[0], &a) : show(argv[0], &a);
 }
