@@ -21,6 +21,7 @@
 int cmd_append(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_create(int argc, char **argv);
+int cmd_devices(int argc, char **argv);
 int cmd_dump(int argc, char **argv);
 int cmd_mkdir(int argc, char **argv);
 int cmd_mv(int argc, char **argv);

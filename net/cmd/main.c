@@ -21,6 +21,7 @@ static const struct {
     {"mv", cmd_mv, "rename a topic or directory"},
     {"trim", cmd_trim, "give up a topic's oldest messages"},
     {"stat", cmd_stat, "facts of the broker or of a topic"},
+    {"devices", cmd_devices, "list the memory of this machine that a pool can live in"},
 #ifdef EMBAR_HAVE_BENCH
     {"bench", cmd_bench, "measure publishing, subscribing and latency against raw baselines"},
 #endif
