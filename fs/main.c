@@ -137,6 +137,7 @@ static int exit_status(int code)
     case ENOTDIR: return EX_NOINPUT;
     case EMBAR_EBUSY:
     case EBUSY:
+    case ENXIO:
     case EADDRINUSE: return EX_UNAVAILABLE;
     case ENOSPC:
     case EDQUOT:

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/dax.h"
 #include "fs/fs.h"
 
 static json_t *number(uint64_t n)
@@ -43,6 +44,7 @@ static void add_pool(struct fs *fs, json_t *o)
     json_object_set_new(
         o, "durability",
         json_string(fs->region.durability == MEDIA_DURABLE_MACHINE ? "machine" : "process"));
+    json_object_set_new(o, "persistence", json_string(persistence_name(fs->region.persistence)));
     json_object_set_new(o, "flush", json_string(fs->region.flush.ops->name));
 }
 

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "core/dax.h"
 #include "net/server/internal.h"
 
 #define LIST_PAGE (256u << 10)
@@ -118,13 +119,14 @@ int report_broker(struct conn *c, const struct wire_frame *f)
     }
     uuid[32] = '\0';
     return answer(c, f,
-                  json_pack("{s:s, s:i, s:s, s:I, s:s, s:I, s:o, s:o, s:o}", "version",
+                  json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:s, s:I, s:o, s:o, s:o}", "version",
                             EMBAR_VERSION, "protocol", (int)WIRE_VERSION, "uuid", uuid,
                             "incarnation", num(pool->incarnation), "durability",
                             pool->durability == MEDIA_DURABLE_MACHINE ? "machine" : "process",
-                            "time", num((uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec),
-                            "pool", pool_json(&st), "log", log_json(&st), "server",
-                            server_json(s)));
+                            "persistence", persistence_name(pool->region->persistence), "flush",
+                            pool->flush->ops->name, "time",
+                            num((uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec), "pool",
+                            pool_json(&st), "log", log_json(&st), "server", server_json(s)));
 }
 
 int report_session(struct conn *c, const struct wire_frame *f, uint64_t id)
