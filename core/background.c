@@ -44,8 +44,9 @@ static bool checkpoint_due(const struct log *log)
 static bool sync_due(const struct log *log)
 {
     return log->region->needs_sync && !background_only(log) &&
-           atomic_load_explicit(&log->synced, memory_order_relaxed) <
-               atomic_load_explicit(&log->committed, memory_order_relaxed);
+           (atomic_load_explicit(&log->synced, memory_order_relaxed) <
+                atomic_load_explicit(&log->committed, memory_order_relaxed) ||
+            extents_waiting(log->extents)); /* freed after the sync of what freed it */
 }
 
 int background_sync(struct log *log)

@@ -19,8 +19,12 @@
 static void freed(void *arg)
 {
     struct log *log = arg;
-    if (atomic_load_explicit(&log->starved, memory_order_relaxed) && extents_waiting(log->extents))
-        background_wake(log);
+    if (extents_waiting(log->extents)) {
+        if (atomic_load_explicit(&log->starved, memory_order_relaxed))
+            background_wake(log);
+        else
+            background_arm_sync(log); /* a last close frees without a commit that would */
+    }
     log_starved(log);
 }
 
