@@ -45,9 +45,19 @@ static void __attribute__((noreturn)) parent_wait(int fd, pid_t child)
     _exit(EX_SOFTWARE);
 }
 
+/* Who started us may have closed these. What were opened in their place, the pool with its lock
+ * perhaps, would be replaced when we leave the terminal. */
+static void standard_files(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            exit(EX_OSERR);
+}
+
 void daemon_start(bool foreground)
 {
     int fd[2];
+    standard_files();
     if (foreground)
         return;
     if (pipe2(fd, O_CLOEXEC)) {

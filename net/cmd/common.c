@@ -1,9 +1,12 @@
 /* What the subcommands share: the server options, parsing, complaints, connecting.
  * Serves no step of a batch. Must never print what belongs to standard output.
  */
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "net/cmd/cmd.h"
 
@@ -34,8 +37,19 @@ static const struct argp_option server_options[] = {
 
 const struct argp cmd_server_argp = {.options = server_options, .parser = parse_server};
 
+/* Standard streams that the caller closed must not become the socket to the broker: reading and
+ * writing them is to fail as it would have. */
+static void standard_files(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 &&
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            exit(CMD_FAILURE);
+}
+
 void cmd_parse(const struct argp *argp, int argc, char **argv, void *input)
 {
+    standard_files();
     argp_err_exit_status = CMD_USAGE;
     argp_parse(argp, argc, argv, 0, NULL, input);
 }
