@@ -2,6 +2,7 @@
  * made at each start, lives in memory and is shown in .embar/token to the mount's owner alone.
  */
 #include <errno.h>
+#include <limits.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -119,6 +120,22 @@ static int default_socket(struct fs *fs)
     return 0;
 }
 
+/* Made absolute: the daemon leaves its directory, and .embar/status tells the path to others. */
+static int chosen_socket(struct fs *fs, struct embar_error *err)
+{
+    char here[PATH_MAX] = "";
+    const char *path = fs->opt.socket;
+    if (*path && *path != '/' && !getcwd(here, sizeof here))
+        return embar_fail(err, -errno, "The directory of --socket %s", path);
+    int n = snprintf(fs->socket, sizeof fs->socket, "%s%s%s", here, *here ? "/" : "", path);
+    if (n <= 0 || (size_t)n >= sizeof fs->socket)
+        return embar_fail(err, -EMBAR_ESPEC,
+                          "--socket %s is not a path of 1 to %zu bytes, its directory included: "
+                          "give another one.",
+                          path, sizeof fs->socket - 1);
+    return 0;
+}
+
 static unsigned workers(const struct fs *fs)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -134,10 +151,7 @@ int broker_start(struct fs *fs, struct embar_error *err)
     int rc = make_token(fs, err);
     if (rc)
         return rc;
-    if (fs->opt.socket)
-        snprintf(fs->socket, sizeof fs->socket, "%s", fs->opt.socket);
-    else
-        rc = default_socket(fs);
+    rc = fs->opt.socket ? chosen_socket(fs, err) : default_socket(fs);
     if (rc)
         return rc;
     struct server_options so = {.log = fs->log,
