@@ -22,13 +22,18 @@ static char fuse_said[512];
 
 static void hear_fuse(enum fuse_log_level level, const char *fmt, va_list args)
 {
+    static bool heard;
     char text[512];
     vsnprintf(text, sizeof text, fmt, args);
+    bool whole = strchr(text, '\n') != NULL;
     text[strcspn(text, "\n")] = '\0';
-    if (level > FUSE_LOG_WARNING)
+    if (level > FUSE_LOG_WARNING) {
         fprintf(stderr, "%s\n", text);
-    else if (!*fuse_said)
-        snprintf(fuse_said, sizeof fuse_said, "%s", text);
+    } else if (!heard) {
+        size_t n = strlen(fuse_said); /* a sentence may come in pieces */
+        snprintf(fuse_said + n, sizeof fuse_said - n, "%s", text);
+        heard = whole;
+    }
 }
 
 static void hear_fuse_serving(enum fuse_log_level level, const char *fmt, va_list args)
