@@ -66,8 +66,10 @@ int cmd_create(int argc, char **argv)
     for (int i = 0; i < a.count; i++) {
         struct embar_error err;
         int rc = embar_create(client, a.paths[i], &a.topic, &err);
-        if (rc < 0 && !(rc == -EEXIST && a.topic.parents))
-            status = cmd_fail(argv[0], &err);
+        if (rc < 0 && !(rc == -EEXIST && a.topic.parents)) {
+            cmd_say(argv[0], "%s: %s", a.paths[i], err.text);
+            status = CMD_FAILURE;
+        }
     }
     embar_disconnect(client);
     return status;

@@ -45,8 +45,10 @@ int cmd_mkdir(int argc, char **argv)
     for (int i = 0; i < a.count; i++) {
         struct embar_error err;
         int rc = embar_mkdir(client, a.paths[i], a.parents, &err);
-        if (rc < 0 && !(rc == -EEXIST && a.parents))
-            status = cmd_fail(argv[0], &err);
+        if (rc < 0 && !(rc == -EEXIST && a.parents)) {
+            cmd_say(argv[0], "%s: %s", a.paths[i], err.text);
+            status = CMD_FAILURE;
+        }
     }
     embar_disconnect(client);
     return status;

@@ -50,8 +50,10 @@ int cmd_rm(int argc, char **argv)
     for (int i = 0; i < a.count; i++) {
         struct embar_error err;
         int rc = embar_remove(client, a.paths[i], &err);
-        if (rc < 0 && !(rc == -ENOENT && a.force))
-            status = cmd_fail(argv[0], &err);
+        if (rc < 0 && !(rc == -ENOENT && a.force)) {
+            cmd_say(argv[0], "%s: %s", a.paths[i], err.text);
+            status = CMD_FAILURE;
+        }
     }
     embar_disconnect(client);
     return status;

@@ -78,7 +78,9 @@ int cmd_topics(int argc, char **argv)
         puts(text);
     } else {
         json_t *list = json_loads(text, 0, NULL);
-        if (!json_is_array(list)) {
+        if (json_is_object(list)) { /* the path was a topic's */
+            print_topic(list, a.lengthy);
+        } else if (!json_is_array(list)) {
             cmd_say(argv[0], "The broker's list is not the JSON array it must be.");
             status = CMD_FAILURE;
         }
