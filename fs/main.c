@@ -134,10 +134,12 @@ static int exit_status(int code)
     case EMBAR_ECORRUPT:
     case EMBAR_EINCARNATION: return EX_DATAERR;
     case ENOENT:
+    case EISDIR:
     case ENOTDIR: return EX_NOINPUT;
     case EMBAR_EBUSY:
     case EBUSY:
     case ENXIO:
+    case EEXIST:
     case EADDRINUSE: return EX_UNAVAILABLE;
     case ENOSPC:
     case EDQUOT:

@@ -28,9 +28,12 @@ refused 66 "not a directory" "$scratch/file" --cxl "$scratch/p2" --size 16M "${f
 port=$(sed -n 's/.*"port": *\([0-9]*\).*/\1/p' "$mnt/.embar/status")
 refused 69 "listens on" "$other" --cxl "$scratch/p2" --size 16M --listen "127.0.0.1:$port"
 refused 64 "--listen" "$other" --cxl "$scratch/p2" --size 16M --listen nonsense
-refused 64 "unknown option" "$other" --cxl "$scratch/p2" --size 16M "${free[@]}" -o nonsense
+refused 64 "-o nonsense" "$other" --cxl "$scratch/p2" --size 16M "${free[@]}" -o nonsense
 refused 64 "loopback" "$other" --cxl "$scratch/p2" --size 16M --listen 0.0.0.0:0
 [ ! -e "$scratch/p2" ] || die "a pool was made for nothing"
+refused 64 "--socket" "$other" --cxl mem:16M --listen 127.0.0.1:0 --socket "/tmp/$(printf '%0110d' 0)"
+refused 69 "not a socket" "$other" --cxl mem:16M --listen 127.0.0.1:0 --socket "$scratch/file"
+refused 66 "is a directory" "$other" --cxl "$scratch" "${free[@]}"
 refused 64 "--size" "$other" --cxl "$scratch/p2" --size -1
 refused 64 "--size" "$other" --cxl "$scratch/p2" --size 10Q
 refused 64 "--durability" "$other" --cxl mem:16M --durability forever
