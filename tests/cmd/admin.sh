@@ -78,8 +78,12 @@ if [ "$base" -eq 0 ] || [ "$base" -gt "$offset" ]; then
 fi
 same "what is left" "$(tail -c +$((base + 1)) "$scratch/numbers" | sum_of)" "$(embar sub numbers | sum_of)"
 fails 1 'trimmed' embar sub numbers --from offset:0
+fails 1 'standard output failed' sh -c 'embar sub numbers >&-'
 embar rm two numbers a/moved
 same "what remains" c/d/three "$(embar topics)"
+same "a topic by itself" c/d/three "$(embar topics c/d/three)"
+fails 1 '^embar rm: gone: ' embar rm gone
+fails 1 'Reading the input failed' sh -c 'embar pub c/d/three <&-'
 
 say "removed space is reusable: five times the pool's size goes through it"
 real_text "$scratch/text" 24

@@ -35,3 +35,22 @@ for _ in 1 2 3; do
     content "$mnt/t" 'at once\n'
     fusermount3 -u "$mnt"
 done
+
+# Started with its standard streams closed, nothing of its own stands in their place.
+embarfs "$mnt" "${where[@]}" <&- >&- 2>&-
+content "$mnt/t" 'at once\n'
+mkdir "$scratch/other"
+status_is 69 embarfs "$scratch/other" "${where[@]}"
+case $said in
+*"is held by process"*) ;;
+*) die "said: $said" ;;
+esac
+fusermount3 -u "$mnt"
+
+# A relative socket is told, and taken away, as an absolute path.
+(cd "$scratch" && embarfs mnt --cxl pool --listen 127.0.0.1:0 --socket relative)
+grep -qF "\"$(realpath "$scratch")/relative\"" "$mnt/.embar/status" || die "a relative socket is told"
+pid=$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$mnt/.embar/status")
+fusermount3 -u "$mnt"
+wait_until 10 gone || die "the daemon outlives its mount"
+[ ! -e "$scratch/relative" ] || die "the socket is left"

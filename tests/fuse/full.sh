@@ -58,3 +58,10 @@ refuses 'No space left on device' append_all
 size=$(stat -c %s "$mnt/fill")
 [ "$size" -gt 30000000 ] || die "full at $size bytes already"
 head -c "$size" <(cat "$scratch/fill" "$scratch/fill") | cmp - "$mnt/fill" || die "what was accepted"
+
+# What is removed is free again, though nobody writes any more.
+rm "$mnt/fill"
+empty_again() {
+    [ "$(df --output=pcent "$mnt" | tail -n 1 | tr -dc 0-9)" -lt 20 ]
+}
+wait_until 20 empty_again || die "removed, and still used: $(df "$mnt" | tail -n 1)"
