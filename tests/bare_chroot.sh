@@ -34,6 +34,7 @@ cp -a /usr/share/keyrings/. "$root/usr/share/keyrings/"
 [ ! -d /etc/ssl/certs ] || { mkdir -p "$root/etc/ssl" && cp -aL /etc/ssl/certs "$root/etc/ssl/"; }
 cp /etc/hosts /etc/resolv.conf "$root/etc/" 2>/dev/null || true
 mount -t proc proc "$root/proc"
+mount -t sysfs sysfs "$root/sys"
 rm -rf "$root/src"
 git clone -q "$top" "$root/src"
 
@@ -44,5 +45,5 @@ for command in examples/quickstart/run tests/run; do
         http_proxy="${http_proxy:-}" https_proxy="${https_proxy:-}" no_proxy="${no_proxy:-}" \
         bash -c "cd /src && $command" </dev/null
 done
-umount "$root/proc"
+umount "$root/proc" "$root/sys"
 say "both commands pass on a bare Debian $(cat "$root/etc/debian_version")"
