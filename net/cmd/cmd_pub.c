@@ -185,8 +185,11 @@ static int run(const struct pub_args *a, const char *name, struct embar_client *
     int status = CMD_OK;
     if (rc < 0) {
         cmd_fail(name, &err);
-        interrupted(a, name, &info);
-        (void)embar_publisher_close(pub, EMBAR_CLOSE_NOW, NULL);
+        if (info.taken_messages > 0 || info.resumed > 0)
+            interrupted(a, name, &info);
+        /* A run that never had a message leaves no session behind: their number is bounded. */
+        bool bare = info.taken_messages == 0 && info.resumed == 0;
+        (void)embar_publisher_close(pub, bare ? EMBAR_CLOSE_FORGET : EMBAR_CLOSE_NOW, NULL);
         status = CMD_FAILURE;
     } else {
         if (embar_publisher_close(pub, EMBAR_CLOSE_KEEP, &err) < 0) {
