@@ -33,6 +33,8 @@ cp -a /etc/apt "$root/etc/apt"
 cp -a /usr/share/keyrings/. "$root/usr/share/keyrings/"
 [ ! -d /etc/ssl/certs ] || { mkdir -p "$root/etc/ssl" && cp -aL /etc/ssl/certs "$root/etc/ssl/"; }
 cp /etc/hosts /etc/resolv.conf "$root/etc/" 2>/dev/null || true
+# A mount point of its own, so that tests can have mount namespaces in it.
+mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
 rm -rf "$root/src"
@@ -45,5 +47,5 @@ for command in examples/quickstart/run tests/run; do
         http_proxy="${http_proxy:-}" https_proxy="${https_proxy:-}" no_proxy="${no_proxy:-}" \
         bash -c "cd /src && $command" </dev/null
 done
-umount "$root/proc" "$root/sys"
+umount "$root/proc" "$root/sys" "$root"
 say "both commands pass on a bare Debian $(cat "$root/etc/debian_version")"
