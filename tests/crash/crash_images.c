@@ -71,9 +71,12 @@ static void geometry(struct trial *r)
     g->slots = 1 + below(&r->random, 2);
     g->producers = PRODUCERS;
     g->descriptors = 2u << below(&r->random, 2);
-    g->index_entries = 8u << below(&r->random, 4);
+    g->index_entries = 8u << below(&r->random, medium_is_file(&r->medium) ? 6 : 4);
     g->block_shift = 12;
     g->max_order = 3 + below(&r->random, 3);
+    r->stutters = chance(&r->random, 4);
+    if (r->stutters)
+        g->index_entries = 8u << below(&r->random, 2);
     r->live_limit = chance(&r->random, 6) ? 8u << 20 : 256u << 10 << below(&r->random, 3);
 }
 
@@ -111,8 +114,8 @@ static bool run_seed(const struct arguments *a, uint64_t seed, uint64_t limit,
     r->counts = counts;
     r->team = team;
     enum variant variant = variant_of(a, seed);
-    geometry(r);
     medium_create(&r->medium, variant, POOL_SIZE);
+    geometry(r);
     medium_create(&r->second, variant, POOL_SIZE);
     skip_sites(&r->medium, a->skip);
     skip_sites(&r->second, a->skip);

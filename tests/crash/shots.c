@@ -221,15 +221,31 @@ static void see(struct trial *r)
         r->visible[i].end = topic_end(r->visible[i].topic);
 }
 
+/* Generation of the newest root that the caches hold. */
+static uint64_t root_stored(struct trial *r)
+{
+    struct region region;
+    struct pool pool;
+    uint64_t newest = 0;
+    medium_region(&r->medium, &region);
+    if (r->formatting || pool_attach(&pool, &region, NULL) != 0)
+        return 0;
+    for (unsigned i = 0; i < 2 * pool.geo.slots; i++) {
+        uint64_t generation = le64_get(pool_root(&pool, i / 2, i % 2)->generation);
+        newest = generation > newest ? generation : newest;
+    }
+    return newest;
+}
+
 /* From here on the run's log is a ghost: what it still does reaches nobody. */
-static void die(struct trial *r)
+static void die(struct trial *r, bool kill)
 {
     struct shot s;
     struct region region;
     choose(r, &s);
     /* On a file a killed process could be holding what nobody can number: kills come in between. */
-    bool kill = r->medium.variant == MEDIUM_PROCESS ||
-                (r->medium.variant != MEDIUM_FILE && chance(&s.seed, 3));
+    kill = r->medium.variant == MEDIUM_PROCESS ||
+           (r->medium.variant != MEDIUM_FILE && (kill || below(&s.seed, 3) <= r->stutters));
     r->death = kill ? KILL : POWER;
     if (kill) {
         memcpy(r->next, medium_view(&r->medium), r->medium.size);
@@ -251,7 +267,9 @@ void shots_now(struct trial *r)
         return;
     see(r);
     r->counts->points++;
-    for (unsigned n = 1 + below(&r->shots, 3); n > 0 && !r->failed; n--)
+    /* Being made and being opened are short, and much depends on them. */
+    unsigned most = r->formatting ? 12 : r->log || r->stutters ? 3 : 6;
+    for (unsigned n = 1 + below(&r->shots, most); n > 0 && !r->failed; n--)
         shoot(r);
 }
 
@@ -274,10 +292,16 @@ void shots_event(void *arg, enum shadow_event event, uint64_t number)
         synced(r);
     if (r->medium.pages && chance(&r->shots, 6))
         pages_leak(r->medium.pages, draw(&r->shots));
-    if (chance(&r->shots, 2))
+    if (chance(&r->shots, r->formatting ? 1 : r->stutters && r->log ? 100 : 2))
         shots_now(r);
-    if (!r->formatting && r->dies_in-- == 0 && !r->failed) {
+    /* The moment when a root is seen and not durable is short and worth dying in. */
+    uint64_t root = r->medium.shadow ? root_stored(r) : 0;
+    bool fresh = root > r->root_drained;
+    if (event == SHADOW_DRAINED)
+        r->root_drained = root;
+    bool kill = fresh && event == SHADOW_WRITEBACK && chance(&r->shots, r->stutters ? 2 : 12);
+    if (!r->formatting && (kill || r->dies_in-- == 0) && !r->failed) {
         see(r);
-        die(r);
+        die(r, kill);
     }
 }

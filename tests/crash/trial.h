@@ -63,6 +63,7 @@ struct trial {
     uint8_t boot[16];
     struct log *log; /* NULL while it is being opened */
     bool was_off;    /* the machine was, when it is being opened */
+    bool stutters;   /* dies soon, again and again; images show recoveries only */
     bool formatting;
     uint8_t old_uuid[16]; /* of the pool that is formatted over */
 
@@ -80,9 +81,10 @@ struct trial {
     uint32_t serial;
     uint64_t live_limit; /* payload bytes kept */
 
-    enum death death; /* then nothing that happens counts any more */
-    uint64_t dies_in; /* events */
-    char *next;       /* what is left of the memory */
+    enum death death;      /* then nothing that happens counts any more */
+    uint64_t dies_in;      /* events */
+    uint64_t root_drained; /* generation of the newest root at the last drain */
+    char *next;            /* what is left of the memory */
 
     bool failed;
     char why[512];
@@ -91,7 +93,13 @@ struct trial {
 /* Note a violation; only the first is kept. */
 void trial_fail(struct trial *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* workload.c: live and die until `image_limit` images were taken. `old`: bytes of a pool that is
+/* workload.c: one random operation; give back what is reserved and commit what is announced; that and
+ * a clean close. Each may die in between. */
+void workload_step(struct trial *r);
+void workload_settle(struct trial *r);
+void workload_close(struct trial *r);
+
+/* lives.c: live and die until `image_limit` images were taken. `old`: bytes of a pool that is
  * formatted over, or NULL; the last memory is left there. */
 void trial_lives(struct trial *r, char *old);
 

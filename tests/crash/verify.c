@@ -172,7 +172,7 @@ static bool check_random(struct check *c, const struct node *n, struct topic *t)
     read_release(&v);
     const struct entry_batch *b = ledger_batch(c->m, n->id, ledger_find(c->m, n, from));
     uint64_t offset = 0;
-    if (ok && b->offset >= n->base &&
+    if (ok && b->message >= n->first &&
         ((rc = topic_seek_message(t, b->message, &offset)) != 0 || offset != b->offset))
         ok = bad(c, "topic %u: message %" PRIu64 " begins at %" PRIu64 ", not %" PRIu64 " (%d)",
                  n->id, b->message, b->offset, offset, rc);
