@@ -60,8 +60,10 @@ static uint64_t number(const char *text, uint64_t max)
 static int print_lines(const struct lines *l, uint64_t from, uint64_t count)
 {
     char text[LINE_MAX_BYTES];
-    for (uint64_t n = from; n < from + count; n++)
-        fwrite(text, 1, make_line(l, n, text), stdout);
+    for (uint64_t n = from; n < from + count; n++) {
+        size_t length = make_line(l, n, text);
+        fwrite(text, 1, length, stdout);
+    }
     return fflush(stdout) == 0 ? 0 : 1;
 }
 
