@@ -38,7 +38,7 @@ static void pmem2_copy(struct flush *f, void *dst, const void *src, size_t n)
 enum { NO_FLUSH, CLWB, CLFLUSHOPT, CLFLUSH };
 #define OPS(text)                                                                                  \
     {                                                                                              \
-        .name = text, .writeback = pmem2_writeback, .drain = pmem2_drain, .copy = pmem2_copy       \
+        .name = (text), .writeback = pmem2_writeback, .drain = pmem2_drain, .copy = pmem2_copy     \
     }
 static const struct flush_ops pmem2_ops[] = {[NO_FLUSH] = OPS("pmem2-none"),
                                              [CLWB] = OPS("pmem2-clwb"),

@@ -116,7 +116,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (!a->action || (strcmp(a->action, "create") != 0 && strcmp(a->action, "show") != 0 &&
                            strcmp(a->action, "erase") != 0))
             argp_error(state, "say what to do: create, show or erase");
-        if (strcmp(a->action, "erase") == 0 && !a->spec)
+        if (a->action && strcmp(a->action, "erase") == 0 && !a->spec)
             argp_error(state, "say which device to erase");
         return 0;
     default: return ARGP_ERR_UNKNOWN;

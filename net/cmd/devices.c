@@ -280,12 +280,12 @@ static void look_mounts(const struct look *look)
             !path_of(text, "%s/pool", strcmp(m.mnt_dir, "/") == 0 ? "" : m.mnt_dir))
             continue;
         (void)statvfs(path, &st);
-        json_array_append_new(look->list,
-                              json_pack("{s:s, s:s, s:s, s:I, s:I, s:s, s:s, s:s}", "mountpoint",
-                                        m.mnt_dir, "device", m.mnt_fsname, "type", m.mnt_type,
-                                        "size", (json_int_t)(st.f_blocks * st.f_frsize), "free",
-                                        (json_int_t)(st.f_bavail * st.f_frsize), "persistence",
-                                        "persistent", "durability", "machine", "use", text));
+        json_array_append_new(
+            look->list, json_pack("{s:s, s:s, s:s, s:I, s:I, s:s, s:s, s:s}", "mountpoint",
+                                  m.mnt_dir, "device", m.mnt_fsname, "type", m.mnt_type, "size",
+                                  (json_int_t)st.f_blocks * (json_int_t)st.f_frsize, "free",
+                                  (json_int_t)st.f_bavail * (json_int_t)st.f_frsize, "persistence",
+                                  "persistent", "durability", "machine", "use", text));
     }
     if (table)
         endmntent(table);

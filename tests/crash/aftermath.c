@@ -12,12 +12,11 @@
 
 struct print {
     struct {
-        uint32_t id, mode, crc;
+        uint32_t id, mode, crc, zero; /* no padding: compared as bytes */
         uint64_t base, end, first, messages;
     } node[LEDGER_NODES + 2];
-    unsigned nodes;
+    unsigned nodes, sessions;
     uint64_t session[LEDGER_SESSIONS + 1][4]; /* id, sequence, messages, epoch */
-    unsigned sessions;
 };
 
 static bool content_crc(struct log *log, uint32_t id, uint32_t *crc)
