@@ -245,9 +245,12 @@ int pool_format(struct region *r, const struct pool_geometry *geo, struct embar_
     /* No superblock while the slots are being cleared: a crash in between leaves no pool, never
      * one with old records in it. */
     region_zero(r, 0, SLOT_BASE);
-    if (!r->created)
+    if (!r->created) {
+        rc = region_sync(r);
         region_zero(r, l.slot_base, l.slot_stride * g.slots);
-    rc = region_sync(r);
+    }
+    if (rc == 0)
+        rc = region_sync(r);
     if (rc == 0) {
         put_super(r, MEDIA_SUPER_ALT, &super);
         put_super(r, MEDIA_SUPER_AT, &super);
