@@ -132,10 +132,10 @@ static void life(struct trial *r)
         workload_close(r);
 }
 
-static void format_over(struct trial *r, const char *old)
+static void format_over(struct trial *r)
 {
     struct embar_error err = {0};
-    medium_load(&r->medium, old);
+    medium_load(&r->medium, r->old);
     medium_region(&r->medium, &r->region);
     struct pool pool;
     if (pool_attach(&pool, &r->region, NULL) == 0)
@@ -149,6 +149,10 @@ static void format_over(struct trial *r, const char *old)
 void trial_lives(struct trial *r, char *old)
 {
     r->formatting = true;
+    r->old = malloc(r->medium.size);
+    if (!r->old)
+        abort();
+    memcpy(r->old, old, r->medium.size);
     r->options.manual = true;
     r->options.hold_ms = 3600 * 1000;
     ledger_init(&r->now, &r->lists);
@@ -156,7 +160,7 @@ void trial_lives(struct trial *r, char *old)
     r->next = malloc(r->medium.size);
     if (!r->next)
         abort();
-    format_over(r, old);
+    format_over(r);
     while (!r->failed && r->counts->images < r->image_limit) {
         if (live(r))
             life(r);
@@ -172,6 +176,7 @@ void trial_lives(struct trial *r, char *old)
     r->log = NULL;
     memcpy(old, medium_view(&r->medium), r->medium.size);
     free(r->next);
+    free(r->old);
     free(r->ops);
     lists_free(&r->lists);
 }

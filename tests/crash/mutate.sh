@@ -2,11 +2,12 @@
 # Would the crash images notice? Leaves out one write-back, drain, sync or checksum test of core at a
 # time, runs crash-images, and prints who was noticed (killed) and who was not (survived).
 #
-#   tests/crash/mutate.sh [IMAGES]      at most that many images a mutant (default 30000)
+#   tests/crash/mutate.sh [IMAGES]      images a mutant and kind of memory (default 30000)
 #
 # Calls of the flush layer and syncs are left out at run time, by the address they return to.
-# Checksum tests are changed in a copy of the tree and built there. mutate.known says of survivors
-# why nothing can notice them; exit status 1: another one survived.
+# Checksum tests (mutate.checks) are changed in a copy of the tree and built there; most of them
+# catch damage rather than crashes, so that core-hostile, which damages pools, is asked too.
+# mutate.known says of survivors why nothing can notice them; exit status 1: another one survived.
 set -euo pipefail
 # shellcheck source=tests/functions.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../functions.sh"
@@ -20,7 +21,7 @@ build=$scratch/build
 build_in() {
     if ! { cmake -S "$1" -B "$2" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
         -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g -fno-optimize-sibling-calls" &&
-        cmake --build "$2" --target crash-images -j "$jobs"; } >"$scratch/log" 2>&1; then
+        cmake --build "$2" --target crash-images core-hostile -j "$jobs"; } >"$scratch/log" 2>&1; then
         tail -n 30 "$scratch/log" >&2
         die "$1 does not build"
     fi
@@ -32,13 +33,18 @@ verdict() {
     shift
     for kind in lines file-machine file process; do
         status=0
-        out=$(timeout 600 "$@" --memory "$kind" --images "$images" 2>&1) || status=$?
+        out=$(timeout 900 "$@" --memory "$kind" --images "$images" --each 400 2>&1) || status=$?
         if [ "$status" -ne 0 ]; then
             printf 'killed   %-46s %s: %s\n' "$name" "$kind" \
                 "$(printf '%s\n' "$out" | head -n 1 | cut -c 1-150)"
             return 0
         fi
     done
+    if [ -x "$1.hostile" ] && ! out=$(timeout 300 "$1.hostile" 2>&1); then
+        printf 'killed   %-46s %s\n' "$name" \
+            "core-hostile: $(printf '%s\n' "$out" | grep -m 1 -E 'FAILED|ERROR' | cut -c 1-100)"
+        return 0
+    fi
     if grep -q "^$name " "$known"; then
         printf 'known    %-46s %s\n' "$name" "$(sed -n "s/^$name *//p" "$known")"
     else
@@ -87,6 +93,7 @@ while IFS='@' read -r name file from to; do
     cp "$scratch/mutant" "$tree/$file"
     build_in "$tree" "$scratch/build.mutant"
     cp "$scratch/build.mutant/tests/crash/crash-images" "$scratch/mutant.$name"
+    cp "$scratch/build.mutant/tests/unit/core/core-hostile" "$scratch/mutant.$name.hostile"
     while [ "$(jobs -pr | wc -l)" -ge "$jobs" ]; do wait -n; done
     verdict "$name" "$scratch/mutant.$name" >"$scratch/check.$name" &
 done <"$top/tests/crash/mutate.checks"

@@ -65,7 +65,8 @@ struct trial {
     bool was_off;    /* the machine was, when it is being opened */
     bool stutters;   /* dies soon, again and again; images show recoveries only */
     bool formatting;
-    uint8_t old_uuid[16]; /* of the pool that is formatted over */
+    uint8_t old_uuid[16]; /* of the pool that is formatted over, */
+    char *old;            /* and its bytes */
 
     struct lists lists;
     struct ledger now;    /* acked */
