@@ -77,7 +77,8 @@ static int check(const struct lines *l)
     while ((length = getline(&line, &capacity, stdin)) > 0) {
         size_t size = make_line(l, n + 1, want);
         if ((size_t)length != size || memcmp(line, want, size) != 0) {
-            printf("line %" PRIu64 " of %s is wrong: %.*s", n + 1, l->tag, (int)length, line);
+            printf("line %" PRIu64 " of %s is wrong: %.*s\n", n + 1, l->tag,
+                   (int)strcspn(line, "\n"), line);
             free(line);
             return 1;
         }

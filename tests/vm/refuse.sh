@@ -35,6 +35,7 @@ scenario_refuse() {
     refused 1 'held by process [0-9]+' 'embar pool erase /dev/dax0.0 --force'
     refused 66 'there is no device /dev/dax9.9' 'embarfs /tmp/second --cxl /dev/dax9.9'
     refused 77 'permission denied' "mkdir -p /tmp/own; chown user /tmp/own; su user -c 'embarfs /tmp/own --cxl /dev/dax0.0'"
+    says 'you may not open /dev/dax0.0' "su user -c 'embar devices'"
     refused 64 'is not a dax device' 'embarfs /tmp/second --cxl /dev/null'
     refused 64 'leave --size out' 'embarfs /tmp/second --cxl /dev/dax0.0 --size 64M'
     vm "$unmount"
