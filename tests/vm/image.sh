@@ -19,7 +19,8 @@ vm_need() {
     elif ! (need_packages vm) >"$scratch/need" 2>&1; then
         vm_missing="no QEMU or tools: $(tail -n 1 "$scratch/need")"
     elif ! vm_fetch_kernel; then
-        vm_missing="no kernel package: $(tail -n 1 "$scratch/apt.log")"
+        vm_missing=$(tail -n 1 "$scratch/apt.log")
+        vm_missing="no kernel package: ${vm_missing:-apt-get update failed}"
     fi
     [ -z "$vm_missing" ]
 }
