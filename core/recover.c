@@ -172,14 +172,21 @@ static int suspect_add(struct replay *r, const struct entry *head, const struct 
     return 0;
 }
 
-/* The last entry before the first live batch that is not whole; UINT64_MAX when all are. */
+/* Is the batch live, or trimmed from a run that still is? A run is walked from its first record. */
+static bool walked(const struct topic *t, uint64_t end)
+{
+    uint64_t base = t->run_count > 0 ? topic_run(t, 0)->offset : topic_base(t);
+    return end > base;
+}
+
+/* The last entry before the first such batch that is not whole; UINT64_MAX when all are. */
 static uint64_t suspects_limit(const struct replay *r)
 {
     for (size_t i = 0; i < r->suspects; i++) {
         const struct suspect *s = &r->suspect[i];
         const struct topic *t = names_id(&r->log->names, s->head.topic);
         uint64_t end = s->head.offset + s->head.length + (s->split ? s->part.length : 0);
-        if (t && end > topic_base(t) && !batch_whole(r->log, &s->head, s->split ? &s->part : NULL))
+        if (t && walked(t, end) && !batch_whole(r->log, &s->head, s->split ? &s->part : NULL))
             return s->head.number - 1;
     }
     return UINT64_MAX;
