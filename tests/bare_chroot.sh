@@ -37,6 +37,8 @@ cp /etc/hosts /etc/resolv.conf "$root/etc/" 2>/dev/null || true
 mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
+# Every machine has it; fusermount3 looks into it when an ordinary user unmounts.
+ln -sf /proc/self/mounts "$root/etc/mtab"
 rm -rf "$root/src"
 git clone -q "$top" "$root/src"
 
