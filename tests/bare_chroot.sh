@@ -39,6 +39,8 @@ mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
 # Every machine has it; fusermount3 looks into it when an ordinary user unmounts.
 ln -sf /proc/self/mounts "$root/etc/mtab"
+# Both a container and an installed machine have it; debootstrap alone leaves it out.
+ln -sfn ../proc/self/mounts "$root/etc/mtab"
 rm -rf "$root/src"
 git clone -q "$top" "$root/src"
 
