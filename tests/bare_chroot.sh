@@ -37,8 +37,6 @@ cp /etc/hosts /etc/resolv.conf "$root/etc/" 2>/dev/null || true
 mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
-# Every machine has it; fusermount3 looks into it when an ordinary user unmounts.
-ln -sf /proc/self/mounts "$root/etc/mtab"
 # Both a container and an installed machine have it; debootstrap alone leaves it out.
 ln -sfn ../proc/self/mounts "$root/etc/mtab"
 rm -rf "$root/src"
