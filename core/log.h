@@ -193,8 +193,9 @@ struct read_view {
     struct extent *pins[READ_PIECES];
     struct log *log;
 };
-/* Pin up to `max` bytes at `offset`. Fewer only at the end of the topic or when the pieces run
- * out; 0 bytes at the end. -EMBAR_ETRIMMED below the base, -EMBAR_ECORRUPT. Short-lived: from
+/* Pin up to `max` bytes at `offset`. Fewer only at the end of the topic, before what fsck noted as
+ * damaged or when the pieces run out; 0 bytes at the end. -EMBAR_ETRIMMED below the base,
+ * -EMBAR_ECORRUPT where the damage stands. Short-lived: from
  * reply to release; never across a wait. */
 int topic_read(struct topic *t, uint64_t offset, size_t max, struct read_view *v)
     __attribute__((warn_unused_result));

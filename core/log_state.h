@@ -32,8 +32,8 @@
 /* Batches whose payloads and side records are adjacent; ends where the next run begins. */
 struct run {
     uint64_t offset, message;
-    uint64_t payload : 48, order : 8, flags : 8;
-    uint64_t side : 48, batches : 16; /* batches 0: second part of a split batch */
+    uint64_t payload : 48, order : 8, flags : 8; /* flags: MEDIA_RUN_..., 0: whole */
+    uint64_t side : 48, batches : 16;            /* batches 0: second part of a split batch */
 };
 _Static_assert(sizeof(struct run) == 32, "DRAM index: 32 bytes a run");
 

@@ -266,6 +266,12 @@ struct media_run {
     le64 side; /* 24..31 low 48: first side record; high 16: batches (0: second part of a split) */
 };
 
+/* What fsck noted, so that a topic keeps its log offsets around damage: reads of such a run answer
+ * EIO. Each stands in a run of its own, which never grows. */
+#define MEDIA_RUN_DAMAGED 0x01u /* it stands where it was, and fails its checksums */
+#define MEDIA_RUN_LOST    0x02u /* nothing stands for these offsets: no place (payload, side 0) */
+#define MEDIA_RUN_FLAGS   (MEDIA_RUN_DAMAGED | MEDIA_RUN_LOST)
+
 struct media_session {
     le64 id;        /*  0..7  */
     le32 topic;     /*  8..11 */

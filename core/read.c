@@ -31,6 +31,8 @@ int topic_read(struct topic *t, uint64_t offset, size_t max, struct read_view *v
     size_t i = offset < end ? topic_run_find(t, offset) : 0;
     while (offset < end && v->bytes < max && v->pieces < READ_PIECES) {
         const struct run *r = topic_run(t, i);
+        if (r->flags)
+            break;
         uint64_t into = offset - r->offset;
         uint64_t n = topic_run_end(t, i) - offset;
         if (n > max - v->bytes)
@@ -39,8 +41,9 @@ int topic_read(struct topic *t, uint64_t offset, size_t max, struct read_view *v
         offset += n;
         i++;
     }
+    bool damaged = offset < end && v->pieces == 0 && max > 0;
     pthread_mutex_unlock(&t->lock);
-    return 0;
+    return damaged ? -EMBAR_ECORRUPT : 0;
 }
 
 void read_release(struct read_view *v)
@@ -71,7 +74,7 @@ static void walk_step(struct walk *w)
 static bool walk_part(const struct topic *t, const struct walk *w)
 {
     size_t i = w->run + 1;
-    return i < t->run_count && topic_run(t, i)->batches == 0 &&
+    return i < t->run_count && topic_run(t, i)->batches == 0 && topic_run(t, i)->flags == 0 &&
            topic_run(t, i)->payload == w->s.run1 && topic_run(t, i)->order == w->s.order1 &&
            topic_run(t, i)->offset == w->offset + w->s.run0_length &&
            topic_run_end(t, i) == w->offset + w->s.length;
@@ -81,6 +84,8 @@ static bool walk_part(const struct topic *t, const struct walk *w)
 static int walk_read(const struct topic *t, struct walk *w)
 {
     const struct run *r = topic_run(t, w->run);
+    if (r->flags)
+        return -EMBAR_ECORRUPT;
     int rc = side_read(&t->log->pool, w->side, &w->s);
     if (rc)
         return rc;
@@ -181,6 +186,11 @@ int topic_seek_message(struct topic *t, uint64_t n, uint64_t *offset)
         low--;
     const struct run *r = topic_run(t, low);
     struct walk w = {.run = low, .side = r->side, .offset = r->offset, .message = r->message};
+    if (r->flags && n == r->message) { /* of a damaged run only its begin is known */
+        *offset = r->offset;
+        pthread_mutex_unlock(&t->lock);
+        return 0;
+    }
     for (;;) {
         rc = walk_read(t, &w);
         if (rc || n < w.message + w.s.count)
@@ -201,17 +211,32 @@ int topic_seek_message(struct topic *t, uint64_t n, uint64_t *offset)
     return rc;
 }
 
+/* Does run i begin before the moment? A damaged one has no time: as the one before it, and as old
+ * when there is none. */
+static int run_before(const struct topic *t, size_t i, uint64_t ns, bool *before)
+{
+    struct side s;
+    while (i > 0 && topic_run(t, i)->flags)
+        i--;
+    *before = true;
+    if (topic_run(t, i)->flags)
+        return 0;
+    int rc = side_read(&t->log->pool, topic_run(t, i)->side, &s);
+    *before = rc == 0 && s.time < ns;
+    return rc;
+}
+
 int topic_seek_time(struct topic *t, uint64_t ns, uint64_t *offset)
 {
     int rc = 0;
     pthread_mutex_lock(&t->lock);
     /* The last run that begins before the moment; index time never goes back. */
     size_t low = 0, high = t->run_count;
-    struct side s;
     while (rc == 0 && high > low) {
         size_t mid = low + (high - low) / 2;
-        rc = side_read(&t->log->pool, topic_run(t, mid)->side, &s);
-        if (rc == 0 && s.time < ns)
+        bool before = false;
+        rc = run_before(t, mid, ns, &before);
+        if (before)
             low = mid + 1;
         else
             high = mid;
@@ -223,7 +248,9 @@ int topic_seek_time(struct topic *t, uint64_t ns, uint64_t *offset)
             i--;
         const struct run *r = topic_run(t, i);
         struct walk w = {.run = i, .side = r->side, .offset = r->offset, .message = r->message};
-        while (rc == 0 && w.index < r->batches) {
+        if (r->flags)
+            w.offset = topic_run_end(t, low - 1);
+        while (rc == 0 && r->flags == 0 && w.index < r->batches) {
             rc = walk_read(t, &w);
             if (rc || w.s.time >= ns)
                 break;

@@ -72,7 +72,8 @@ static void runs_put(struct media_run *to, const struct topic *t, size_t first, 
         const struct run *r = topic_run(t, first + i);
         to[i] = (struct media_run){.offset = le64_of(r->offset),
                                    .message = le64_of(r->message),
-                                   .payload = le64_pack(r->payload, r->order),
+                                   .payload =
+                                       le64_pack(r->payload, (uint16_t)(r->order | r->flags << 8)),
                                    .side = le64_pack(r->side, r->batches)};
     }
 }
@@ -140,18 +141,24 @@ static int run_load(struct log *log, struct topic *t, const struct media_run *m)
     struct run r = {.offset = le64_get(m->offset),
                     .message = le64_get(m->message),
                     .payload = le64_low48(m->payload) & MASK48,
-                    .order = (uint8_t)le64_high16(m->payload),
+                    .order = (uint8_t)(le64_high16(m->payload) & 0xff),
+                    .flags = (uint8_t)(le64_high16(m->payload) >> 8),
                     .side = le64_low48(m->side) & MASK48,
                     .batches = le64_high16(m->side)};
-    struct extent *e;
+    struct extent *e = NULL;
     if (t->run_count > 0 && topic_run(t, t->run_count - 1)->offset >= r.offset)
         return -EMBAR_ECORRUPT;
-    int rc = extent_claim(log->extents, r.payload, r.order, &e);
+    if (r.flags & ~MEDIA_RUN_FLAGS)
+        return -EMBAR_ECORRUPT;
+    if (r.flags & MEDIA_RUN_LOST)
+        r.payload = 0, r.order = 0, r.side = 0;
+    int rc = r.flags & MEDIA_RUN_LOST ? 0 : extent_claim(log->extents, r.payload, r.order, &e);
     if (rc)
         return rc;
     rc = topic_runs_grow(t);
     if (rc) {
-        extent_put(log->extents, e);
+        if (e)
+            extent_put(log->extents, e);
         return rc;
     }
     t->run_count++;
@@ -172,7 +179,8 @@ static int runs_check(const struct log *log, const struct topic *t)
         uint64_t base = pool_extent_base(&log->pool, r->payload, r->order);
         uint64_t size = 1ull << (r->order + log->pool.geo.block_shift);
         uint64_t end = topic_run_end(t, i);
-        if (end <= r->offset || end - r->offset > base + size - r->payload)
+        bool lost = r->flags & MEDIA_RUN_LOST;
+        if (end <= r->offset || (!lost && end - r->offset > base + size - r->payload))
             return -EMBAR_ECORRUPT;
     }
     return 0;

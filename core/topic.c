@@ -29,7 +29,8 @@ static void runs_release(struct topic *t, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         const struct run *r = topic_run(t, i);
-        struct extent *e = extent_find(t->log->extents, r->payload, r->order);
+        struct extent *e =
+            r->flags & MEDIA_RUN_LOST ? NULL : extent_find(t->log->extents, r->payload, r->order);
         if (e)
             extent_put(t->log->extents, e);
     }
@@ -99,9 +100,9 @@ static bool run_joins(const struct topic *t, const struct placed *b)
         return false;
     const struct run *r = topic_run(t, t->run_count - 1);
     uint64_t length = b->offset - r->offset;
-    return r->batches > 0 && r->batches < RUN_BATCHES && r->payload + length == b->run0 &&
-           r->order == b->extent0->order && b->run0 < b->extent0->base + b->extent0->size &&
-           r->payload >= b->extent0->base &&
+    return r->flags == 0 && r->batches > 0 && r->batches < RUN_BATCHES &&
+           r->payload + length == b->run0 && r->order == b->extent0->order &&
+           b->run0 < b->extent0->base + b->extent0->size && r->payload >= b->extent0->base &&
            b->side + MEDIA_LINE == t->side_tail - t->side_tail_below;
 }
 
@@ -173,6 +174,19 @@ void topic_trim(struct topic *t, uint64_t base, uint64_t first)
     pthread_mutex_unlock(&t->lock);
 }
 
+/* Begin of the run that holds `offset`, but not below the base. */
+static void topic_run_begin(struct topic *t, uint64_t offset, uint64_t *at, uint64_t *message)
+{
+    pthread_mutex_lock(&t->lock);
+    size_t i = topic_run_find(t, offset);
+    while (i > 0 && topic_run(t, i)->batches == 0)
+        i--;
+    bool below = topic_run(t, i)->offset <= topic_base(t);
+    *at = below ? topic_base(t) : topic_run(t, i)->offset;
+    *message = below ? t->first_message : topic_run(t, i)->message;
+    pthread_mutex_unlock(&t->lock);
+}
+
 int topic_boundary(struct topic *t, uint64_t offset, uint64_t *at, uint64_t *message)
 {
     uint64_t end = topic_end(t), base = topic_base(t);
@@ -186,6 +200,11 @@ int topic_boundary(struct topic *t, uint64_t offset, uint64_t *at, uint64_t *mes
     struct batch_cursor c = {.offset = offset};
     struct batch_view v;
     int rc = topic_next(t, &c, &v);
+    if (rc == -EMBAR_ECORRUPT) {
+        /* Damaged: the run says where it begins, which lets a trim go past it. */
+        topic_run_begin(t, offset, at, message);
+        return 0;
+    }
     if (rc <= 0)
         return rc ? rc : -EMBAR_ECORRUPT;
     uint64_t position = v.offset;
@@ -207,13 +226,17 @@ int topic_refill(struct topic *t)
     if (t->run_count == 0)
         return 0;
     const struct run *last = topic_run(t, t->run_count - 1);
+    if (last->flags & MEDIA_RUN_LOST)
+        return 0;
     struct extent *e = extent_find(t->log->extents, last->payload, last->order);
     uint64_t bottom = e->base, top = e->base + e->size;
     for (size_t i = t->run_count; i-- > 0;) {
         const struct run *r = topic_run(t, i);
         /* Any run may stand in it: what was reserved before a seal may commit after it. */
-        if (r->payload < e->base || r->payload >= e->base + e->size)
+        if (r->flags & MEDIA_RUN_LOST || r->payload < e->base || r->payload >= e->base + e->size)
             continue;
+        if (r->flags)
+            return 0;
         uint64_t end = r->payload + (topic_run_end(t, i) - r->offset);
         bottom = end > bottom ? end : bottom;
         uint64_t at = r->side;
