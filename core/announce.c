@@ -9,7 +9,6 @@
  * must be the one that announces.
  */
 #include <errno.h>
-#include <sched.h>
 #include <time.h>
 
 #include "core/log_state.h"
@@ -56,6 +55,27 @@ static void descriptor_write(const struct producer *p, uint64_t number, const st
     __atomic_store_n(&at->number.raw, commit_word.raw, __ATOMIC_RELEASE);
 }
 
+static bool ring_is_full(const struct producer *p)
+{
+    return atomic_load_explicit(&p->tail, memory_order_relaxed) -
+               atomic_load_explicit(&p->head, memory_order_acquire) >=
+           p->limit;
+}
+
+/* A full ring empties by an epoch, which this thread runs if nobody does. */
+static bool ring_room(struct producer *p)
+{
+    struct log *log = p->log;
+    if (!ring_is_full(p))
+        return true;
+    log_commit(log);
+    if (!ring_is_full(p))
+        return true;
+    /* Say that we starve, then look again: what was taken in between fires nobody. */
+    atomic_store_explicit(&log->starved, true, memory_order_seq_cst);
+    return !ring_is_full(p);
+}
+
 int log_announce(struct producer *p, struct batch *b)
 {
     struct log *log = p->log;
@@ -64,17 +84,14 @@ int log_announce(struct producer *p, struct batch *b)
     b->time = now_realtime();
     b->status = 0;
     b->duplicate = false;
+    if (!ring_room(p))
+        return -EAGAIN;
     int rc = side_write(&log->pool, b);
     if (rc)
         return rc;
     flush_drain(log->pool.flush);
 
     uint64_t tail = atomic_load_explicit(&p->tail, memory_order_relaxed);
-    /* A full ring empties by an epoch, which this thread runs if nobody does. */
-    while (tail - atomic_load_explicit(&p->head, memory_order_acquire) >= p->limit) {
-        log_commit(log);
-        sched_yield();
-    }
     descriptor_write(p, tail + 1, b);
     p->batch[tail % p->limit] = b;
     /* seq_cst: with the look at seq.running in log_commit; pairs with seq_give and seq_pending. */

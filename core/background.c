@@ -77,7 +77,7 @@ static void work(struct log *log)
     if (seq_take(log)) {
         while (seq_epoch(log) > 0)
             ;
-        seq_expire(log, now_monotonic());
+        order_expire(log, now_monotonic());
         /* Without space for it the next half ring tries again; seq_room tries when it must. */
         if (checkpoint_due(log) && !log->region->needs_sync)
             (void)!checkpoint_write(log);
@@ -173,7 +173,7 @@ void log_tick(struct log *log, uint64_t now_ns)
     if (log->readonly)
         return;
     seq_take_wait(log);
-    seq_expire(log, now_ns);
+    order_expire(log, now_ns);
     int rc = checkpoint_due(log) ? checkpoint_write(log) : 0;
     (void)rc;
     if (sync_due(log))

@@ -89,9 +89,11 @@ static char *node_put(char *at, const struct topic *t)
     return at + node_size(t->name_length);
 }
 
+/* Longest idle first, as loading them keeps them. */
 static char *sessions_put(char *at, const struct log *log)
 {
-    for (const struct session *s = log->sessions.by_id; s; s = s->hh.next) {
+    for (const struct session *s = TAILQ_FIRST(&log->sessions.by_age); s;
+         s = TAILQ_NEXT(s, age_link)) {
         struct media_session m = {.id = le64_of(s->id),
                                   .topic = le32_of(s->topic),
                                   .epoch = le32_of(s->epoch),
@@ -105,9 +107,28 @@ static char *sessions_put(char *at, const struct log *log)
     return at;
 }
 
+static char *ahead_put(char *at, const struct log *log)
+{
+    for (const struct session *s = TAILQ_FIRST(&log->sessions.by_age); s;
+         s = TAILQ_NEXT(s, age_link)) {
+        for (uint32_t i = 2, n = 0; n < s->ahead_count; i++) {
+            uint32_t messages = s->ahead[(s->sequence + i) % MEDIA_WINDOW];
+            if (messages == 0)
+                continue;
+            struct media_ahead m = {
+                .session = le64_of(s->id), .above = le32_of(i), .messages = le32_of(messages)};
+            memcpy(at, &m, sizeof m);
+            at += sizeof m;
+            n++;
+        }
+    }
+    return at;
+}
+
 static uint64_t manifest_size(const struct log *log, uint32_t *nodes)
 {
     uint64_t size = log->sessions.count * sizeof(struct media_session) +
+                    log->sessions.ahead * sizeof(struct media_ahead) +
                     log->grant_count * sizeof(struct media_grant);
     *nodes = 0;
     for (struct topic *t = log->names.by_id; t; t = t->by_id.next, ++*nodes)
@@ -145,6 +166,7 @@ static int checkpoint_begin(struct log *log)
     for (struct topic *t = log->names.by_id; t; t = t->by_id.next)
         at = node_put(at, t);
     at = sessions_put(at, log);
+    at = ahead_put(at, log);
     memcpy(at, log->grant, log->grant_count * sizeof *log->grant);
     flush_writeback(log->pool.flush, manifest, size);
     flush_drain(log->pool.flush);
@@ -169,6 +191,7 @@ static int checkpoint_begin(struct log *log)
         .control_end = le64_of(topic_end(log->control)),
         .nodes = le32_of(nodes),
         .sessions = le32_of(log->sessions.count),
+        .ahead = le32_of((uint32_t)log->sessions.ahead),
         .grants = le32_of((uint32_t)log->grant_count),
         .time = le64_of(now_realtime()),
     };
@@ -399,10 +422,19 @@ static int session_load(struct log *log, const char *at)
                         .messages = le64_get(m.messages),
                         .time = le64_get(m.time),
                         .principal = le32_get(m.principal)};
-    const struct topic *t = names_id(&log->names, s.topic);
-    if (!t || names_is_dir(t) || s.sequence > MASK48)
+    return s.sequence > MASK48 ? -EMBAR_ECORRUPT : session_add(log, &s);
+}
+
+static int ahead_load(struct log *log, const char *at)
+{
+    struct media_ahead m;
+    memcpy(&m, at, sizeof m);
+    struct session *s = session_find(log, le64_get(m.session));
+    uint32_t above = le32_get(m.above), messages = le32_get(m.messages);
+    if (!s || above < 2 || above > MEDIA_WINDOW || messages == 0 || messages > MEDIA_MAX_MESSAGES ||
+        session_taken(s, s->sequence + above))
         return -EMBAR_ECORRUPT;
-    return session_add(log, &s);
+    return session_take(log, s, s->sequence + above, messages);
 }
 
 static int manifest_load(struct log *log, const struct media_root *root, const char *at,
@@ -411,7 +443,8 @@ static int manifest_load(struct log *log, const struct media_root *root, const c
     const char *end = at + size;
     uint64_t grants = (uint64_t)le32_get(root->grants) * sizeof(struct media_grant);
     uint64_t sessions = (uint64_t)le32_get(root->sessions) * sizeof(struct media_session);
-    if (grants + sessions > size)
+    uint64_t ahead = (uint64_t)le32_get(root->ahead) * sizeof(struct media_ahead);
+    if (grants + sessions + ahead > size)
         return -EMBAR_ECORRUPT;
     /* Grants first: nodes claim extents in what was granted. */
     int rc = 0;
@@ -423,7 +456,7 @@ static int manifest_load(struct log *log, const struct media_root *root, const c
     if (rc == 0)
         rc = extent_claim(log->extents, le64_low48(root->manifest), le64_high16(root->manifest),
                           &log->manifest);
-    const char *limit = end - grants - sessions;
+    const char *limit = end - grants - ahead - sessions;
     for (uint32_t i = 0; rc == 0 && i < le32_get(root->nodes); i++)
         rc = node_load(log, &at, limit);
     if (rc == 0 && at != limit)
@@ -432,6 +465,8 @@ static int manifest_load(struct log *log, const struct media_root *root, const c
         rc = nodes_link(&log->names);
     for (; rc == 0 && at < limit + sessions; at += sizeof(struct media_session))
         rc = session_load(log, at);
+    for (; rc == 0 && at < end - grants; at += sizeof(struct media_ahead))
+        rc = ahead_load(log, at);
     return rc;
 }
 

@@ -9,9 +9,6 @@
 
 #include "core/log_state.h"
 
-#define SESSION_LIFETIME_NS                                                                        \
-    (24ull * 3600 * 1000000000) /* idle sessions may be reclaimed after it */
-
 /* Bytes that the longest path below d adds to d's own. At most MEDIA_MAX_PATH / 2 deep. */
 static size_t path_below(struct names *n, const struct topic *d)
 {
@@ -133,27 +130,11 @@ static int validate_trim(struct topic *t, struct control *c)
     return at <= topic_base(t) ? 1 : 0;
 }
 
-/* A full table gives up its longest idle session once that has outlived its lifetime. */
-static int session_make_room(struct log *log)
-{
-    struct session *oldest = NULL;
-    for (struct session *s = log->sessions.by_id; s; s = s->hh.next)
-        if (!s->held && (!oldest || s->time < oldest->time))
-            oldest = s;
-    if (!oldest || oldest->time + SESSION_LIFETIME_NS > now_realtime())
-        return -EMBAR_ELIMIT;
-    struct control close = {.kind = MEDIA_C_CLOSE, .value = oldest->id};
-    struct commit commit = {0};
-    return seq_control(log, &close, &commit);
-}
-
 static int validate_session(struct log *log, struct control *c)
 {
     if (c->kind == MEDIA_C_OPEN) {
         c->time = now_realtime();
-        if (log->sessions.count >= log->sessions.limit)
-            return session_make_room(log);
-        return 0;
+        return session_room(log, c->uid);
     }
     struct session *s = session_find(log, c->value);
     if (!s)

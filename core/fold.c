@@ -11,21 +11,12 @@
 
 #include "core/log_state.h"
 
-int fold_batch(struct log *log, struct topic *t, struct session *s, const struct placed *p,
-               uint64_t sequence)
+int fold_batch(struct log *log, struct topic *t, struct session *s, const struct placed *p)
 {
     int rc = topic_append(t, p);
-    if (rc)
-        return rc;
-    if (s) {
-        pthread_mutex_lock(&log->sessions.lock);
-        s->sequence = sequence;
-        s->messages += p->count;
-        if (p->time > s->time)
-            s->time = p->time;
-        pthread_mutex_unlock(&log->sessions.lock);
-    }
-    return 0;
+    if (rc == 0 && s)
+        session_commit(log, s, p->time);
+    return rc;
 }
 
 static int fold_create(struct log *log, const struct control *c)
@@ -59,18 +50,14 @@ static struct topic *fold_remove(struct log *log, uint32_t id)
     names_remove(&log->names, t);
     atomic_store_explicit(&t->deleted, true, memory_order_release);
     table_retire(log, t);
-    struct session *s = log->sessions.by_id, *next;
-    for (; s; s = next) {
-        next = s->hh.next;
-        if (s->topic == id) {
-            seq_release_held(log, s, -EMBAR_EGONE);
-            session_drop(log, s);
-        }
+    for (struct session *s; (s = LIST_FIRST(&t->sessions));) {
+        order_release(log, s, -EMBAR_EGONE);
+        session_drop(log, s);
     }
     return t;
 }
 
-static void fold_attr(struct topic *t, const struct control *c)
+static void fold_attr(struct log *log, struct topic *t, const struct control *c)
 {
     if (c->flags & MEDIA_A_MODE)
         t->mode = (t->mode & (unsigned)S_IFMT) | (c->mode & 07777u);
@@ -78,8 +65,10 @@ static void fold_attr(struct topic *t, const struct control *c)
         t->uid = c->uid;
     if (c->flags & MEDIA_A_GROUP)
         t->gid = c->gid;
-    if (c->flags & MEDIA_A_ORDER)
+    if (c->flags & MEDIA_A_ORDER) {
         atomic_store_explicit(&t->topic_order, c->order, memory_order_relaxed);
+        order_changed(log, t);
+    }
     if (c->flags & MEDIA_A_ACK)
         t->ack = c->ack;
     if (c->flags & MEDIA_A_BYTES)
@@ -112,7 +101,7 @@ static int fold_names(struct log *log, const struct control *c, struct topic **g
                 return -EMBAR_ECORRUPT;
         }
         return names_move(n, t, c->parent, c->name, strlen(c->name));
-    default: fold_attr(t, c); return 0;
+    default: fold_attr(log, t, c); return 0;
     }
 }
 
@@ -129,20 +118,18 @@ static int fold_session(struct log *log, const struct control *c, uint64_t numbe
     struct session *s = session_find(log, c->value);
     if (!s)
         return -EMBAR_ECORRUPT;
+    if (c->kind == MEDIA_C_FENCE)
+        session_fence(log, s, c->epoch);
     commit->session = s->id;
     commit->sequence = s->sequence;
     commit->messages = s->messages;
     commit->epoch = c->epoch;
-    if (c->kind == MEDIA_C_CLOSE) {
-        seq_release_held(log, s, -EMBAR_ESESSION);
+    if (c->kind == MEDIA_C_FENCE) {
+        order_release(log, s, -EMBAR_EFENCED);
+    } else {
+        order_release(log, s, -EMBAR_ESESSION);
         session_drop(log, s);
-        return 0;
     }
-    pthread_mutex_lock(&log->sessions.lock);
-    s->epoch = c->epoch;
-    s->ordered = s->sequence;
-    pthread_mutex_unlock(&log->sessions.lock);
-    seq_release_held(log, s, -EMBAR_EFENCED);
     return 0;
 }
 
@@ -173,6 +160,7 @@ void fold_need(struct log *log)
     uint64_t manifest =
         (n->topics + n->directories) * (sizeof(struct media_node) + MEDIA_MAX_NAME + 1) +
         log->sessions.count * sizeof(struct media_session) +
+        log->sessions.ahead * sizeof(struct media_ahead) +
         log->grant_count * sizeof(struct media_grant);
     extents_need(log->extents, tables + (1ull << extents_order(log->extents, manifest)));
 }

@@ -105,6 +105,11 @@ static int log_create(struct log **out, const struct log_options *opt)
     log->manual = opt->manual;
     log->hold_ns = (uint64_t)(opt->hold_ms ? opt->hold_ms : 2000) * 1000000;
     log->sessions.limit = opt->sessions ? opt->sessions : 65536;
+    log->sessions.each = log->sessions.limit > 256 ? log->sessions.limit / 4 : log->sessions.limit;
+    log->sessions.lifetime_ns =
+        (uint64_t)(opt->session_lifetime_s ? opt->session_lifetime_s : 24 * 3600) * 1000000000;
+    TAILQ_INIT(&log->sessions.by_age);
+    TAILQ_INIT(&log->seq.gaps);
     log->names.limit = opt->topics ? opt->topics : 100000;
     log->wake_fd = -1;
     log->seq.told_last = &log->seq.told;
@@ -242,7 +247,7 @@ void log_close(struct log *log)
         while (seq_epoch(log) > 0)
             ;
         for (struct session *s = log->sessions.by_id; s; s = s->hh.next)
-            seq_release_held(log, s, -EMBAR_ESHUTDOWN);
+            order_release(log, s, -EMBAR_ESHUTDOWN);
         seq_tell(log);
         bool clean = checkpoint_write(log) == 0;
         if (!clean && log->region->needs_sync)

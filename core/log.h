@@ -37,10 +37,12 @@ struct log_options {
     struct pool_geometry geo; /* for formatting */
     bool readonly;            /* no lock, nothing written, no producers: dump, show, fsck */
     unsigned hold_ms;         /* gap: hold later batches this long, then fence. 0: 2000 */
-    unsigned sessions;        /* bound of the session table. 0: 65536 */
-    unsigned topics;          /* bound of topics and directories. 0: 100000 */
-    const uint8_t *boot_id;   /* tests: pretend that this host booted as this; NULL: its own */
-    bool manual;              /* tests: no background thread; log_tick() does its work */
+    unsigned sessions;        /* bound of the session table; a principal may have a quarter of one
+                               * above 256. 0: 65536 */
+    unsigned session_lifetime_s; /* idle for longer: its place may be given away. 0: 24 h */
+    unsigned topics;             /* bound of topics and directories. 0: 100000 */
+    const uint8_t *boot_id;      /* tests: pretend that this host booted as this; NULL: its own */
+    bool manual;                 /* tests: no background thread; log_tick() does its work */
 };
 
 int log_open(struct log **out, const struct log_options *opt, struct embar_error *err)
@@ -60,8 +62,9 @@ struct commit {
     uint64_t number; /* entry number */
     uint64_t offset; /* batch: log offset of its first byte. Control: see struct control */
     uint64_t session;
-    uint64_t sequence; /* batch of a session: highest committed sequence, its ack mark */
-    uint64_t messages; /* batch of a session: messages of the session committed in all */
+    uint64_t sequence; /* batch of a session: its mark, up to which all batches are committed; at
+                        * orders 0 and 2 this batch itself may stand above it */
+    uint64_t messages; /* batch of a session: messages in the batches up to the mark */
     uint32_t id;       /* control: id made (MKDIR, CREATE) */
     uint32_t epoch;    /* session control or fence: the epoch now */
     bool duplicate;    /* was committed before; nothing was added */
@@ -109,7 +112,8 @@ le32 *log_lengths(struct log *log, const struct batch *b);
 void log_writeback(struct log *log, const struct batch *b, uint32_t at, uint32_t n);
 /* Hand the whole batch to the sequencer. On success the completion will be called exactly once
  * (not before log_commit runs somewhere). On error (-EMBAR_EINVALID: lengths do not add up,
- * -EMBAR_EFAULTED) the reservation still stands: log_abandon it. */
+ * -EMBAR_EFAULTED; -EAGAIN: the producer's ring is full: again when a space watcher is fired) the
+ * reservation still stands: log_abandon it, if it is not to be announced again. Never waits. */
 int log_announce(struct producer *p, struct batch *b) __attribute__((warn_unused_result));
 /* Give a reservation back that was not announced. */
 void log_abandon(struct log *log, struct batch *b);
@@ -233,7 +237,8 @@ void topic_unwatch(struct topic *t, struct watcher *w); /* not called again once
 /* Any commit that changed names or attributes: `fire` as above. */
 void log_names_watch(struct log *log, struct watcher *w);
 void log_names_unwatch(struct log *log, struct watcher *w);
-/* Called when space was freed after a log_reserve answered -EMBAR_EFULL. */
+/* Called when space was freed after a log_reserve answered -EMBAR_EFULL, or a ring emptied after a
+ * log_announce answered -EAGAIN. */
 void log_space_watch(struct log *log, struct watcher *w);
 void log_space_unwatch(struct log *log, struct watcher *w);
 

@@ -21,6 +21,7 @@
 #include "core/log.h"
 #include "core/side.h"
 
+#include <sys/queue.h>
 #include <uthash.h>
 
 /* ---- Topics (topic.c, reserve.c, read.c) -------------------------------------------------- */
@@ -88,6 +89,7 @@ struct topic {
 
     uint64_t ordered_end; /* sequencer only: end including what is ordered and not committed */
     struct watch_list watch;
+    LIST_HEAD(topic_sessions, session) sessions; /* of this topic; sequencer only */
 
     /* Checkpoint (checkpoint.c), sequencer only. */
     bool dirty;    /* runs changed since the run table was written */
@@ -129,6 +131,8 @@ int topic_runs_grow(struct topic *t) __attribute__((warn_unused_result));
 /* Resume filling the extent that the last committed bytes stand in (after recovery). */
 int topic_refill(struct topic *t) __attribute__((warn_unused_result));
 
+/* All open reservations together stay below this (DESIGN section 3). */
+uint64_t reserve_bound(const struct log *log);
 int reserve_in(struct log *log, struct batch *b, enum extent_class c)
     __attribute__((warn_unused_result));
 
@@ -172,28 +176,67 @@ struct session {
     uint32_t topic, principal;
     /* Committed state: the fold's; read under sessions.lock. */
     uint32_t epoch;
-    uint64_t sequence, messages, time;
-    /* Ordering state: the sequencer's alone. */
-    uint64_t ordered;               /* highest sequence ordered */
+    uint64_t sequence; /* the mark: all batches up to it are committed */
+    uint64_t messages; /* in the batches up to the mark */
+    uint64_t time;     /* of the last commit */
+
+    /* Ordering state: the sequencer's alone. Between epochs the same as what is committed. */
+    uint64_t ordered, ordered_messages; /* the mark, and messages up to it */
+    uint32_t *ahead; /* messages of the batch `sequence % MEDIA_WINDOW` above the mark; 0: not
+                                         * taken. NULL: none was ever */
+    unsigned ahead_count;
     struct batch *held, *held_last; /* ascending by sequence */
-    uint64_t gap_since;             /* CLOCK_MONOTONIC ns: the gap below them is this old */
-    uint64_t arranged;              /* arrange.c: highest sequence seen in this pass */
     unsigned held_count;
-    bool is_ready; /* on seq.ready */
+    uint64_t held_bytes;
+    uint64_t gap_since; /* CLOCK_MONOTONIC ns: the gap below them is this old */
+    uint64_t arranged;  /* arrange.c: highest sequence seen in this pass */
+    bool is_spent;      /* it holds more than its share: to be fenced */
+    bool is_ready;      /* on seq.ready */
     struct session *ready_next;
+    TAILQ_ENTRY(session) gap_link; /* on seq.gaps while it holds something */
+    TAILQ_ENTRY(session) age_link;
+    LIST_ENTRY(session) topic_link;
+    struct principal *owner;
+    UT_hash_handle hh;
+};
+
+struct principal { /* how many sessions one has */
+    uint32_t id;
+    unsigned sessions;
     UT_hash_handle hh;
 };
 
 struct sessions {
-    pthread_mutex_t lock; /* guards the hash and committed state */
+    pthread_mutex_t lock; /* guards by_id, count and committed state */
     struct session *by_id;
     unsigned count, limit;
+    /* The sequencer's alone: */
+    unsigned each;  /* bound a principal */
+    uint64_t ahead; /* of all sessions */
+    uint64_t lifetime_ns;
+    struct principal *principals;
+    TAILQ_HEAD(by_age, session) by_age; /* longest idle first */
 };
 
-struct session *session_find(struct log *log, uint64_t id); /* sequencer only */
+/* session.c. Sequencer only. */
+struct session *session_find(struct log *log, uint64_t id);
+/* A copy of `s` with what it says is committed, nothing ahead. -EMBAR_ECORRUPT: it is there, or its
+ * topic is not. */
 int session_add(struct log *log, const struct session *s) __attribute__((warn_unused_result));
 void session_drop(struct log *log, struct session *s);
 void sessions_destroy(struct log *log);
+/* Was the batch taken (ordered, or committed)? Is it further above the mark than the window goes? */
+bool session_taken(const struct session *s, uint64_t sequence);
+bool session_is_far(const struct session *s, uint64_t sequence);
+/* Take a batch that was not taken and is not far. -ENOMEM: it was not taken. */
+int session_take(struct log *log, struct session *s, uint64_t sequence, uint32_t messages)
+    __attribute__((warn_unused_result));
+/* What was taken is committed; `time` is that of the last batch. */
+void session_commit(struct log *log, struct session *s, uint64_t time);
+/* A new epoch: gaps below the highest committed batch stay empty for ever. */
+void session_fence(struct log *log, struct session *s, uint32_t epoch);
+/* May `principal` have one more? May close one that has outlived its lifetime. 0, -EMBAR_ELIMIT. */
+int session_room(struct log *log, uint32_t principal) __attribute__((warn_unused_result));
 
 /* ---- Sequencer (seq.c, control.c) --------------------------------------------------------- */
 
@@ -227,6 +270,9 @@ struct seq {
     unsigned count;
     struct batch *told, **told_last; /* refused and duplicate batches, told after the epoch */
     struct session *ready;           /* sessions whose held batches are next in line */
+    TAILQ_HEAD(gaps, session) gaps;  /* sessions that hold batches, oldest gap first */
+    uint64_t held_bytes;             /* payload of all that is held */
+    bool spent;                      /* some session is */
     atomic_bool queued;              /* as the role was last given: controls or ready are left */
     atomic_bool handed;              /* to the background thread: seq_cst, with asleep */
     atomic_bool stalled;             /* waiting for a checkpoint; the background thread resumes */
@@ -246,11 +292,7 @@ void seq_give(struct log *log);
 void seq_arrange(struct seq *q);
 /* One epoch: how much it did; 0 when there was nothing. Role held. */
 unsigned seq_epoch(struct log *log);
-/* Fence sessions whose gap is older than hold_ms. Role held. */
-void seq_expire(struct log *log, uint64_t now_ns);
 bool seq_pending(struct log *log);
-/* Refuse all that a session holds. Role held. */
-void seq_release_held(struct log *log, struct session *s, int status);
 /* Order, write, harden and fold one control action or the term entry. Role held. */
 int seq_control(struct log *log, struct control *c, struct commit *commit);
 int seq_term(struct log *log);
@@ -260,6 +302,19 @@ void seq_tell(struct log *log);
 /* Room for n more entries in the ring without overwriting what the checkpoint needs: 0; -EAGAIN: once
  * the background thread's checkpoint is through; -EMBAR_EFULL: none. */
 int seq_room(struct log *log, uint64_t n);
+
+/* order.c. Role held. Into the epoch, held, or refused and told after it; at most `limit` items. */
+void order_batch(struct log *log, struct batch *b, unsigned limit);
+void order_refuse(struct log *log, struct batch *b, int status);
+/* Held batches of sessions on seq.ready; with a status they are refused. How many sessions. */
+unsigned order_ready(struct log *log, unsigned limit, int status);
+/* The topic's order was changed. */
+void order_changed(struct log *log, struct topic *t);
+/* Refuse all that a session holds. */
+void order_release(struct log *log, struct session *s, int status);
+/* Fence sessions that hold more than their share; those whose gap is older than hold_ms. */
+void order_fence_spent(struct log *log);
+void order_expire(struct log *log, uint64_t now_ns);
 
 /* Is the action lawful now? Fills ids. 0; 1: nothing to do; or why not. Role held. */
 int control_validate(struct log *log, struct control *c);
@@ -271,8 +326,9 @@ int fold_grant(struct log *log, uint32_t slot, uint64_t first, uint64_t count)
     __attribute__((warn_unused_result));
 /* Tell the allocator what a checkpoint of the state as it is would take. */
 void fold_need(struct log *log);
-int fold_batch(struct log *log, struct topic *t, struct session *s, const struct placed *p,
-               uint64_t sequence) __attribute__((warn_unused_result));
+/* The session took the batch already. */
+int fold_batch(struct log *log, struct topic *t, struct session *s, const struct placed *p)
+    __attribute__((warn_unused_result));
 
 /* ---- The log ------------------------------------------------------------------------------ */
 

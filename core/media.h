@@ -1,4 +1,4 @@
-/* The pool's on-media format, version 1: every struct that stands in a pool, and nothing else.
+/* The pool's on-media format, version 2: every struct that stands in a pool, and nothing else.
  *
  * All integers are little-endian; all structs are line-sized or line-aligned; a CRC field covers
  * its whole struct with the field itself as zero, unless its comment says otherwise. Sizes and
@@ -21,7 +21,7 @@
 #define MEDIA_LINE      64u
 #define MEDIA_PAGE      4096u
 #define MEDIA_MAGIC     "EMBARFS" /* with its NUL: 8 bytes */
-#define MEDIA_VERSION   1u
+#define MEDIA_VERSION   2u
 #define MEDIA_SUPER_AT  0u
 #define MEDIA_SUPER_ALT 4096u
 
@@ -34,6 +34,7 @@
 #define MEDIA_MAX_NAME     255u        /* bytes a name component */
 #define MEDIA_MAX_PATH     1024u       /* bytes a path */
 #define MEDIA_MAX_SLOTS    64u
+#define MEDIA_WINDOW       1024u /* batches of a session above its mark that may be committed */
 
 enum media_durability { MEDIA_DURABLE_PROCESS = 0, MEDIA_DURABLE_MACHINE = 1 };
 
@@ -198,7 +199,8 @@ struct media_control {
 };
 
 /* A checkpoint root: one of the two areas of a slot. The manifest it points to is a byte stream of
- * struct media_node, media_session and media_grant records in this order, in an extent. */
+ * struct media_node, media_session, media_ahead and media_grant records in this order, in an
+ * extent. */
 struct media_root {
     le32 magic;         /*   0..3   MEDIA_ROOT_MAGIC */
     le32 crc;           /*   4..7   */
@@ -214,7 +216,7 @@ struct media_root {
     le32 nodes;         /*  64..67  */
     le32 sessions;      /*  68..71  */
     le32 grants;        /*  72..75  */
-    le32 zero0;         /*  76..79  */
+    le32 ahead;         /*  76..79  */
     le64 time;          /*  80..87  */
     uint8_t zero[40];   /*  88..127 */
 };
@@ -276,11 +278,18 @@ struct media_session {
     le64 id;        /*  0..7  */
     le32 topic;     /*  8..11 */
     le32 epoch;     /* 12..15 */
-    le64 sequence;  /* 16..23 last committed */
-    le64 messages;  /* 24..31 committed in all */
+    le64 sequence;  /* 16..23 the mark: all batches up to it are committed */
+    le64 messages;  /* 24..31 in the batches up to the mark */
     le64 time;      /* 32..39 of the last commit */
     le32 principal; /* 40..43 */
     le32 flags;     /* 44..47 */
+};
+
+/* A committed batch above its session's mark. */
+struct media_ahead {
+    le64 session;  /*  0..7  */
+    le32 above;    /*  8..11 its sequence less the mark: 2..MEDIA_WINDOW */
+    le32 messages; /* 12..15 in it */
 };
 
 struct media_grant {

@@ -125,7 +125,7 @@ AT(media_root, control_end, 56, 8);
 AT(media_root, nodes, 64, 4);
 AT(media_root, sessions, 68, 4);
 AT(media_root, grants, 72, 4);
-AT(media_root, zero0, 76, 4);
+AT(media_root, ahead, 76, 4);
 AT(media_root, time, 80, 8);
 AT(media_root, zero, 88, 40);
 SIZE(media_root, 128);
@@ -178,6 +178,11 @@ AT(media_session, principal, 40, 4);
 AT(media_session, flags, 44, 4);
 SIZE(media_session, 48);
 
+AT(media_ahead, session, 0, 8);
+AT(media_ahead, above, 8, 4);
+AT(media_ahead, messages, 12, 4);
+SIZE(media_ahead, 16);
+
 AT(media_grant, first, 0, 4);
 AT(media_grant, count, 4, 4);
 AT(media_grant, slot, 8, 4);
@@ -193,6 +198,7 @@ _Static_assert(sizeof(struct media_side) == MEDIA_LINE, "a side record's header 
 _Static_assert(sizeof(struct media_super) <= MEDIA_SUPER_ALT, "the superblocks do not overlap");
 _Static_assert(sizeof(struct media_root) <= MEDIA_PAGE, "a root fits its area");
 _Static_assert(sizeof(struct media_node) % 8 == 0 && sizeof(struct media_session) % 8 == 0 &&
-                   sizeof(struct media_grant) % 8 == 0 && sizeof(struct media_run) % 8 == 0,
+                   sizeof(struct media_ahead) % 8 == 0 && sizeof(struct media_grant) % 8 == 0 &&
+                   sizeof(struct media_run) % 8 == 0,
                "manifest records keep each other aligned");
 _Static_assert(sizeof(MEDIA_MAGIC) == 8, "the magic is 8 bytes with its NUL");

@@ -126,6 +126,17 @@ static int replay_control(struct log *log, const struct entry *e)
     return rc ? rc : fold_control(log, &c, e->number, &unused);
 }
 
+/* A committed batch of a session was its next one at order 5, and one it had not had at the others. */
+static int replay_session(struct log *log, const struct topic *t, struct session *s,
+                          const struct entry *e)
+{
+    bool fifo = atomic_load_explicit(&t->topic_order, memory_order_relaxed) == 5;
+    if (session_taken(s, e->sequence) || session_is_far(s, e->sequence) ||
+        (fifo && e->sequence != s->ordered + 1))
+        return -EMBAR_ECORRUPT;
+    return session_take(log, s, e->sequence, e->count);
+}
+
 static int replay_fold(struct log *log, const struct entry *e, const struct entry *part)
 {
     if (e->kind == MEDIA_TERM)
@@ -134,23 +145,22 @@ static int replay_fold(struct log *log, const struct entry *e, const struct entr
         return fold_grant(log, (uint32_t)e->session, e->offset, e->sequence);
     struct topic *t = e->kind == MEDIA_CONTROL ? log->control : names_id(&log->names, e->topic);
     struct session *s = e->session ? session_find(log, e->session) : NULL;
+    int rc = 0;
     if (!t || names_is_dir(t) || (e->session && !s) || topic_end(t) != e->offset)
         return -EMBAR_ECORRUPT;
-    if (s && e->sequence != s->sequence + 1)
-        return -EMBAR_ECORRUPT;
+    if (s && (rc = replay_session(log, t, s, e)) != 0)
+        return rc;
     struct placed p;
-    int rc = replay_place(log, e, part, &p);
+    rc = replay_place(log, e, part, &p);
     if (rc)
         return rc;
-    rc = fold_batch(log, t, s, &p, e->sequence);
+    rc = fold_batch(log, t, s, &p);
     if (rc) {
         extent_put(log->extents, p.extent0);
         if (p.extent1)
             extent_put(log->extents, p.extent1);
         return rc;
     }
-    if (s)
-        s->ordered = s->sequence;
     return e->kind == MEDIA_CONTROL ? replay_control(log, e) : 0;
 }
 

@@ -14,8 +14,7 @@
 #define CONTROL_ORDER 2u
 #define SPLIT_MIN     4096u /* do not split off less than this: seal the extent instead */
 
-/* All open reservations together stay below this part of the pool (DESIGN section 3). */
-static uint64_t reserved_limit(const struct log *log)
+uint64_t reserve_bound(const struct log *log)
 {
     return log->pool.data_size / 8;
 }
@@ -119,7 +118,7 @@ static bool admit(struct log *log, uint32_t length)
 {
     uint64_t now = atomic_load_explicit(&log->reserved, memory_order_seq_cst);
     do {
-        if (now != 0 && now + length > reserved_limit(log))
+        if (now != 0 && now + length > reserve_bound(log))
             return false;
     } while (!atomic_compare_exchange_weak_explicit(&log->reserved, &now, now + length,
                                                     memory_order_seq_cst, memory_order_seq_cst));

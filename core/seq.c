@@ -6,7 +6,7 @@
  *             over to the background thread so that no publisher serves the others for ever.
  *   No lost   An announcer stores its tail and then tries for the role; a sequencer gives the role
  *   wake-up   back and then looks at the tails. All four are seq_cst: one of them sees the other.
- *   Epoch     What is announced now: ordered, written as entries, hardened with one drain, folded,
+ *   Epoch     What is announced now: ordered (order.c), written as entries, hardened with one drain, folded,
  *             told. A control action is an epoch of its own, because what comes after it is
  *             validated against the state that it leaves.
  *   Told      Completions are called last, with no lock held, in order.
@@ -84,126 +84,11 @@ int seq_room(struct log *log, uint64_t n)
     return checkpoint_write(log) == 0 && ring_room(log) >= n ? 0 : -EMBAR_EFULL;
 }
 
-/* ---- Ordering ----------------------------------------------------------------------------- */
-
-static void tell_later(struct seq *q, struct batch *b, int status)
-{
-    b->status = status;
-    b->next = NULL;
-    *q->told_last = b;
-    q->told_last = &b->next;
-}
-
-static void refuse(struct log *log, struct batch *b, int status)
-{
-    log_abandon(log, b);
-    tell_later(&log->seq, b, status);
-}
-
-static void accept(struct log *log, struct batch *b, struct session *s)
+/* What was announced, as far as the epoch has room; with a status all of it is refused. */
+static unsigned collect(struct log *log, unsigned limit, int status)
 {
     struct seq *q = &log->seq;
-    struct item *it = &q->items[q->count++];
-    it->batch = b;
-    it->session = s;
-    it->rank = q->count;
-    it->producer = q->taking;
-    if (s)
-        s->ordered = b->sequence;
-}
-
-/* Held batches of s that are next in line, as far as the epoch has room. */
-static void take_held(struct log *log, struct session *s, unsigned limit)
-{
-    struct seq *q = &log->seq;
-    while (s->held && s->held->sequence <= s->ordered + 1) {
-        struct batch *b = s->held;
-        bool late = b->sequence <= s->ordered;
-        if (!late && q->count >= limit) {
-            if (!s->is_ready) {
-                s->is_ready = true;
-                s->ready_next = q->ready;
-                q->ready = s;
-            }
-            return;
-        }
-        s->held = b->next;
-        if (!s->held)
-            s->held_last = NULL;
-        s->held_count--;
-        atomic_fetch_sub_explicit(&q->holds, 1, memory_order_relaxed);
-        if (late) {
-            b->duplicate = true;
-            refuse(log, b, 0);
-        } else {
-            accept(log, b, s);
-        }
-    }
-}
-
-static void hold(struct log *log, struct session *s, struct batch *b)
-{
-    if (s->held_count >= HOLD_BATCHES) {
-        refuse(log, b, -EMBAR_ELIMIT);
-        return;
-    }
-    if (!s->held)
-        s->gap_since = now_monotonic();
-    struct batch **at = &s->held;
-    if (s->held_last && s->held_last->sequence <= b->sequence)
-        at = &s->held_last->next; /* the common case: no search */
-    while (*at && (*at)->sequence <= b->sequence)
-        at = &(*at)->next;
-    b->next = *at;
-    *at = b;
-    if (!b->next)
-        s->held_last = b;
-    s->held_count++;
-    atomic_fetch_add_explicit(&log->held, 1, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&log->seq.holds, 1, memory_order_relaxed) == 0)
-        background_wake(log); /* it times the hold */
-}
-
-static void order(struct log *log, struct batch *b, unsigned limit)
-{
-    if (topic_deleted(b->topic)) {
-        refuse(log, b, -EMBAR_EGONE);
-        return;
-    }
-    if (b->session == 0) {
-        accept(log, b, NULL);
-        return;
-    }
-    struct session *s = session_find(log, b->session);
-    if (!s || s->topic != b->topic->id) {
-        refuse(log, b, -EMBAR_ESESSION);
-    } else if (b->epoch != s->epoch) {
-        refuse(log, b, -EMBAR_EFENCED);
-    } else if (b->sequence <= s->ordered) {
-        b->duplicate = true;
-        refuse(log, b, 0);
-    } else if (b->sequence > s->ordered + 1) {
-        hold(log, s, b);
-    } else {
-        accept(log, b, s);
-        take_held(log, s, limit);
-        if (s->held)
-            s->gap_since = now_monotonic(); /* another gap than before */
-    }
-}
-
-static unsigned collect(struct log *log, unsigned limit)
-{
-    struct seq *q = &log->seq;
-    unsigned taken = 0;
-    struct session *ready = q->ready;
-    q->ready = NULL;
-    for (struct session *next; ready; ready = next) {
-        next = ready->ready_next;
-        ready->is_ready = false;
-        take_held(log, ready, limit);
-        taken++;
-    }
+    unsigned taken = order_ready(log, limit, status);
     unsigned start = q->turn++;
     for (unsigned i = 0; i < q->producers; i++) {
         struct producer *p = &q->producer[(start + i) % q->producers];
@@ -211,8 +96,13 @@ static unsigned collect(struct log *log, unsigned limit)
         /* Acquire: the batch and its ring place were written before the tail. */
         uint64_t tail = atomic_load_explicit(&p->tail, memory_order_acquire);
         q->taking = p;
-        for (; head < tail && q->count < limit; head++, taken++)
-            order(log, p->batch[head % p->limit], limit);
+        for (; head < tail && q->count < limit; head++, taken++) {
+            struct batch *b = p->batch[head % p->limit];
+            if (status)
+                order_refuse(log, b, status);
+            else
+                order_batch(log, b, limit);
+        }
         atomic_store_explicit(&p->head, head, memory_order_release);
     }
     return taken;
@@ -305,7 +195,7 @@ static int fold_items(struct log *log)
         struct item *it = &q->items[i];
         struct batch *b = it->batch;
         struct placed p = placed_of(b, it->offset);
-        int rc = fold_batch(log, b->topic, it->session, &p, b->sequence);
+        int rc = fold_batch(log, b->topic, it->session, &p);
         if (rc)
             return rc;
         atomic_fetch_sub_explicit(&log->reserved, b->length, memory_order_relaxed);
@@ -322,7 +212,6 @@ static int fold_items(struct log *log)
     atomic_fetch_add_explicit(&log->batches, q->count, memory_order_relaxed);
     atomic_fetch_add_explicit(&log->bytes, bytes, memory_order_relaxed);
     atomic_fetch_add_explicit(&log->messages, messages, memory_order_relaxed);
-    log_starved(log); /* reservations became runs: there is room under their bound again */
     return 0;
 }
 
@@ -339,6 +228,7 @@ static void commit_session(struct log *log, const struct batch *b, struct commit
     }
 }
 
+/* Call the completions of the epoch's batches, then of what was refused. */
 static void tell(struct log *log, int status)
 {
     struct seq *q = &log->seq;
@@ -366,25 +256,6 @@ static void tell(struct log *log, int status)
 void seq_tell(struct log *log)
 {
     tell(log, 0);
-}
-
-void seq_release_held(struct log *log, struct session *s, int status)
-{
-    while (s->held) {
-        struct batch *b = s->held;
-        s->held = b->next;
-        atomic_fetch_sub_explicit(&log->seq.holds, 1, memory_order_relaxed);
-        refuse(log, b, status);
-    }
-    s->held_last = NULL;
-    s->held_count = 0;
-    /* It may be about to go. */
-    for (struct session **at = &log->seq.ready; *at; at = &(*at)->ready_next)
-        if (*at == s) {
-            *at = s->ready_next;
-            break;
-        }
-    s->is_ready = false;
 }
 
 /* ---- Control actions ---------------------------------------------------------------------- */
@@ -442,7 +313,7 @@ int seq_control(struct log *log, struct control *c, struct commit *commit)
     if (rc)
         return rc;
     struct placed p = placed_of(&b, offset);
-    rc = fold_batch(log, log->control, NULL, &p, 0);
+    rc = fold_batch(log, log->control, NULL, &p);
     if (rc == 0)
         rc = fold_control(log, c, number, commit);
     fold_need(log);
@@ -521,11 +392,11 @@ unsigned seq_epoch(struct log *log)
     }
     /* A batch may take two entries. Without room all are refused, which bounds the wait. */
     uint64_t fit = room ? EPOCH_BATCHES : (ring_room(log) - margin) / 2;
-    unsigned taken = collect(log, fit < EPOCH_BATCHES ? (unsigned)fit : EPOCH_BATCHES);
     int status = room;
     if (atomic_load_explicit(&log->faulted, memory_order_relaxed))
         status = -EMBAR_EFAULTED;
-    if (q->count > 0 && status == 0) {
+    unsigned taken = collect(log, fit < EPOCH_BATCHES ? (unsigned)fit : EPOCH_BATCHES, status);
+    if (q->count > 0) {
         uint64_t first = q->next;
         seq_arrange(q);
         for (unsigned i = 0; i < q->count; i++) {
@@ -541,33 +412,11 @@ unsigned seq_epoch(struct log *log)
                 log_fault(log, status);
         }
         index_watermark(&log->pool, log->slot, q->next - 1, log->term);
-    } else if (status) {
-        for (unsigned i = q->count; i-- > 0;) {
-            struct item *it = &q->items[i];
-            if (it->session)
-                it->session->ordered = it->batch->sequence - 1;
-            log_abandon(log, it->batch);
-        }
     }
     tell(log, status);
+    order_fence_spent(log);
+    log_starved(log); /* the rings and the bound of reservations have room again */
     return taken;
-}
-
-void seq_expire(struct log *log, uint64_t now_ns)
-{
-    if (atomic_load_explicit(&log->seq.holds, memory_order_relaxed) == 0)
-        return;
-    for (struct session *s = log->sessions.by_id, *next; s; s = next) {
-        next = s->hh.next;
-        /* Ready: there is no gap, only no room yet. */
-        if (!s->held || s->is_ready || s->gap_since + log->hold_ns > now_ns)
-            continue;
-        struct control c = {.kind = MEDIA_C_FENCE, .value = s->id};
-        struct commit commit = {0};
-        if (seq_control(log, &c, &commit) == 0)
-            atomic_fetch_add_explicit(&log->fenced, 1, memory_order_relaxed);
-        tell(log, 0);
-    }
 }
 
 void log_commit(struct log *log)

@@ -200,7 +200,7 @@ static int batch_publish(struct job *job)
         return last;
     log_abandon(fs->log, b);
     job->taken = before;
-    return rc;
+    return rc == -EAGAIN ? -EMBAR_EFULL : rc; /* its ring is full: parked like any other */
 }
 
 /* Is the batch under way committed? If not, its completion goes on with the job. */

@@ -426,6 +426,10 @@ static enum turn whole(struct conn *c)
         conn_fail(c, -EMBAR_EPROTO, "the message lengths of a batch do not add up to its payload");
         return TURN_WAIT;
     }
+    if (rc == -EAGAIN) {
+        park(c); /* the batch is whole: it comes here again */
+        return TURN_WAIT;
+    }
     if (rc) {
         channel_error(ch, rc, in->ref, in->sequence, NULL);
         publish_drop(c);

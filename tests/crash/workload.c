@@ -414,7 +414,7 @@ static struct control named(struct trial *r, enum media_control_kind kind)
                         .uid = below(&r->random, 5),
                         .gid = below(&r->random, 5),
                         .ack = 1};
-    c.order = kind == MEDIA_C_MKDIR ? 0 : chance(&r->random, 2) ? 5 : 2;
+    c.order = 5;
     snprintf(c.name, sizeof c.name, "n%u", below(&r->random, 60));
     return c;
 }

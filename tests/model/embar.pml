@@ -549,7 +549,7 @@ serve:
                s = 0; e = 0
            }
        }
-    :: d_step { /* seq_expire(): the gap lasts too long */
+    :: d_step { /* order_expire(): the gap lasts too long */
            held != NONE && next == first && epoch <= FENCES ->
            held = NONE;
            base = next;

@@ -208,7 +208,7 @@ static void refusals(void **state)
     memcpy(&good, r.base, sizeof(good));
 
     s = good;
-    s.version = le32_of(2);
+    s.version = le32_of(MEDIA_VERSION + 1);
     put_super(&r, 0, &s);
     put_super(&r, 4096, &s);
     assert_int_equal(attach_code(&r), -EMBAR_EVERSION);
