@@ -371,7 +371,8 @@ struct fs_options {
     int durability; /* enum media_durability or -1 */
     unsigned workers;
     bool no_auto_create, insecure, foreground, debug;
-    unsigned write_wait; /* seconds */
+    unsigned write_wait;                            /* seconds */
+    unsigned hold_ms, sessions, session_lifetime_s; /* of the log; 0: its defaults */
 };
 
 struct fs_counters {

@@ -27,7 +27,10 @@ enum key {
     KEY_WORKERS,
     KEY_NO_AUTO_CREATE,
     KEY_INSECURE,
-    KEY_WRITE_WAIT
+    KEY_WRITE_WAIT,
+    KEY_HOLD,
+    KEY_SESSIONS,
+    KEY_SESSION_LIFETIME
 };
 
 static const struct argp_option options[] = {
@@ -49,6 +52,11 @@ static const struct argp_option options[] = {
     {"insecure", KEY_INSECURE, NULL, 0, "Allow --listen on an address that is not loopback", 0},
     {"write-wait", KEY_WRITE_WAIT, "SECONDS", 0,
      "How long a write to a full pool waits before ENOSPC (default: 30)", 0},
+    {"hold", KEY_HOLD, "MS", 0,
+     "How long a session's later batches wait for one that is missing (default: 2000)", 0},
+    {"sessions", KEY_SESSIONS, "N", 0, "Sessions that the pool keeps at most (default: 65536)", 0},
+    {"session-lifetime", KEY_SESSION_LIFETIME, "SECONDS", 0,
+     "Idle for longer, a session may make room for a new one (default: 86400)", 0},
     {"foreground", 'f', NULL, 0, "Stay in the foreground", 0},
     {"debug", 'd', NULL, 0, "Show every request; implies -f", 0},
     {NULL, 'o', "OPTS", 0, "Mount options, as mount.fuse3(8) has them", 0},
@@ -97,6 +105,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_INSECURE: o->insecure = true; return 0;
     case KEY_WRITE_WAIT:
         o->write_wait = number_parse(state, "--write-wait", arg, 1000000);
+        return 0;
+    case KEY_HOLD: o->hold_ms = number_parse(state, "--hold", arg, 3600000); return 0;
+    case KEY_SESSIONS: o->sessions = number_parse(state, "--sessions", arg, 1u << 24); return 0;
+    case KEY_SESSION_LIFETIME:
+        o->session_lifetime_s = number_parse(state, "--session-lifetime", arg, 1u << 30);
         return 0;
     case 'f': o->foreground = true; return 0;
     case 'd': o->foreground = o->debug = true; return 0;
@@ -189,7 +202,10 @@ static int open_region(struct fs *fs, struct embar_error *err)
  * not for one that is mounted. */
 static int open_log(struct fs *fs, struct embar_error *err)
 {
-    struct log_options lo = {.region = &fs->region};
+    struct log_options lo = {.region = &fs->region,
+                             .hold_ms = fs->opt.hold_ms,
+                             .sessions = fs->opt.sessions,
+                             .session_lifetime_s = fs->opt.session_lifetime_s};
     uint64_t until = now_ns() + 5000000000u;
     for (;;) {
         int rc = log_open(&fs->log, &lo, err);
