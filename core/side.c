@@ -96,8 +96,8 @@ int side_read(const struct pool *pool, uint64_t at, struct side *s)
 
 uint32_t side_payload_crc(const struct pool *pool, const struct side *s)
 {
-    uint32_t crc = crc32c(0, pool_at(pool, s->run0), s->run0_length);
+    uint32_t crc = crc32c_cold(0, pool_at(pool, s->run0), s->run0_length);
     if (s->run1)
-        crc = crc32c(crc, pool_at(pool, s->run1), s->length - s->run0_length);
+        crc = crc32c_cold(crc, pool_at(pool, s->run1), s->length - s->run0_length);
     return crc;
 }

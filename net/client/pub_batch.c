@@ -211,7 +211,7 @@ struct pub_batch *pub_foreign(const struct iovec *iov, int pieces, const uint32_
         b->lengths_crc = crc32c(0, b->lengths, count * sizeof(*b->lengths));
     for (int i = 0; i < pieces; i++) {
         b->iov[i] = iov[i];
-        b->crc = crc32c(b->crc, iov[i].iov_base, iov[i].iov_len);
+        b->crc = crc32c_cold(b->crc, iov[i].iov_base, iov[i].iov_len);
     }
     b->pieces = pieces;
     return b;

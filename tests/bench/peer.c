@@ -211,7 +211,7 @@ static int send_batch(const struct stream *s, enum peer_mode mode, size_t at, si
         return io_send(s->fd, s->buffer + at, n);
     for (size_t done = 0; done < n;) {
         size_t piece = n - done < PIECE ? n - done : PIECE;
-        *crc = crc32c(*crc, s->buffer + at + done, piece);
+        *crc = crc32c_cold(*crc, s->buffer + at + done, piece);
         int rc = io_send(s->fd, s->buffer + at + done, piece);
         if (rc)
             return rc;

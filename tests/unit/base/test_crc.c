@@ -67,12 +67,26 @@ static void alignments(void **state)
     }
 }
 
+static void cold(void **state)
+{
+    (void)state;
+    size_t size = 5000;
+    uint8_t *block = malloc(size);
+    assert_non_null(block);
+    for (size_t i = 0; i < size; i++)
+        block[i] = (uint8_t)(i * 7 + (i >> 8));
+    for (size_t n = 0; n <= size; n += n < 2100 ? 1 : 97)
+        assert_int_equal(crc32c_cold(9, block + size - n, n), crc32c(9, block + size - n, n));
+    free(block);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vectors),
         cmocka_unit_test(chaining),
         cmocka_unit_test(alignments),
+        cmocka_unit_test(cold),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
