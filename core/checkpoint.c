@@ -402,7 +402,7 @@ static int nodes_link(struct names *n)
         if (t->id == LOG_ROOT_ID)
             continue;
         struct node_key key = t->key;
-        if (!node_hangs(n, t) || names_child(n, key.parent, key.name, t->name_length))
+        if (!node_hangs(n, t))
             return -EMBAR_ECORRUPT;
         int rc = names_link(n, t, key.parent, key.name, t->name_length);
         if (rc)

@@ -81,6 +81,7 @@ static int validate_rename(struct log *log, struct control *c, const struct topi
 {
     struct names *n = &log->names;
     struct topic *parent;
+    c->time = now_realtime();
     if (t->id == LOG_ROOT_ID)
         return -EBUSY;
     int rc = validate_place(log, c, path_below(n, t), &parent);
@@ -91,7 +92,7 @@ static int validate_rename(struct log *log, struct control *c, const struct topi
             return -EINVAL; /* into itself */
     const struct topic *there = names_child(n, c->parent, c->name, strlen(c->name));
     if (there == t)
-        return 1;
+        return c->flags & LOG_RENAME_NOREPLACE ? -EEXIST : 1;
     c->value = 0;
     if (!there)
         return 0;
@@ -161,7 +162,7 @@ int control_validate(struct log *log, struct control *c)
     switch (c->kind) {
     case MEDIA_C_MKDIR:
     case MEDIA_C_CREATE: return validate_create(log, c);
-    case MEDIA_C_REMOVE: return validate_remove(t);
+    case MEDIA_C_REMOVE: c->time = now_realtime(); return validate_remove(t);
     case MEDIA_C_RENAME: return validate_rename(log, c, t);
     case MEDIA_C_ATTR: return validate_attr(t, c);
     case MEDIA_C_TRIM: return validate_trim(t, c);

@@ -41,11 +41,22 @@ static int fold_create(struct log *log, const struct control *c)
     return rc;
 }
 
+/* A directory changes with its children. */
+static void fold_modified(struct names *n, uint32_t id, uint64_t time)
+{
+    struct topic *d = names_id(n, id);
+    if (!d)
+        return;
+    pthread_mutex_lock(&d->lock);
+    d->modified = time;
+    pthread_mutex_unlock(&d->lock);
+}
+
 /* Out of the namespace. Returns the node, whose reference the caller drops with no lock held. */
 static struct topic *fold_remove(struct log *log, uint32_t id)
 {
     struct topic *t = names_id(&log->names, id);
-    if (!t || topic_deleted(t) || id == LOG_ROOT_ID)
+    if (!t || topic_deleted(t) || id == LOG_ROOT_ID || t->child_count > 0)
         return NULL;
     names_remove(&log->names, t);
     atomic_store_explicit(&t->deleted, true, memory_order_release);
@@ -84,23 +95,49 @@ static void fold_attr(struct log *log, struct topic *t, const struct control *c)
     }
 }
 
+static int fold_rename(struct log *log, const struct control *c, struct topic *t,
+                       struct topic **gone)
+{
+    struct names *n = &log->names;
+    size_t length = strlen(c->name);
+    uint32_t from = t->key.parent;
+    const struct topic *there = names_child(n, c->parent, c->name, length);
+    /* What is replaced is what stands there, and never what moves. */
+    if (there == t || c->value != (there ? there->id : 0) || name_check(c->name, length))
+        return -EMBAR_ECORRUPT;
+    if (there) {
+        *gone = fold_remove(log, there->id);
+        if (!*gone)
+            return -EMBAR_ECORRUPT;
+    }
+    int rc = names_move(n, t, c->parent, c->name, length);
+    if (rc)
+        return rc;
+    fold_modified(n, from, c->time);
+    fold_modified(n, c->parent, c->time);
+    return 0;
+}
+
 static int fold_names(struct log *log, const struct control *c, struct topic **gone)
 {
     struct names *n = &log->names;
     struct topic *t = names_id(n, c->id);
-    if (c->kind == MEDIA_C_MKDIR || c->kind == MEDIA_C_CREATE)
-        return fold_create(log, c);
+    int rc;
+    if (c->kind == MEDIA_C_MKDIR || c->kind == MEDIA_C_CREATE) {
+        rc = fold_create(log, c);
+        if (rc == 0)
+            fold_modified(n, c->parent, c->time);
+        return rc;
+    }
     if (!t || topic_deleted(t))
         return -EMBAR_ECORRUPT;
     switch (c->kind) {
-    case MEDIA_C_REMOVE: *gone = fold_remove(log, c->id); return *gone ? 0 : -EMBAR_ECORRUPT;
-    case MEDIA_C_RENAME:
-        if (c->value) {
-            *gone = fold_remove(log, (uint32_t)c->value);
-            if (!*gone)
-                return -EMBAR_ECORRUPT;
-        }
-        return names_move(n, t, c->parent, c->name, strlen(c->name));
+    case MEDIA_C_REMOVE:
+        *gone = fold_remove(log, c->id);
+        if (*gone)
+            fold_modified(n, t->key.parent, c->time);
+        return *gone ? 0 : -EMBAR_ECORRUPT;
+    case MEDIA_C_RENAME: return fold_rename(log, c, t, gone);
     default: fold_attr(log, t, c); return 0;
     }
 }

@@ -154,7 +154,7 @@ static void child_drop(struct topic *d, uint32_t id)
 int names_link(struct names *n, struct topic *t, uint32_t parent, const char *name, size_t length)
 {
     struct topic *d = names_id(n, parent);
-    if (!d || !names_is_dir(d) || length > MEDIA_MAX_NAME)
+    if (!d || !names_is_dir(d) || length > MEDIA_MAX_NAME || names_child(n, parent, name, length))
         return -EMBAR_ECORRUPT;
     int rc = child_add(d, t->id);
     if (rc)
@@ -208,6 +208,13 @@ void names_remove(struct names *n, struct topic *t)
 
 int names_move(struct names *n, struct topic *t, uint32_t parent, const char *name, size_t length)
 {
+    const struct topic *d = names_id(n, parent);
+    /* Everything that names_link refuses, before the node is out of its old place. */
+    if (t->id == LOG_ROOT_ID || !d || !names_is_dir(d) || names_child(n, parent, name, length))
+        return -EMBAR_ECORRUPT;
+    for (const struct topic *up = d; up; up = names_id(n, up->key.parent))
+        if (up == t)
+            return -EMBAR_ECORRUPT; /* below itself */
     unlink_node(n, t);
     return names_link(n, t, parent, name, length);
 }

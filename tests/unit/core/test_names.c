@@ -144,6 +144,9 @@ static void actions_and_refusals(void **state)
     struct control keep = action(MEDIA_C_RENAME, t, a, "u");
     keep.flags = LOG_RENAME_NOREPLACE;
     assert_int_equal(fixture_try(&f, keep, NULL), -EEXIST);
+    keep = action(MEDIA_C_RENAME, t, b, "t");
+    keep.flags = LOG_RENAME_NOREPLACE;
+    assert_int_equal(fixture_try(&f, keep, NULL), -EEXIST); /* it exists, though it is itself */
     assert_int_equal(act(&f, MEDIA_C_RENAME, t, a, "u", NULL), 0); /* over */
     struct node_stat st;
     assert_int_equal(log_stat(f.log, u, &st), -ENOENT);
@@ -215,6 +218,103 @@ static void attributes_last(void **state)
             fixture_kill(&f);
         else
             fixture_reopen(&f);
+    }
+    fixture_close(&f);
+}
+
+/* A record that no validation let through, as a forged pool may hold: refused, and the tree is the
+ * one it was. */
+static void forged(struct fixture *f, struct control c)
+{
+    struct commit commit = {0};
+    c.time = 1;
+    assert_int_equal(fold_control(f->log, &c, 1, &commit), -EMBAR_ECORRUPT);
+}
+
+static void forged_records(void **state)
+{
+    (void)state;
+    struct fixture f;
+    open_manual(&f);
+    uint32_t a, b, t, u;
+    assert_int_equal(act(&f, MEDIA_C_MKDIR, 0, LOG_ROOT_ID, "a", &a), 0);
+    assert_int_equal(act(&f, MEDIA_C_MKDIR, 0, a, "b", &b), 0);
+    assert_int_equal(act(&f, MEDIA_C_CREATE, 0, b, "t", &t), 0);
+    assert_int_equal(act(&f, MEDIA_C_CREATE, 0, a, "u", &u), 0);
+    forged(&f, action(MEDIA_C_RENAME, a, b, "x")); /* a cycle */
+    forged(&f, action(MEDIA_C_RENAME, a, a, "x"));
+    forged(&f, action(MEDIA_C_RENAME, LOG_ROOT_ID, a, "x"));
+    forged(&f, action(MEDIA_C_RENAME, t, u, "x"));   /* below a topic */
+    forged(&f, action(MEDIA_C_RENAME, t, 999, "x")); /* nowhere */
+    forged(&f, action(MEDIA_C_RENAME, t, a, ""));
+    forged(&f, action(MEDIA_C_RENAME, t, a, ".."));
+    forged(&f, action(MEDIA_C_RENAME, t, a, "u")); /* taken, and nothing said of it */
+    forged(&f, action(MEDIA_C_RENAME, t, b, "t"));
+    struct control over = action(MEDIA_C_RENAME, t, a, "free");
+    over.value = u; /* replaces what stands elsewhere */
+    forged(&f, over);
+    over = action(MEDIA_C_RENAME, t, b, "t");
+    over.value = t; /* itself */
+    forged(&f, over);
+    over = action(MEDIA_C_RENAME, t, LOG_ROOT_ID, "a");
+    over.value = a; /* its own parents */
+    forged(&f, over);
+    forged(&f, action(MEDIA_C_REMOVE, a, 0, "")); /* not empty */
+    forged(&f, action(MEDIA_C_REMOVE, LOG_ROOT_ID, 0, ""));
+    forged(&f, action(MEDIA_C_CREATE, 500, a, "u"));
+    forged(&f, action(MEDIA_C_CREATE, t, a, "x"));
+    char path[MEDIA_MAX_PATH + 1];
+    assert_int_equal(log_path(f.log, t, path, sizeof path), 0);
+    assert_string_equal(path, "a/b/t");
+    assert_int_equal(log_path(f.log, u, path, sizeof path), 0);
+    assert_string_equal(path, "a/u");
+    fixture_close(&f);
+}
+
+static uint64_t modified(struct fixture *f, uint32_t id)
+{
+    struct node_stat st;
+    assert_int_equal(log_stat(f->log, id, &st), 0);
+    return st.modified;
+}
+
+/* Making, removing and renaming a child is a change of its directory, and of no other; what happens
+ * to the child's own content and attributes is none. */
+static void directory_times(void **state)
+{
+    (void)state;
+    struct fixture f;
+    open_manual(&f);
+    uint32_t a, b, t;
+    assert_int_equal(act(&f, MEDIA_C_MKDIR, 0, LOG_ROOT_ID, "a", &a), 0);
+    assert_int_equal(act(&f, MEDIA_C_MKDIR, 0, LOG_ROOT_ID, "b", &b), 0);
+    uint64_t root = modified(&f, LOG_ROOT_ID), ta = modified(&f, a), tb = modified(&f, b);
+    assert_int_equal(root, tb);
+    assert_int_equal(act(&f, MEDIA_C_CREATE, 0, a, "t", &t), 0);
+    assert_true(modified(&f, a) > ta);
+    ta = modified(&f, a);
+    assert_int_equal(ta, modified(&f, t));
+    assert_int_equal(act(&f, MEDIA_C_CREATE, 0, a, "t", NULL), -EEXIST);
+    struct topic *topic = log_topic(f.log, t);
+    assert_int_equal(fixture_publish(&f, topic, 0, 0, 0, "x\n", 2, NULL, 1).status, 0);
+    topic_put(topic);
+    fixture_control(
+        &f, (struct control){.kind = MEDIA_C_ATTR, .id = t, .flags = MEDIA_A_MODE, .mode = 0600});
+    assert_int_equal(modified(&f, a), ta);
+    assert_int_equal(act(&f, MEDIA_C_RENAME, t, b, "u", NULL), 0);
+    assert_true(modified(&f, a) > ta && modified(&f, b) > tb);
+    assert_int_equal(modified(&f, a), modified(&f, b));
+    ta = modified(&f, a);
+    assert_int_equal(act(&f, MEDIA_C_REMOVE, t, 0, "", NULL), 0);
+    assert_true(modified(&f, b) > ta);
+    tb = modified(&f, b);
+    assert_int_equal(modified(&f, a), ta);
+    assert_int_equal(modified(&f, LOG_ROOT_ID), root);
+    for (int round = 0; round < 2; round++) {
+        round ? fixture_reopen(&f) : fixture_kill(&f);
+        assert_int_equal(modified(&f, a), ta);
+        assert_int_equal(modified(&f, b), tb);
+        assert_int_equal(modified(&f, LOG_ROOT_ID), root);
     }
     fixture_close(&f);
 }
@@ -483,10 +583,10 @@ static int want_rename(struct node *n, const struct control *c, struct node **ov
         if (up == m->id)
             return -EINVAL;
     struct node *there = child_of(n, c->parent, c->name);
+    if (there && (c->flags & LOG_RENAME_NOREPLACE))
+        return -EEXIST;
     if (!there || there == m)
         return 0;
-    if (c->flags & LOG_RENAME_NOREPLACE)
-        return -EEXIST;
     if (there->is_dir != m->is_dir)
         return there->is_dir ? -EISDIR : -ENOTDIR;
     if (there->is_dir && children_of(n, there->id))
@@ -571,6 +671,7 @@ int main(void)
         cmocka_unit_test(name_table),       cmocka_unit_test(actions_and_refusals),
         cmocka_unit_test(attributes_last),  cmocka_unit_test(path_limit),
         cmocka_unit_test(table_is_bounded), cmocka_unit_test(deleted_topics_live_until_let_go),
+        cmocka_unit_test(forged_records),   cmocka_unit_test(directory_times),
         cmocka_unit_test(random_tree),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
