@@ -65,6 +65,11 @@ static int validate_create(struct log *log, struct control *c)
     if (c->ack > 2)
         return -EMBAR_EINVALID;
     c->id = n->next_id;
+    /* A directory with the set-group-id bit hands its group down. */
+    if (parent->mode & S_ISGID) {
+        c->gid = parent->gid;
+        c->mode |= c->kind == MEDIA_C_MKDIR ? (unsigned)S_ISGID : 0u;
+    }
     c->mode = (c->mode & 07777u) | (c->kind == MEDIA_C_MKDIR ? S_IFDIR : S_IFREG);
     c->time = now_realtime();
     return 0;

@@ -138,7 +138,8 @@ struct control {
 #define LOG_RENAME_NOREPLACE 0x8000u /* flag of RENAME: an existing target is -EEXIST */
 
 /* Queue a control action; the completion is called when it is committed or refused (after
- * log_commit). Any thread. CREATE of an existing topic answers -EEXIST with its id in commit.id.
+ * log_commit). Any thread. What MKDIR and CREATE make in a set-group-id directory gets its group.
+ * CREATE of an existing topic answers -EEXIST with its id in commit.id.
  * OPEN: commit.session is the new session's id. TRIM: commit.offset is the new base. */
 void log_control(struct log *log, struct control *c);
 /* The same, waiting. For commands, tests and set-up only: never from a worker or handler. */

@@ -137,17 +137,6 @@ static void answer_create(struct action *a)
     node_forget(&fs->nodes, node, 1);
 }
 
-/* A directory with the set-group-id bit hands its group down. */
-static void inherit_group(struct fs *fs, const struct node *parent, struct control *c)
-{
-    struct node_stat st;
-    if (log_stat(fs->log, parent->id, &st) || !(st.mode & S_ISGID))
-        return;
-    c->gid = st.gid;
-    if (c->kind == MEDIA_C_MKDIR)
-        c->mode |= S_ISGID;
-}
-
 static struct action *make(fuse_req_t req, fuse_ino_t ino, const char *name, mode_t mode,
                            enum media_control_kind kind, void (*answer)(struct action *))
 {
@@ -168,7 +157,6 @@ static struct action *make(fuse_req_t req, fuse_ino_t ino, const char *name, mod
     a->control.gid = fuse_req_ctx(req)->gid;
     a->control.order = 5;
     a->control.ack = 1;
-    inherit_group(fs, parent, &a->control);
     return a;
 }
 

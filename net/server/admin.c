@@ -53,8 +53,8 @@ static int do_remove(struct conn *c, const struct verb *v)
     int rc = walk(c, v->path, v->path_length, &w);
     if (rc == 0 && w.node.id == LOG_ROOT_ID)
         rc = -EBUSY;
-    if (rc == 0 && !may(c, &w.dir, 3))
-        rc = -EACCES;
+    if (rc == 0)
+        rc = may_take(c, &w.dir, &w.node);
     if (rc == 0)
         rc = ask_begin(c, STAGE_VERB, &a);
     if (rc)
@@ -62,6 +62,20 @@ static int do_remove(struct conn *c, const struct verb *v)
     a->control.kind = MEDIA_C_REMOVE;
     a->control.id = w.node.id;
     return submitted(c);
+}
+
+/* `from` out of its directory, into `parent`, over `to` if that is there. */
+static int may_rename(const struct conn *c, const struct walked *from,
+                      const struct node_stat *parent, const struct node_stat *to)
+{
+    int rc = may_take(c, &from->dir, &from->node);
+    if (rc == 0 && to)
+        rc = may_take(c, parent, to);
+    if (rc)
+        return rc;
+    /* A directory that gets another parent is itself changed. */
+    bool moves = S_ISDIR(from->node.mode) && from->dir.id != parent->id;
+    return may(c, parent, 3) && (!moves || may(c, &from->node, 2)) ? 0 : -EACCES;
 }
 
 static int do_rename(struct conn *c, const struct verb *v)
@@ -78,9 +92,9 @@ static int do_rename(struct conn *c, const struct verb *v)
     const struct node_stat *parent = rc ? &to.node : &to.dir;
     if (from.node.id == LOG_ROOT_ID || v->second_length == 0 || !to.name)
         return -EBUSY;
-    if (!may(c, &from.dir, 3) || !may(c, parent, 3))
-        return -EACCES;
-    rc = ask_begin(c, STAGE_VERB, &a);
+    rc = may_rename(c, &from, parent, rc ? NULL : &to.node);
+    if (rc == 0)
+        rc = ask_begin(c, STAGE_VERB, &a);
     if (rc)
         return rc;
     a->control.kind = MEDIA_C_RENAME;
@@ -143,10 +157,9 @@ static int do_attr(struct conn *c, const struct verb *v)
     if (v->flags == 0 || (v->flags & ~ATTR_ALLOWED))
         return -EMBAR_EINVALID;
     int rc = walk(c, v->path, v->path_length, &w);
-    if (rc == 0 && !may(c, &w.node, 2))
+    if (rc == 0 && (v->flags & ~MEDIA_A_MODE) && !may(c, &w.node, 2))
         rc = -EACCES;
-    bool owner = c->uid == 0 || c->uid == c->worker->server->uid || c->uid == w.node.uid;
-    if (rc == 0 && (v->flags & MEDIA_A_MODE) && !owner)
+    if (rc == 0 && (v->flags & MEDIA_A_MODE) && !owns(c, &w.node))
         rc = -EPERM;
     if (rc == 0)
         rc = ask_begin(c, STAGE_VERB, &a);
@@ -155,7 +168,7 @@ static int do_attr(struct conn *c, const struct verb *v)
     a->control.kind = MEDIA_C_ATTR;
     a->control.id = w.node.id;
     a->control.flags = v->flags;
-    a->control.mode = le32_get(v->a.mode) & 07777u;
+    a->control.mode = mode_given(c, &w.node, le32_get(v->a.mode));
     a->control.order = v->a.order;
     a->control.ack = v->a.ack;
     a->control.policy = v->a.policy;

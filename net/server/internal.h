@@ -354,6 +354,14 @@ int walk(const struct conn *c, const char *path, size_t length, struct walked *o
     __attribute__((warn_unused_result));
 /* May the connection's principal do `bits` (4 read, 2 write, 1 pass) to the node? */
 bool may(const struct conn *c, const struct node_stat *st, unsigned bits);
+/* Is the principal its owner, or one who may all? */
+bool owns(const struct conn *c, const struct node_stat *st);
+/* May the principal take the node out of its directory (a sticky one gives only to owners)? 0,
+ * -EACCES, -EPERM. */
+int may_take(const struct conn *c, const struct node_stat *dir, const struct node_stat *st)
+    __attribute__((warn_unused_result));
+/* What a chmod of the node to `mode` gives: set-group-id only to who is in the group. */
+uint32_t mode_given(const struct conn *c, const struct node_stat *st, uint32_t mode);
 /* Walk, and make what is missing: 0 found or made; 1 asked the log, call again with its answer; or
  * an error. When 0, *made says whether this very ask made the last component. */
 int make_path(struct conn *c, const char *path, size_t length, bool parents, bool directory,

@@ -28,9 +28,14 @@ static bool in_group(const struct conn *c, uint32_t gid)
     return false;
 }
 
+static bool is_privileged(const struct conn *c)
+{
+    return c->uid == 0 || c->uid == c->worker->server->uid;
+}
+
 bool may(const struct conn *c, const struct node_stat *st, unsigned bits)
 {
-    if (c->uid == 0 || c->uid == c->worker->server->uid)
+    if (is_privileged(c))
         return true;
     unsigned mode = st->mode;
     if (c->uid == st->uid)
@@ -38,6 +43,24 @@ bool may(const struct conn *c, const struct node_stat *st, unsigned bits)
     else if (in_group(c, st->gid))
         mode >>= 3;
     return (mode & bits) == bits;
+}
+
+bool owns(const struct conn *c, const struct node_stat *st)
+{
+    return is_privileged(c) || c->uid == st->uid;
+}
+
+int may_take(const struct conn *c, const struct node_stat *dir, const struct node_stat *st)
+{
+    if (!may(c, dir, 3))
+        return -EACCES;
+    return (dir->mode & S_ISVTX) && !owns(c, st) && !owns(c, dir) ? -EPERM : 0;
+}
+
+uint32_t mode_given(const struct conn *c, const struct node_stat *st, uint32_t mode)
+{
+    mode &= 07777u;
+    return is_privileged(c) || in_group(c, st->gid) ? mode : mode & ~(uint32_t)S_ISGID;
 }
 
 int walk(const struct conn *c, const char *path, size_t length, struct walked *out)

@@ -322,7 +322,41 @@ static int nobody(int fd)
     open_topic(fd, "open/theirs", 2, WIRE_S_NEW, 0);
     publish(fd, 2, 1, 1, "theirs", 6, NULL, 1);
     await_ack(fd, 2, 1);
+    /* A sticky directory: what is one's own, and nothing else, goes or is replaced. */
+    CHECK(admin(fd, WIRE_V_CREATE, "sticky/own", NULL, 0, 0, 0, NULL, NULL) == 0);
+    CHECK(admin(fd, WIRE_V_REMOVE, "sticky/roots", NULL, 0, 0, 0, NULL, NULL) == EPERM);
+    CHECK(admin(fd, WIRE_V_RENAME, "sticky/roots", "open/x", 0, 0, 0, NULL, NULL) == EPERM);
+    CHECK(admin(fd, WIRE_V_RENAME, "sticky/own", "sticky/roots", 0, 0, 0, NULL, NULL) == EPERM);
+    CHECK(admin(fd, WIRE_V_RENAME, "sticky/own", "sticky/mine", 0, 0, 0, NULL, NULL) == 0);
+    CHECK(admin(fd, WIRE_V_REMOVE, "sticky/mine", NULL, 0, 0, 0, NULL, NULL) == 0);
+    /* A directory that gets another parent is changed itself; in place it is not. */
+    CHECK(admin(fd, WIRE_V_RENAME, "open/roots", "open/sub/x", 0, 0, 0, NULL, NULL) == EACCES);
+    CHECK(admin(fd, WIRE_V_RENAME, "open/roots", "open/still", 0, 0, 0, NULL, NULL) == 0);
+    /* Settings take write, a mode its owner, who need not be able to write. */
+    CHECK(admin(fd, WIRE_V_ATTR, "readable", NULL, 0, 9, MEDIA_A_BYTES, NULL, NULL) == EACCES);
+    CHECK(admin(fd, WIRE_V_ATTR, "open/everyones", NULL, 0, 9, MEDIA_A_BYTES, NULL, NULL) == 0);
+    CHECK(admin(fd, WIRE_V_ATTR, "open/everyones", NULL, 0, 0, MEDIA_A_MODE, NULL, NULL) == EPERM);
+    CHECK(admin(fd, WIRE_V_ATTR, "open/theirs", NULL, 0, 0, MEDIA_A_MODE, NULL, NULL) == 0);
+    CHECK(admin(fd, WIRE_V_ATTR, "open/theirs", NULL, 0, 9, MEDIA_A_BYTES, NULL, NULL) == EACCES);
+    CHECK(admin(fd, WIRE_V_ATTR, "open/theirs", NULL, 0, 0, MEDIA_A_MODE, NULL, NULL) == 0);
+    CHECK(admin(fd, WIRE_V_LIST, "closed", NULL, 0, 0, 0, NULL, NULL) == EACCES);
+    CHECK(admin(fd, WIRE_V_CREATE, "readonly/x", NULL, 0, 0, 0, NULL, NULL) == EACCES);
+    /* The group of a directory that hands it down, though it is not the maker's. */
+    CHECK(admin(fd, WIRE_V_CREATE, "group/t", NULL, 0, 0, 0, NULL, NULL) == 0);
+    CHECK(admin(fd, WIRE_V_MKDIR, "group/d", NULL, 0, 0, 0, NULL, NULL) == 0);
     return 0;
+}
+
+/* Through the log itself: the protocol has no chown. */
+static uint32_t own(enum media_control_kind kind, uint32_t parent, const char *name, uint32_t mode,
+                    uint32_t gid)
+{
+    struct control c = {
+        .kind = kind, .parent = parent, .mode = mode, .gid = gid, .order = 5, .ack = 1};
+    struct commit commit;
+    snprintf(c.name, sizeof c.name, "%s", name);
+    assert_int_equal(log_control_wait(r.log, &c, &commit), 0);
+    return commit.id;
 }
 
 static void permissions(void **state)
@@ -352,8 +386,23 @@ static void permissions(void **state)
         got_free(&g);
     }
     assert_int_equal(admin(fd, WIRE_V_CREATE, "closed/t", NULL, 0, 0, 0, NULL, NULL), 0);
-    as_nobody(nobody);
     struct node_stat st;
+    assert_int_equal(log_resolve(r.log, "open", &st), 0);
+    own(MEDIA_C_MKDIR, st.id, "roots", 0755, 0);
+    own(MEDIA_C_MKDIR, st.id, "sub", 0777, 0);
+    own(MEDIA_C_CREATE, st.id, "everyones", 0666, 0);
+    own(MEDIA_C_CREATE, own(MEDIA_C_MKDIR, LOG_ROOT_ID, "sticky", 01777, 0), "roots", 0666, 0);
+    own(MEDIA_C_MKDIR, LOG_ROOT_ID, "readonly", 0755, 0);
+    own(MEDIA_C_MKDIR, LOG_ROOT_ID, "group", 02777, 77);
+    as_nobody(nobody);
+    assert_int_equal(log_resolve(r.log, "sticky/roots", &st), 0);
+    assert_int_equal(log_resolve(r.log, "open/still", &st), 0);
+    assert_int_equal(log_resolve(r.log, "group/t", &st), 0);
+    assert_int_equal(st.gid, 77);
+    assert_int_equal(st.mode, S_IFREG | 0644);
+    assert_int_equal(log_resolve(r.log, "group/d", &st), 0);
+    assert_int_equal(st.gid, 77);
+    assert_int_equal(st.mode, S_IFDIR | 02755);
     assert_int_equal(log_resolve(r.log, "open/theirs", &st), 0);
     assert_int_equal(st.uid, 65534);
     assert_int_equal(log_resolve(r.log, "mine", &st), -ENOENT);
