@@ -123,15 +123,23 @@ struct node *node_of(struct fs *fs, fuse_ino_t ino);
 fuse_ino_t node_handle(struct fs *fs, const struct node *n);
 /* A node with one more lookup, NULL for want of memory. */
 struct node *node_get(struct nodes *n, enum node_kind kind, uint32_t id, uint64_t base);
-struct node *node_get_topic(struct nodes *n, const struct node_stat *st);
+struct node *node_get_child(struct nodes *n, const struct node_stat *st);
 void node_forget(struct nodes *n, struct node *node, uint64_t lookups);
 /* One more or one less open handle of a topic. */
 void node_opened(struct nodes *n, struct node *node);
 void node_closed(struct nodes *n, struct node *node);
+/* Has anybody the topic open, as it stands after whatever trim? */
+bool node_is_open(struct nodes *n, const struct node *node);
 /* The st_ino a directory listing shows for a child. */
 uint64_t node_list_ino(struct nodes *n, const struct node_stat *st);
 
 /* ---- handle.c: open files --------------------------------------------------------------------- */
+
+/* An unfinished last line. */
+struct line {
+    char *text;
+    size_t held, capacity;
+};
 
 struct handle {
     struct fs *fs;
@@ -151,9 +159,8 @@ struct handle {
     /* writing */
     bool writable;
     uint64_t sequential; /* bytes taken: where the next write without O_APPEND must be */
-    char *fragment;      /* the unfinished last line */
-    size_t held, capacity;
-    struct job *busy; /* the one job that may touch the fragment */
+    struct line line;
+    struct job *busy; /* the one job that may touch the line */
     struct job *waiting, **waiting_tail;
     /* following and polling */
     uint64_t position; /* follow: next log offset; topic: highest log offset read */
@@ -194,7 +201,7 @@ struct job {
     const char *data;
     size_t size;        /* bytes of data */
     char *own;          /* data, when it had to be kept beyond the handler */
-    size_t held;        /* fragment bytes that come before data in the stream */
+    size_t held;        /* bytes of the unfinished line that come before data in the stream */
     size_t taken, good; /* stream bytes announced; committed */
     int status;         /* 0, or why it ended early */
     bool last;          /* the batch under way is the last one */
@@ -205,6 +212,7 @@ struct job {
     uint64_t deadline; /* parked: CLOCK_MONOTONIC ns */
     atomic_bool interrupted;
     bool parked_once;
+    bool ring;        /* counted in the park's ring */
     struct job *next; /* handle's waiting list, or the park */
 };
 
@@ -217,10 +225,12 @@ bool publish_step(struct job *job) __attribute__((warn_unused_result));
 /* End a job that was not wholly announced. */
 void publish_fail(struct job *job, int status);
 
-/* ---- park.c: jobs that wait for pool space ------------------------------------------------------ */
+/* ---- park.c: jobs that wait for pool space, or for a place in the ring --------------------------- */
 
 struct park {
     struct fs *fs;
+    atomic_uint ring; /* parked jobs that wait for the ring: raised (seq_cst) before the try that
+                       * follows a job's entering, read by completions after the ring has moved */
     pthread_mutex_t lock; /* guards all below */
     struct job *head, **tail;
     bool retry, closed;
@@ -230,6 +240,13 @@ struct park {
 
 void park_init(struct park *p, struct fs *fs);
 void park_job(struct park *p, struct job *job);
+/* The job that is about to be parked, or is, found the producer's ring full: also a completion lets
+ * it try again. */
+void park_for_ring(struct park *p, struct job *job);
+/* It waits no longer. */
+void park_leave_ring(struct park *p, struct job *job);
+/* A batch of ours was committed or refused. */
+void park_ring_moved(struct park *p);
 /* A job of a handle whose turn has come: tried at once by the replies thread. */
 void park_resume(struct park *p, struct job *job);
 uint64_t park_tick(void *park, uint64_t now);
@@ -270,6 +287,8 @@ void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct f
 void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                    struct fuse_file_info *fi);
 void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
@@ -281,7 +300,11 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 int open_node(struct fs *fs, struct node *node, struct fuse_file_info *fi)
     __attribute__((warn_unused_result));
 
-/* attr.c: a node as stat shows it: 0, or a negative code. */
+/* The log's view of a topic's or directory's node. -ESTALE: it is not what its name leads to any
+ * more, and nobody has it open. A removed one that is open: 1. */
+int attr_log(struct fs *fs, const struct node *node, struct node_stat *st)
+    __attribute__((warn_unused_result));
+/* ops_attr.c: a node as stat shows it: 0, or a negative code. */
 int attr_fill(struct fs *fs, const struct node *node, struct stat *st)
     __attribute__((warn_unused_result));
 int attr_entry(struct fs *fs, struct node *node, struct fuse_entry_param *e)
@@ -414,7 +437,8 @@ static inline void count_sub(atomic_uint_fast64_t *c, uint64_t n)
     atomic_fetch_sub_explicit(c, n, memory_order_relaxed);
 }
 
-#define FS_IO_SIZE  (1u << 20)   /* st_blksize, max_read and max_write */
+#define FS_IO_SIZE  (1u << 20)   /* st_blksize of files, max_read and max_write */
+#define FS_DIR_SIZE 4096u        /* st_blksize of directories: what a listing is read in */
 #define FS_HELD_MAX (256u << 20) /* unfinished lines of all open files together, bytes */
 #define FS_PRODUCER 0u           /* ours of the log's producers; the workers use the others */
 

@@ -18,11 +18,11 @@ static void handle_reap(struct task *task)
         h->next->link = h->link;
     pthread_mutex_unlock(&fs->handles_lock);
     count_sub(&fs->count.open_files, 1);
-    count_sub(&fs->count.held_bytes, h->capacity);
+    count_sub(&fs->count.held_bytes, h->line.capacity);
     if (h->topic)
         topic_put(h->topic);
     pthread_mutex_destroy(&h->lock);
-    free(h->fragment);
+    free(h->line.text);
     free(h->text);
     free(h);
 }

@@ -11,7 +11,7 @@
  * job. With the last batch the job is the completion's alone: it finishes it, exactly once.
  * One job at a time is its handle's `busy` one; only it touches the unfinished line.
  *
- * Must never wait: without pool space a job is parked.
+ * Must never wait: without pool space, or without a place in the producer's ring, a job is parked.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -32,7 +32,7 @@ static const char *stream_at(const struct job *job, size_t at, size_t *n)
 {
     if (at < job->held) {
         *n = job->held - at;
-        return job->handle->fragment + at;
+        return job->handle->line.text + at;
     }
     *n = stream_size(job) - at;
     return job->data + (at - job->held);
@@ -125,42 +125,70 @@ static void batch_done(struct completion *self, const struct commit *commit)
      * BUILDING the job is the builder's again. */
     else if (atomic_exchange_explicit(&job->turn, COMMITTED, memory_order_acq_rel) == LEFT)
         tasks_push(&fs->replies, &job->task);
+    park_ring_moved(&fs->park);
 }
 
-/* What no batch took becomes the unfinished line. */
-static int hold_rest(struct job *job)
+static void line_free(struct fs *fs, struct line *line)
 {
-    struct handle *h = job->handle;
-    struct fs *fs = job->fs;
-    size_t skip = job->taken > job->held ? job->taken - job->held : 0;
-    size_t add = job->size - skip;
-    size_t want = add + (job->taken == 0 ? job->held : 0);
-    if (want > h->capacity) {
-        size_t capacity = want < 256 ? 256 : want + want / 2;
-        uint64_t all = atomic_load_explicit(&fs->count.held_bytes, memory_order_relaxed);
-        char *bigger = all + capacity > FS_HELD_MAX ? NULL : realloc(h->fragment, capacity);
-        if (!bigger)
-            return -ENOMEM;
-        count_add(&fs->count.held_bytes, capacity - h->capacity);
-        h->fragment = bigger;
-        h->capacity = capacity;
-    }
-    if (add)
-        memcpy(h->fragment + want - add, job->data + skip, add);
-    h->held = want;
+    count_sub(&fs->count.held_bytes, line->capacity);
+    free(line->text);
+    *line = (struct line){0};
+}
+
+static int line_reserve(struct fs *fs, struct line *line, size_t want)
+{
+    if (want <= line->capacity)
+        return 0;
+    size_t capacity = want < 256 ? 256 : want + want / 2;
+    uint64_t all = atomic_load_explicit(&fs->count.held_bytes, memory_order_relaxed);
+    char *bigger = all + capacity > FS_HELD_MAX ? NULL : realloc(line->text, capacity);
+    if (!bigger)
+        return -ENOMEM;
+    count_add(&fs->count.held_bytes, capacity - line->capacity);
+    line->text = bigger;
+    line->capacity = capacity;
     return 0;
 }
 
-/* An idle open file keeps no large buffer. */
-static void fragment_clear(struct handle *h)
+/* What no batch took becomes the unfinished line. The one before is still what the stream begins
+ * with, for as long as its batch may be refused: then it is left alone and `old` gets it. */
+static int hold_rest(struct job *job, struct line *old)
 {
-    h->held = 0;
-    if (h->capacity > 4096) {
-        count_sub(&h->fs->count.held_bytes, h->capacity);
-        free(h->fragment);
-        h->fragment = NULL;
-        h->capacity = 0;
+    struct handle *h = job->handle;
+    size_t skip = job->taken > job->held ? job->taken - job->held : 0;
+    size_t add = job->size - skip;
+    size_t keep = job->taken == 0 ? job->held : 0;
+    *old = (struct line){.held = h->line.held};
+    if (add && h->line.held > keep) {
+        *old = h->line;
+        h->line = (struct line){0};
     }
+    int rc = line_reserve(job->fs, &h->line, keep + add);
+    if (rc)
+        return rc;
+    if (add)
+        memcpy(h->line.text + keep, job->data + skip, add);
+    h->line.held = keep + add;
+    return 0;
+}
+
+/* The batch was refused: the unfinished line is again the one that it was. */
+static void hold_undo(struct job *job, struct line *old)
+{
+    struct handle *h = job->handle;
+    if (old->text) {
+        line_free(job->fs, &h->line);
+        h->line = *old;
+    }
+    h->line.held = old->held;
+}
+
+/* An idle open file keeps no large buffer. */
+static void line_clear(struct handle *h)
+{
+    h->line.held = 0;
+    if (h->line.capacity > 4096)
+        line_free(h->fs, &h->line);
 }
 
 /* The handler's buffer ends with the handler. */
@@ -177,7 +205,8 @@ static int job_keep(struct job *job)
 }
 
 /* Announce the batch that was cut. 1: it was the last one, what comes after it is held, and the
- * job is its completion's. 0: there is more. Or a negative code, and nothing was announced. */
+ * job is its completion's. 0: there is more. Or a negative code, and nothing was announced:
+ * -EMBAR_EFULL without space in the pool, -EAGAIN without a place in the producer's ring. */
 static int batch_publish(struct job *job)
 {
     struct fs *fs = job->fs;
@@ -190,14 +219,18 @@ static int batch_publish(struct job *job)
     job->taken += b->length;
     bool last = message_length(job, job->taken, log_pool(fs->log)->max_batch) == 0;
     job->last = last;
-    rc = last ? hold_rest(job) : job_keep(job);
+    struct line old = {.held = job->handle->line.held};
+    rc = last ? hold_rest(job, &old) : job_keep(job);
     if (rc == 0) {
         pthread_mutex_lock(&fs->producer_lock);
         rc = log_announce(fs->producer, b);
         pthread_mutex_unlock(&fs->producer_lock);
     }
-    if (rc == 0)
+    if (rc == 0) {
+        line_free(fs, &old); /* of the job nothing may be touched any more if it was the last */
         return last;
+    }
+    hold_undo(job, &old);
     log_abandon(fs->log, b);
     job->taken = before;
     return rc == -EAGAIN ? -EMBAR_EFULL : rc; /* its ring is full: parked like any other */
@@ -218,11 +251,15 @@ bool publish_step(struct job *job)
     while (job->status == 0) {
         job->batch = (struct batch){.topic = job->handle->topic, .completion = &job->completion};
         if (!batch_cut(job, &job->batch)) {
-            job->status = hold_rest(job);
+            struct line old;
+            job->status = hold_rest(job, &old);
+            line_free(fs, &old);
             break;
         }
         int rc = batch_publish(job);
-        if (rc == -EMBAR_EFULL)
+        if (rc == -EAGAIN)
+            park_for_ring(&fs->park, job);
+        if (rc == -EMBAR_EFULL || rc == -EAGAIN)
             return false;
         if (rc == 1)
             return true;
@@ -251,6 +288,7 @@ static void job_resume(struct task *task)
 
 void publish_fail(struct job *job, int status)
 {
+    park_leave_ring(&job->fs->park, job);
     job->status = status;
     job_finish(job);
 }
@@ -265,7 +303,7 @@ static void job_next(struct job *job)
         h->waiting = next->next;
         if (!h->waiting)
             h->waiting_tail = &h->waiting;
-        next->held = h->held;
+        next->held = h->line.held;
     }
     h->busy = next;
     pthread_mutex_unlock(&h->lock);
@@ -301,7 +339,7 @@ static void job_finish(struct job *job)
     if (status == 0)
         good = job->size;
     if (job->taken > 0 && (status || job->taken == stream_size(job)))
-        fragment_clear(h);
+        line_clear(h);
     pthread_mutex_lock(&h->lock);
     if (job->kind == JOB_WRITE)
         h->sequential += good;
@@ -322,7 +360,7 @@ static int job_queue(struct job *job)
     pthread_mutex_lock(&h->lock);
     if (!h->busy) {
         h->busy = job;
-        job->held = h->held;
+        job->held = h->line.held;
     } else if (job_keep(job) == 0) {
         *h->waiting_tail = job;
         h->waiting_tail = &job->next;
