@@ -139,7 +139,8 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
     (void)userdata;
     conn->max_write = FS_IO_SIZE;
     conn->max_read = FS_IO_SIZE;
-    conn->want |= conn->capable & (FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_PARALLEL_DIROPS);
+    conn->want |= conn->capable & (FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_PARALLEL_DIROPS |
+                                   FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO);
     /* Splicing costs here, and nothing is cached that could be invalidated. */
     conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
                               FUSE_CAP_HANDLE_KILLPRIV);
@@ -169,6 +170,7 @@ static const struct fuse_lowlevel_ops operations = {
     .fsync = op_fsync,
     .opendir = op_opendir,
     .readdir = op_readdir,
+    .readdirplus = op_readdirplus,
     .releasedir = op_releasedir,
     .statfs = op_statfs,
     .setxattr = op_setxattr,

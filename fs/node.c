@@ -188,7 +188,7 @@ static void family_drop(struct nodes *n, struct family *family)
     free(family);
 }
 
-struct node *node_get_topic(struct nodes *n, const struct node_stat *st)
+static struct node *node_get_topic(struct nodes *n, const struct node_stat *st)
 {
     pthread_mutex_lock(&n->lock);
     struct family *family = family_get(n, st->id);
@@ -209,6 +209,11 @@ struct node *node_get_topic(struct nodes *n, const struct node_stat *st)
         node->lookups++;
     pthread_mutex_unlock(&n->lock);
     return node;
+}
+
+struct node *node_get_child(struct nodes *n, const struct node_stat *st)
+{
+    return S_ISDIR(st->mode) ? node_get(n, NODE_DIR, st->id, 0) : node_get_topic(n, st);
 }
 
 void node_forget(struct nodes *n, struct node *node, uint64_t lookups)
@@ -247,6 +252,16 @@ void node_closed(struct nodes *n, struct node *node)
     pthread_mutex_lock(&n->lock);
     node->family->opens--;
     pthread_mutex_unlock(&n->lock);
+}
+
+bool node_is_open(struct nodes *n, const struct node *node)
+{
+    if (!node->family)
+        return false;
+    pthread_mutex_lock(&n->lock);
+    bool open = node->family->opens > 0;
+    pthread_mutex_unlock(&n->lock);
+    return open;
 }
 
 uint64_t node_list_ino(struct nodes *n, const struct node_stat *st)

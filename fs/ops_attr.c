@@ -12,21 +12,31 @@ static struct timespec time_of(uint64_t ns)
     return (struct timespec){(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
 }
 
+int attr_log(struct fs *fs, const struct node *node, struct node_stat *st)
+{
+    int rc = log_stat(fs->log, node->id, st);
+    if (rc && rc != -EMBAR_EGONE)
+        return rc == -ENOENT ? -ESTALE : rc;
+    if (node->kind == NODE_TOPIC && node->base != st->base && !node_is_open(&fs->nodes, node))
+        return -ESTALE;
+    return rc ? 1 : 0;
+}
+
 int attr_fill(struct fs *fs, const struct node *node, struct stat *st)
 {
     memset(st, 0, sizeof *st);
     if (node->kind != NODE_DIR && node->kind != NODE_TOPIC)
         return virtual_attr(fs, node, st);
     struct node_stat log;
-    int rc = log_stat(fs->log, node->id, &log);
-    if (rc && rc != -EMBAR_EGONE)
-        return rc == -ENOENT ? -ESTALE : rc;
+    int rc = attr_log(fs, node, &log);
+    if (rc < 0)
+        return rc;
     st->st_ino = node->ino;
     st->st_mode = log.mode;
     st->st_uid = log.uid;
     st->st_gid = log.gid;
-    st->st_nlink = rc ? 0 : 1; /* directories too: "do not infer subdirectories from it" */
-    st->st_blksize = FS_IO_SIZE;
+    st->st_nlink = rc == 1 ? 0 : 1; /* directories too: "do not infer subdirectories from it" */
+    st->st_blksize = node->kind == NODE_DIR ? FS_DIR_SIZE : FS_IO_SIZE;
     st->st_mtim = st->st_ctim = st->st_atim = time_of(log.modified);
     if (node->kind == NODE_TOPIC) {
         /* A node's base is never above the end that some lookup saw. */

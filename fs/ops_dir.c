@@ -1,6 +1,11 @@
 /* Listing directories (step 9). Offsets of a listing are node ids, which are never reused, so a
- * listing stays right while names come and go. No readdirplus: with timeouts of 0 the kernel would
- * ask for every attribute again.
+ * listing stays right while names come and go.
+ *
+ * A listing that is followed by looks at its files (ls -l) brings their nodes along (readdirplus),
+ * and their names hold for LIST_SECONDS: one question a file instead of two. Attributes are asked
+ * for each time all the same, so that no size is ever an old one; a node that was removed or trimmed
+ * meanwhile answers ESTALE, whereupon the kernel looks the name up anew. The names of files that
+ * somebody has open do not hold, since their nodes have to answer.
  *
  * .embar is not listed: find, grep -r and cp -r would walk into streams that never end.
  */
@@ -13,22 +18,50 @@
 #define DOTS       2u /* "." and ".." have the offsets 1 and 2 */
 #define LIST_CHUNK 32
 
+/* Enough for a reader to look at all that one getdents(2) gave it. */
+#define LIST_SECONDS 0.05
+
 struct listing {
     fuse_req_t req;
+    bool plus;
     char *buf;
     size_t size, used;
 };
 
-/* False when the buffer is full. */
-static bool add(struct listing *l, const char *name, uint64_t ino, mode_t mode, off_t next)
+static bool fits(struct listing *l, size_t n)
 {
-    struct stat st = {.st_ino = ino, .st_mode = mode};
-    size_t room = l->size - l->used;
-    size_t n = fuse_add_direntry(l->req, l->buf + l->used, room, name, &st, next);
-    if (n > room)
+    if (n > l->size - l->used)
         return false;
     l->used += n;
     return true;
+}
+
+/* False when the buffer is full. Without a node (plus): the kernel looks it up when it wants to. */
+static bool add(struct listing *l, const char *name, uint64_t ino, mode_t mode, off_t next)
+{
+    struct fuse_entry_param e = {.attr = {.st_ino = ino, .st_mode = mode}};
+    char *to = l->buf + l->used;
+    size_t room = l->size - l->used;
+    return fits(l, l->plus ? fuse_add_direntry_plus(l->req, to, room, name, &e, next)
+                           : fuse_add_direntry(l->req, to, room, name, &e.attr, next));
+}
+
+/* The same with the child's node, which has one more lookup then. */
+static bool add_node(struct fs *fs, struct listing *l, const struct node_stat *st, off_t next)
+{
+    struct fuse_entry_param e;
+    struct node *node = node_get_child(&fs->nodes, st);
+    if (!node || attr_entry(fs, node, &e)) {
+        if (node)
+            node_forget(&fs->nodes, node, 1);
+        return add(l, st->name, node_list_ino(&fs->nodes, st), st->mode, next);
+    }
+    e.entry_timeout = node_is_open(&fs->nodes, node) ? 0 : LIST_SECONDS;
+    bool room = fits(
+        l, fuse_add_direntry_plus(l->req, l->buf + l->used, l->size - l->used, st->name, &e, next));
+    if (!room)
+        node_forget(&fs->nodes, node, 1);
+    return room;
 }
 
 static uint64_t follow_ino(const struct node_stat *st)
@@ -48,9 +81,13 @@ static int list_children(struct fs *fs, const struct node *dir, struct listing *
         n = log_list(fs->log, dir->id, after, st, LIST_CHUNK);
         for (int i = 0; i < n && room; i++) {
             after = st[i].id;
-            room =
-                add(l, st[i].name, follow ? follow_ino(&st[i]) : node_list_ino(&fs->nodes, &st[i]),
-                    st[i].mode, (off_t)DOTS + (off_t)after);
+            off_t next = (off_t)DOTS + (off_t)after;
+            if (follow)
+                room = add(l, st[i].name, follow_ino(&st[i]), st[i].mode, next);
+            else if (l->plus)
+                room = add_node(fs, l, &st[i], next);
+            else
+                room = add(l, st[i].name, node_list_ino(&fs->nodes, &st[i]), st[i].mode, next);
         }
     } while (n == LIST_CHUNK && room);
     free(st);
@@ -81,12 +118,11 @@ void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     fuse_reply_err(req, 0);
 }
 
-void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus)
 {
-    (void)fi;
     struct fs *fs = fuse_req_userdata(req);
     const struct node *dir = node_of(fs, ino);
-    struct listing l = {.req = req, .buf = malloc(size ? size : 1), .size = size};
+    struct listing l = {.req = req, .plus = plus, .buf = malloc(size ? size : 1), .size = size};
     int rc = l.buf ? 0 : -ENOMEM;
     uint64_t from = off < 0 ? 0 : (uint64_t)off;
     bool room = rc == 0;
@@ -102,6 +138,20 @@ void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
     if (rc && l.used == 0)
         fuse_reply_err(req, embar_to_errno(rc));
     else
-        fuse_reply_buf(req, l.buf, l.used);
+        fuse_reply_buf(req, l.buf,
+                       l.used); /* fails when the mount is gone, and its nodes with it */
     free(l.buf);
+}
+
+void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    (void)fi;
+    list(req, ino, size, off, false);
+}
+
+void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                    struct fuse_file_info *fi)
+{
+    (void)fi;
+    list(req, ino, size, off, true);
 }

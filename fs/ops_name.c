@@ -22,8 +22,7 @@ static int lookup_logged(struct fs *fs, const struct node *parent, const char *n
         rc = -ENOENT;
     if (rc)
         return rc;
-    *out = S_ISDIR(st.mode) ? node_get(&fs->nodes, NODE_DIR, st.id, 0)
-                            : node_get_topic(&fs->nodes, &st);
+    *out = node_get_child(&fs->nodes, &st);
     return *out ? 0 : -ENOMEM;
 }
 
@@ -91,8 +90,7 @@ static int entry_made(struct action *a, struct node **node, struct fuse_entry_pa
     int rc = log_stat(fs->log, a->commit.id, &st);
     if (rc)
         return rc;
-    *node = S_ISDIR(st.mode) ? node_get(&fs->nodes, NODE_DIR, st.id, 0)
-                             : node_get_topic(&fs->nodes, &st);
+    *node = node_get_child(&fs->nodes, &st);
     if (!*node)
         return -ENOMEM;
     rc = attr_entry(fs, *node, e);

@@ -88,9 +88,9 @@ int virtual_lookup(struct fs *fs, const struct node *parent, const char *name, s
 static int follow_attr(struct fs *fs, const struct node *node, struct stat *st)
 {
     struct node_stat log;
-    int rc = log_stat(fs->log, node->id, &log);
-    if (rc && rc != -EMBAR_EGONE)
-        return rc == -ENOENT ? -ESTALE : rc;
+    int rc = attr_log(fs, node, &log);
+    if (rc < 0)
+        return rc;
     st->st_mode = S_ISDIR(log.mode) ? S_IFDIR | (log.mode & 0555) : S_IFREG | (log.mode & 0444);
     st->st_uid = log.uid;
     st->st_gid = log.gid;
