@@ -14,71 +14,9 @@
 
 #include "embar/embar.h"
 #include "peer.h"
+#include "told.h"
 
 #define MESSAGES 4000
-
-static struct embar_client *connect_to(const struct peer *p, unsigned reconnect_ms)
-{
-    struct embar_client *c;
-    struct embar_error err = {.code = 0};
-    struct embar_options o = {.server = p->path, .reconnect_ms = reconnect_ms};
-    if (embar_connect(&c, &o, &err) < 0)
-        fail_msg("%s", err.text);
-    return c;
-}
-
-static struct embar_publisher *open_on(struct embar_client *c,
-                                       const struct embar_publisher_options *o)
-{
-    struct embar_publisher *pub;
-    struct embar_error err = {.code = 0};
-    if (embar_publisher_open(&pub, c, "a/topic", o, &err) < 0)
-        fail_msg("%s", err.text);
-    return pub;
-}
-
-struct told {
-    atomic_uint good, bad;
-    atomic_uint next; /* the number that must be told next */
-    atomic_bool disorder;
-    _Atomic(int) code;
-};
-struct one {
-    struct told *told;
-    unsigned number;
-};
-
-static void on_done(void *arg, const struct embar_error *err)
-{
-    struct one *o = arg;
-    if (err)
-        o->told->code = err->code;
-    atomic_fetch_add(err ? &o->told->bad : &o->told->good, 1);
-    if (atomic_fetch_add(&o->told->next, 1) != o->number)
-        o->told->disorder = true;
-}
-
-static size_t message(char *buf, unsigned i)
-{
-    /* Lengths from 1 to a few hundred bytes, all different enough. */
-    int n = sprintf(buf, "%u:", i);
-    memset(buf + n, 'a' + (int)(i % 26), i * 7919 % 301);
-    n += (int)(i * 7919 % 301);
-    buf[n++] = '\n';
-    return (size_t)n;
-}
-
-static void publish_all(struct embar_publisher *pub, struct told *told, struct one *ones,
-                        unsigned count)
-{
-    char buf[512];
-    for (unsigned i = 0; i < count; i++) {
-        ones[i] = (struct one){told, i};
-        int rc = embar_publish(pub, buf, message(buf, i), on_done, &ones[i]);
-        if (rc < 0)
-            fail_msg("message %u: %s", i, embar_strerror(rc));
-    }
-}
 
 static void expect_all(struct peer *p, unsigned count)
 {
@@ -199,7 +137,7 @@ static void expect_end(struct peer *p, const struct embar_publisher_options *o,
     struct embar_publisher *pub = open_on(c, o);
     unsigned taken = 0;
     while (taken < 64) {
-        ones[taken] = (struct one){&told, taken};
+        ones[taken] = (struct one){&told, taken, 0};
         if (embar_publish(pub, buf, message(buf, taken), on_done, &ones[taken]) < 0)
             break;
         taken++;
@@ -416,7 +354,7 @@ static void a_full_window_says_so(void **state)
     unsigned taken = 0;
     int rc;
     do {
-        ones[taken] = (struct one){&told, taken};
+        ones[taken] = (struct one){&told, taken, 0};
         rc = embar_publish(pub, buf, message(buf, taken), on_done, &ones[taken]);
     } while (rc == 0 && ++taken < 1000);
     assert_int_equal(rc, -EAGAIN);
