@@ -62,6 +62,7 @@ SIZE(wire_ack, 32);
 AT(wire_ack, messages, 8);
 AT(wire_ack, offset, 16);
 AT(wire_ack, epoch, 24);
+AT(wire_ack, words, 28);
 SIZE(wire_close, 8);
 SIZE(wire_subscribe, 24);
 AT(wire_subscribe, limit, 8);
@@ -163,6 +164,12 @@ int wire_publish_check(const struct wire_frame *f, const struct wire_publish *p,
         return -EMBAR_EINVALID;
     *why = "";
     return 0;
+}
+
+int wire_ack_check(const struct wire_ack *a, size_t length)
+{
+    uint32_t words = le32_get(a->words);
+    return words <= WIRE_AHEAD && length == sizeof(*a) + 8 * (size_t)words ? 0 : -EMBAR_EPROTO;
 }
 
 int wire_data_check(const struct wire_frame *f, const struct wire_data *d, uint32_t max_batch,

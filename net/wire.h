@@ -1,4 +1,4 @@
-/* The native protocol's frames, version 1: what stands on the wire, byte by byte. Prose and
+/* The native protocol's frames, version 2: what stands on the wire, byte by byte. Prose and
  * conversations: net/PROTOCOL.md. Sizes and offsets are asserted in wire.c.
  *
  * Little-endian throughout. A connection is a stream of frames in both directions: a 16-byte
@@ -9,21 +9,23 @@
 #define NET_WIRE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "core/le.h"
 
 #define WIRE_MAGIC    0x52424d45u /* "EMBR" */
-#define WIRE_VERSION  1u
-#define WIRE_TOKEN    32u        /* bytes of a token */
-#define WIRE_MAX_ASK  4096u      /* body of any client frame but PUBLISH */
-#define WIRE_MAX_TEXT (1u << 20) /* body of a TEXT frame */
-#define WIRE_WINDOW   1024u      /* default of wire_welcome.window */
+#define WIRE_VERSION  2u
+#define WIRE_TOKEN    32u                 /* bytes of a token */
+#define WIRE_MAX_ASK  4096u               /* body of any client frame but PUBLISH */
+#define WIRE_MAX_TEXT (1u << 20)          /* body of a TEXT frame */
+#define WIRE_WINDOW   1024u               /* default of wire_welcome.window */
+#define WIRE_AHEAD    (WIRE_WINDOW / 64u) /* words behind an ACK, at most */
 
 enum wire_type {
     WIRE_HELLO = 1,     /* c->s wire_hello, token;          s->c wire_welcome */
     WIRE_OPEN = 2,      /* c->s wire_open, path;            s->c wire_opened (or ERROR) */
     WIRE_PUBLISH = 3,   /* c->s wire_publish, lengths, payload */
-    WIRE_ACK = 4,       /* s->c wire_ack */
+    WIRE_ACK = 4,       /* s->c wire_ack, words */
     WIRE_CLOSE = 5,     /* c->s wire_close;                 s->c OK: the channel is gone */
     WIRE_SUBSCRIBE = 6, /* c->s wire_subscribe, path;       s->c wire_subscribed, then DATA... */
     WIRE_DATA = 7,      /* s->c wire_data, lengths, payload: one batch or the rest of one */
@@ -74,8 +76,13 @@ struct wire_welcome {
     le64 zero2;        /* 56..63 */
 };
 
-enum wire_session { WIRE_S_NONE = 0, WIRE_S_NEW = 1, WIRE_S_RESUME = 2 };
-#define WIRE_ANY 255u /* any order: the topic's own */
+enum wire_session {
+    WIRE_S_NONE = 0,
+    WIRE_S_NEW = 1,
+    WIRE_S_RESUME = 2,
+    WIRE_S_AUTO = 3, /* NEW; NONE when the ack in force is 0 */
+};
+#define WIRE_ANY 255u /* any order, ack: the topic's own */
 
 /* Open a topic for publishing on `channel`. Several connections may RESUME one session. */
 struct wire_open {
@@ -83,21 +90,21 @@ struct wire_open {
     le32 epoch;      /*  8..11 with RESUME: as last told; 0: unknown: fence first */
     uint8_t mode;    /* 12     enum wire_session */
     uint8_t order;   /* 13     expected order, or WIRE_ANY */
-    uint8_t ack;     /* 14     0, 1, 2 */
+    uint8_t ack;     /* 14     0, 1, 2, or WIRE_ANY */
     uint8_t create;  /* 15     1: make the topic and its parents when absent */
     le16 path;       /* 16..17 bytes of path that follow */
     uint8_t zero[6]; /* 18..23 */
 };
 
 struct wire_opened {
-    le64 session;    /*  0..7  0 with NONE */
-    le64 sequence;   /*  8..15 highest committed */
-    le64 messages;   /* 16..23 committed messages of the session */
+    le64 session;    /*  0..7  0: none */
+    le64 sequence;   /*  8..15 go on above it; see PROTOCOL.md for orders 0 and 2 */
+    le64 messages;   /* 16..23 of the session, committed without a gap before them */
     le64 end;        /* 24..31 end of the topic */
     le32 epoch;      /* 32..35 */
     le32 topic;      /* 36..39 */
     uint8_t order;   /* 40     */
-    uint8_t ack;     /* 41     */
+    uint8_t ack;     /* 41     in force */
     uint8_t zero[6]; /* 42..47 */
 };
 
@@ -114,13 +121,16 @@ struct wire_publish {
     uint8_t zero[16]; /* 32..47 */
 };
 
-/* All batches of the channel's session up to `sequence` are committed (ack 1). Cumulative. */
+/* All batches of the channel's session up to `sequence`, the mark, are committed (ack 1). Cumulative.
+ * frame.length = 32 + 8 * words. Behind it stand `words` le64, 0 at order 5 and without a session:
+ * bit i of them (bit i % 64 of word i / 64) says that batch sequence + 1 + i came over this channel
+ * and is committed, ahead of a gap. */
 struct wire_ack {
     le64 sequence; /*  0..7  */
-    le64 messages; /*  8..15 of the session in all */
+    le64 messages; /*  8..15 of the session in all, up to the mark */
     le64 offset;   /* 16..23 log offset of the end of the newest batch it covers that came here */
     le32 epoch;    /* 24..27 */
-    le32 zero;     /* 28..31 */
+    le32 words;    /* 28..31 0..WIRE_AHEAD */
 };
 
 struct wire_close {
@@ -234,6 +244,9 @@ uint32_t wire_publish_crc(const struct wire_frame *f, const struct wire_publish 
  * -EMBAR_EINVALID, -EMBAR_ETOOBIG; *why (never NULL) gets what is wrong. */
 int wire_publish_check(const struct wire_frame *f, const struct wire_publish *p, uint32_t max_batch,
                        uint32_t max_messages, const char **why) __attribute__((warn_unused_result));
+
+/* Is a body of `length` bytes a sound ACK? Its fixed part is *a. 0 or -EMBAR_EPROTO. */
+int wire_ack_check(const struct wire_ack *a, size_t length) __attribute__((warn_unused_result));
 
 /* The same for a DATA header as a client gets it. */
 int wire_data_check(const struct wire_frame *f, const struct wire_data *d, uint32_t max_batch,

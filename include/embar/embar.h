@@ -69,7 +69,7 @@ struct embar_publisher;
 #define EMBAR_ANY (-1) /* the topic's own order, ack or mode */
 
 enum embar_session {
-    EMBAR_SESSION_AUTO = 0,   /* NEW, forgotten by a clean close; NONE with ack 0 */
+    EMBAR_SESSION_AUTO = 0,   /* NEW, forgotten by a clean close; NONE when the ack is 0 */
     EMBAR_SESSION_NEW = 1,    /* exactly once; embar_publisher_info tells the id for RESUME */
     EMBAR_SESSION_RESUME = 2, /* session_id goes on; -EMBAR_ESESSION when it is not known */
     EMBAR_SESSION_NONE = 3, /* no deduplication: what is in flight when a connection breaks fails */
@@ -79,10 +79,11 @@ enum embar_session {
 struct embar_publisher_options {
     enum embar_session session;
     uint64_t session_id; /* with RESUME */
-    int order;          /* 0, 2, 5: fail with -EMBAR_EORDER unless the topic's is this; EMBAR_ANY */
-    int ack;            /* 0: done when written to the socket; 1: committed; 2: and replicated */
-    size_t batch_bytes; /* a batch is sent when it holds this much. 0: 2 MiB */
-    unsigned linger_us; /* a started batch waits at most this long behind those in flight; with
+    int order; /* 0, 2, 5: fail with -EMBAR_EORDER unless the topic's is this; EMBAR_ANY */
+    int ack; /* 0: done when written to the socket; 1: committed; 2: and replicated; EMBAR_ANY: the
+              * topic's own, but at least 1 with NEW and RESUME */
+    size_t batch_bytes;   /* a batch is sent when it holds this much. 0: 2 MiB */
+    unsigned linger_us;   /* a started batch waits at most this long behind those in flight; with
                            * none in flight it is sent at once. 0: 1,000 */
     unsigned connections; /* of the one session, 1..64. 0: 1 */
     size_t window;        /* payload bytes accepted and not yet done. 0: 32 MiB */
@@ -91,12 +92,13 @@ struct embar_publisher_options {
 };
 #define EMBAR_PUBLISHER_OPTIONS                                                                    \
     {                                                                                              \
-        EMBAR_SESSION_AUTO, 0, EMBAR_ANY, 1, 0, 0, 0, 0, false, false                              \
+        EMBAR_SESSION_AUTO, 0, EMBAR_ANY, EMBAR_ANY, 0, 0, 0, 0, false, false                      \
     }
 
 /* Told once for each message or batch that was accepted: err is NULL when it is done in the sense
- * of the publisher's ack, else why it is not. Called by the publisher's thread, in order within a
- * session. It must not block and must not call functions of this publisher. */
+ * of the publisher's ack, else why it is not. Called by the publisher's thread, in the order of the
+ * messages at order 5; at orders 0 and 2 a batch is told as soon as it is committed itself. It must
+ * not block and must not call functions of this publisher. */
 typedef void (*embar_done)(void *arg, const struct embar_error *err);
 
 /* Open a topic for publishing. Waits until the broker answered. opt may be NULL. */
@@ -133,9 +135,10 @@ struct embar_publisher_info {
     uint32_t max_batch;    /* payload bytes */
     uint32_t max_messages; /* of a batch */
     int order, ack;        /* the topic's order; the ack in force */
-    uint64_t sequence;     /* committed batches of the session */
-    uint64_t messages;     /* committed messages of the session in all: a restarted producer
-                               * skips this many of its input */
+    uint64_t sequence;     /* batches of the session, committed up to the first gap */
+    uint64_t messages;     /* messages of the session, committed up to the first gap: a restarted
+                               * producer skips this many of its input. At orders 0 and 2 what was
+                               * committed behind a gap when it ended comes twice */
     uint64_t resumed;      /* the same when it was opened */
     uint64_t end;          /* newest end of the topic that an ack or the opening told */
     uint64_t taken_messages, taken_bytes; /* accepted by this publisher */

@@ -15,6 +15,22 @@
 #define OPEN_REF     2u
 #define CRC_RETRIES  4u
 
+/* Is it the session (or none) that was asked for? */
+static bool session_as_asked(const struct embar_publisher *p, bool first,
+                             const struct wire_opened *o)
+{
+    uint64_t session = le64_get(o->session);
+    if (!first)
+        return session == p->info.session;
+    switch (p->opt.session) {
+    case EMBAR_SESSION_AUTO: return (session != 0) == (o->ack != 0);
+    case EMBAR_SESSION_NEW: return session != 0;
+    case EMBAR_SESSION_RESUME: return session == p->opt.session_id;
+    case EMBAR_SESSION_NONE: break;
+    }
+    return session == 0;
+}
+
 static int take_opened(struct pub_conn *c, const struct link_reply *r, bool first,
                        struct embar_error *err)
 {
@@ -23,37 +39,47 @@ static int take_opened(struct pub_conn *c, const struct link_reply *r, bool firs
     if (r->frame.type != WIRE_OPEN || r->length < sizeof(o))
         return embar_fail(err, -EMBAR_EPROTO, "The broker did not answer an OPEN as such.");
     memcpy(&o, r->body, sizeof(o));
-    uint64_t session = le64_get(o.session), sequence = le64_get(o.sequence);
     uint32_t epoch = le32_get(o.epoch);
+    struct pub_mark m = {
+        .sequence = le64_get(o.sequence), .messages = le64_get(o.messages), .end = le64_get(o.end)};
     pthread_mutex_lock(&p->lock);
+    bool asked = session_as_asked(p, first, &o);
     p->info.order = o.order;
     p->info.ack = o.ack;
-    if (le64_get(o.end) > p->info.end)
-        p->info.end = le64_get(o.end);
+    if (m.end > p->info.end)
+        p->info.end = m.end;
     uint64_t committed = p->committed;
-    if (first && p->has_session) {
-        p->info.session = session;
-        p->info.epoch = epoch;
-        p->info.sequence = p->sequence = p->committed = sequence;
-        p->info.messages = p->info.resumed = le64_get(o.messages);
+    if (first && asked) {
+        p->opt.ack = o.ack; /* what was left to the topic is settled */
+        p->has_session = le64_get(o.session) != 0;
+        p->info.session = le64_get(o.session);
     }
-    bool same = session == p->info.session;
+    if (first && p->has_session) {
+        p->info.epoch = epoch;
+        p->info.sequence = p->sequence = p->committed = m.sequence;
+        p->info.messages = p->info.resumed = m.messages;
+    }
     uint32_t known = p->info.epoch;
     pthread_mutex_unlock(&p->lock);
-    if (p->has_session && (session == 0 || !same))
+    if (!asked)
         return embar_fail(err, -EMBAR_EPROTO, "The broker opened another session than asked for.");
     if (first || !p->has_session)
         return 0;
-    if (sequence < committed)
+    if (m.sequence < committed)
         return embar_fail(err, -EMBAR_ESESSION,
                           "The broker's session stands at batch %llu where it had acknowledged "
                           "%llu: its pool lost data.",
-                          (unsigned long long)sequence, (unsigned long long)committed);
+                          (unsigned long long)m.sequence, (unsigned long long)committed);
     if (epoch != known)
-        pub_fenced(p, epoch, sequence, le64_get(o.messages));
+        pub_fenced(p, epoch, m.sequence, m.messages);
     else
-        pub_acked(p, c, sequence, le64_get(o.messages), le64_get(o.end));
-    return 0;
+        pub_acked(p, c, &m);
+    pthread_mutex_lock(&p->lock);
+    struct embar_error failed = p->failed;
+    pthread_mutex_unlock(&p->lock);
+    if (failed.code != 0)
+        *err = failed;
+    return failed.code;
 }
 
 /* OPEN on a connection just dialled. -EMBAR_EFENCED with the session's epoch in *epoch. */
@@ -68,11 +94,12 @@ static int open_channel(struct pub_conn *c, int fd, bool first, uint32_t *epoch,
     struct wire_open o = {
         .session = le64_of(resume ? session : 0),
         .epoch = le32_of(resume ? *epoch : 0),
-        .mode = resume           ? WIRE_S_RESUME
-                : p->has_session ? WIRE_S_NEW
-                                 : WIRE_S_NONE,
+        .mode = resume                                 ? WIRE_S_RESUME
+                : !p->has_session                      ? WIRE_S_NONE
+                : p->opt.session == EMBAR_SESSION_AUTO ? WIRE_S_AUTO
+                                                       : WIRE_S_NEW,
         .order = p->opt.order == EMBAR_ANY ? (uint8_t)WIRE_ANY : (uint8_t)p->opt.order,
-        .ack = (uint8_t)p->opt.ack,
+        .ack = p->opt.ack == EMBAR_ANY ? (uint8_t)WIRE_ANY : (uint8_t)p->opt.ack,
         .create = first && !p->opt.no_create,
         .path = le16_of((uint16_t)p->topic_length),
     };
@@ -245,7 +272,14 @@ static bool take_frame(struct pub_conn *c, const struct wire_frame *f, const uns
         if (length < sizeof(a))
             break;
         memcpy(&a, body, sizeof(a));
-        pub_acked(p, c, le64_get(a.sequence), le64_get(a.messages), le64_get(a.offset));
+        if (wire_ack_check(&a, length) < 0)
+            break;
+        struct pub_mark m = {.sequence = le64_get(a.sequence),
+                             .messages = le64_get(a.messages),
+                             .end = le64_get(a.offset),
+                             .words = le32_get(a.words)};
+        memcpy(m.ahead, body + sizeof(a), length - sizeof(a));
+        pub_acked(p, c, &m);
         return c->fd >= 0;
     case WIRE_ERROR:
         (void)link_refusal(body, length, &detail, &why);

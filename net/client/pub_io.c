@@ -26,9 +26,9 @@ void pub_tell(struct embar_publisher *p, const struct embar_error *why)
 {
     pthread_mutex_lock(&p->lock);
     for (struct pub_batch *b = p->head, *next; b; b = next) {
+        if (p->has_session && b->sequence > p->acked_top)
+            break;
         if (!b->acked || b->writers > 0) {
-            if (p->has_session && !b->acked)
-                break;
             next = b->next;
             continue;
         }
@@ -59,6 +59,7 @@ void pub_fail(struct embar_publisher *p, const struct embar_error *why)
     pthread_mutex_lock(&p->lock);
     for (struct pub_batch *b = p->head; b; b = b->next)
         b->acked = b->taken = true;
+    p->acked_top = p->sequence;
     pthread_mutex_unlock(&p->lock);
     pub_tell(p, &told);
     pthread_mutex_lock(&p->lock);
@@ -100,39 +101,90 @@ void pub_lost(struct pub_conn *c, const struct embar_error *why)
     }
 }
 
-void pub_acked(struct embar_publisher *p, struct pub_conn *c, uint64_t sequence, uint64_t messages,
-               uint64_t end)
+static bool bit_of(const struct pub_mark *m, uint64_t i)
 {
-    bool sane = true, progress = false;
-    pthread_mutex_lock(&p->lock);
-    if (p->has_session) {
-        sane = sequence <= p->sequence;
-        if (sane && sequence > p->committed) {
-            p->committed = p->info.sequence = sequence;
-            p->info.messages = messages;
+    return i < 64ull * m->words && (le64_get(m->ahead[i / 64]) >> (i % 64) & 1);
+}
+
+/* Above the newest batch that there is no bit. */
+static bool bits_end(const struct pub_mark *m, uint64_t newest)
+{
+    for (uint64_t i = newest - m->sequence; i < 64ull * m->words; i++)
+        if (bit_of(m, i))
+            return false;
+    return true;
+}
+
+static void batch_acked(struct embar_publisher *p, struct pub_batch *b)
+{
+    b->acked = b->taken = true;
+    if (p->has_session && b->sequence > p->acked_top)
+        p->acked_top = b->sequence;
+    p->down_since = 0; /* the next outage is a new one */
+}
+
+/* Why an ACK cannot be: NULL when it can. */
+static const char *session_acked(struct embar_publisher *p, const struct pub_conn *c,
+                                 const struct pub_mark *m, bool *progress)
+{
+    if (m->sequence > p->sequence || !bits_end(m, p->sequence))
+        return "The broker acknowledged what was never sent.";
+    p->ahead |= m->words > 0;
+    uint64_t messages = p->info.messages;
+    for (struct pub_batch *b = p->head; b; b = b->next) {
+        if (b->sequence > m->sequence + 64ull * m->words)
+            break;
+        if (b->sequence > m->sequence) {
+            if (!bit_of(m, b->sequence - m->sequence - 1) || b->acked)
+                continue;
+            if (!b->taken || b->owner != c || c->writing == b)
+                return "The broker acknowledged a batch that this connection did not send.";
+        } else if (b->sequence > p->committed) {
+            messages += b->count;
         }
-    } else {
-        sane = sequence <= c->sequence;
-        if (sane && sequence > c->acked)
-            c->acked = sequence;
+        *progress |= !b->acked;
+        batch_acked(p, b);
     }
-    if (end > p->info.end)
-        p->info.end = end;
-    for (struct pub_batch *b = p->head; sane && b; b = b->next) {
-        if (p->has_session ? b->sequence > sequence
-                           : b->owner != c || !b->taken || b->sequence > sequence) {
-            if (p->has_session)
-                break;
+    if (m->sequence <= p->committed)
+        return NULL;
+    /* At order 5 all of these were on the list: what else the session counts is somebody else's. */
+    if (p->info.order == 5 && !p->ahead && messages != m->messages)
+        return "Another publisher sends batches in this session as well: what each of them sent "
+               "may "
+               "be missing. Give each publisher a session of its own.";
+    p->committed = p->info.sequence = m->sequence;
+    p->info.messages = m->messages;
+    return NULL;
+}
+
+static const char *counted_acked(struct embar_publisher *p, struct pub_conn *c,
+                                 const struct pub_mark *m, bool *progress)
+{
+    if (m->sequence > c->sequence || m->words > 0)
+        return "The broker acknowledged what was never sent.";
+    if (m->sequence > c->acked)
+        c->acked = m->sequence;
+    for (struct pub_batch *b = p->head; b; b = b->next) {
+        if (b->owner != c || !b->taken || b->sequence > m->sequence)
             continue;
-        }
-        b->acked = b->taken = true;
-        p->down_since = 0; /* the next outage is a new one */
-        progress = true;
+        *progress |= !b->acked;
+        batch_acked(p, b);
     }
+    return NULL;
+}
+
+void pub_acked(struct embar_publisher *p, struct pub_conn *c, const struct pub_mark *m)
+{
+    bool progress = false;
+    pthread_mutex_lock(&p->lock);
+    const char *wrong =
+        p->has_session ? session_acked(p, c, m, &progress) : counted_acked(p, c, m, &progress);
+    if (m->end > p->info.end)
+        p->info.end = m->end;
     pthread_mutex_unlock(&p->lock);
-    if (!sane) {
+    if (wrong) {
         struct embar_error why;
-        (void)embar_fail(&why, -EMBAR_EPROTO, "The broker acknowledged what was never sent.");
+        (void)embar_fail(&why, -EMBAR_EPROTO, "%s", wrong);
         pub_fail(p, &why);
         return;
     }
@@ -147,7 +199,7 @@ void pub_fenced(struct embar_publisher *p, uint32_t epoch, uint64_t sequence, ui
 {
     pthread_mutex_lock(&p->lock);
     /* Every batch that was on its way in the old epoch is refused: the first refusal tells all. */
-    bool news = epoch > p->info.epoch;
+    bool news = epoch > p->info.epoch, ordered = p->info.order == 5;
     if (news) {
         p->info.epoch = epoch;
         p->info.fences++;
@@ -155,7 +207,19 @@ void pub_fenced(struct embar_publisher *p, uint32_t epoch, uint64_t sequence, ui
     pthread_mutex_unlock(&p->lock);
     if (!news)
         return;
-    pub_acked(p, &p->conns[0], sequence, messages, 0);
+    if (!ordered) {
+        /* Nothing is held for a gap there: only a new process fences, and it goes on above numbers
+         * of ours of which we cannot tell which are committed. */
+        struct embar_error why;
+        (void)embar_fail(
+            &why, -EMBAR_EFENCED,
+            "Another process has resumed this publisher's session and goes on with it; "
+            "what was not acknowledged may be missing.");
+        pub_fail(p, &why);
+        return;
+    }
+    struct pub_mark m = {.sequence = sequence, .messages = messages};
+    pub_acked(p, &p->conns[0], &m);
     pthread_mutex_lock(&p->lock);
     for (struct pub_batch *b = p->head; b; b = b->next)
         if (!b->acked)

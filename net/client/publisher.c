@@ -41,7 +41,7 @@ static void publisher_free(struct embar_publisher *p)
 
 static int check_options(struct embar_publisher_options *o, struct embar_error *err)
 {
-    if (o->ack < 0 || o->ack > 2)
+    if (o->ack != EMBAR_ANY && (o->ack < 0 || o->ack > 2))
         return embar_fail(err, -EMBAR_EACK, "There is no ack level %d: 0, 1 and 2 are.", o->ack);
     if (o->order != EMBAR_ANY && o->order != 0 && o->order != 2 && o->order != 5)
         return embar_fail(err, -EMBAR_EORDER, "There is no order %d: 0, 2 and 5 are.", o->order);
@@ -111,7 +111,7 @@ int embar_publisher_open(struct embar_publisher **pub, struct embar_client *clie
         return embar_fail(err, -ENOMEM, "No memory for a publisher");
     p->epoll = p->wake = -1;
     p->opt = o;
-    p->has_session = o.session != EMBAR_SESSION_NONE && o.ack > 0;
+    p->has_session = o.session != EMBAR_SESSION_NONE && o.ack != 0; /* the topic's ack may be 0 */
     atomic_init(&p->cancel, false);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);

@@ -9,7 +9,8 @@
  *
  * The live list holds sealed batches in the order of their tickets. `taken`: a connection wrote or
  * is writing it. `acked`: it is done; it leaves the list when no connection writes it any more (a
- * frame that was begun must be ended). Requeueing raises `generation`, so that a connection that
+ * frame that was begun must be ended). At order 5 the acked ones are a prefix of the list; at orders
+ * 0 and 2 an ACK's bits name others behind a gap. Requeueing raises `generation`, so that a connection that
  * ends an outdated write knows. Stop: `cancel` makes waits end, `stop` ends the thread; what is
  * then left on the list is told -ECANCELED by the closing thread.
  */
@@ -97,7 +98,9 @@ struct embar_publisher {
     unsigned live;
     uint64_t ticket;    /* newest given */
     uint64_t sequence;  /* newest given, of the session */
-    uint64_t committed; /* sequence acked */
+    uint64_t committed; /* of the session: the mark, all up to it are acked */
+    uint64_t acked_top; /* of the session: no batch above it is acked */
+    bool ahead;         /* some batch was acked above the mark */
     uint64_t charged;   /* window bytes in use */
     uint64_t down_since;
     struct embar_publisher_info info;
@@ -140,10 +143,16 @@ void *pub_thread(void *arg);
 void pub_lost(struct pub_conn *c, const struct embar_error *why);
 /* Everything pending fails, and every later call. */
 void pub_fail(struct embar_publisher *p, const struct embar_error *why);
-/* The session (or connection c, without one) is committed up to here. */
-void pub_acked(struct embar_publisher *p, struct pub_conn *c, uint64_t sequence, uint64_t messages,
-               uint64_t end);
-/* A new epoch begins above the committed mark: what is above is sent again. */
+/* What an ACK (or OPENED, or EFENCED: without bits) tells. */
+struct pub_mark {
+    uint64_t sequence, messages, end;
+    unsigned words;
+    le64 ahead[WIRE_AHEAD];
+};
+/* The session (or connection c, without one) is committed up to the mark, and where c's bits say so
+ * above it. */
+void pub_acked(struct embar_publisher *p, struct pub_conn *c, const struct pub_mark *m);
+/* A new epoch: at order 5 it begins above the committed mark, and what is above is sent again. */
 void pub_fenced(struct embar_publisher *p, uint32_t epoch, uint64_t sequence, uint64_t messages);
 /* Its write ended (or was given up with the connection). */
 void pub_written(struct embar_publisher *p, struct pub_conn *c, bool whole);

@@ -134,20 +134,21 @@ static void summary(const struct pub_args *a, const char *name, struct feed *f,
         return;
     cmd_say(name, "%" PRIu64 " messages, %" PRIu64 " bytes, %.3f s, %.1f MB/s %s",
             info->done_messages, info->done_bytes, s, (double)info->done_bytes / 1e6 / s,
-            a->opt.ack == 0 ? "sent" : "acked");
+            info->ack == 0 ? "sent" : "acked");
 }
 
 /* What was done so far, and how to go on. */
-static void interrupted(const struct pub_args *a, const char *name,
-                        const struct embar_publisher_info *info)
+static void interrupted(const char *name, const struct embar_publisher_info *info)
 {
     cmd_say(name, "%" PRIu64 " of %" PRIu64 " messages %s (%" PRIu64 " bytes)", info->done_messages,
-            info->taken_messages, a->opt.ack == 0 ? "sent" : "acked", info->done_bytes);
-    if (info->session != 0)
-        cmd_say(name,
-                "the session is %" PRIu64 ": the same command on the same input with --session "
-                "%" PRIu64 " goes on behind what was committed",
-                info->session, info->session);
+            info->taken_messages, info->ack == 0 ? "sent" : "acked", info->done_bytes);
+    if (info->session == 0)
+        return;
+    cmd_say(name,
+            "the session is %" PRIu64 ": the same command on the same input with --session "
+            "%" PRIu64 " goes on behind what was committed%s",
+            info->session, info->session,
+            info->order == 5 ? "" : "; at this order some of it may come twice");
 }
 
 static int run(const struct pub_args *a, const char *name, struct embar_client *client, int signals)
@@ -186,7 +187,7 @@ static int run(const struct pub_args *a, const char *name, struct embar_client *
     if (rc < 0) {
         cmd_fail(name, &err);
         if (info.taken_messages > 0 || info.resumed > 0)
-            interrupted(a, name, &info);
+            interrupted(name, &info);
         /* A run that never had a message leaves no session behind: their number is bounded. */
         bool bare = info.taken_messages == 0 && info.resumed == 0;
         (void)embar_publisher_close(pub, bare ? EMBAR_CLOSE_FORGET : EMBAR_CLOSE_NOW, NULL);
@@ -194,7 +195,7 @@ static int run(const struct pub_args *a, const char *name, struct embar_client *
     } else {
         if (embar_publisher_close(pub, EMBAR_CLOSE_KEEP, &err) < 0) {
             cmd_fail(name, &err);
-            interrupted(a, name, &info);
+            interrupted(name, &info);
             status = CMD_FAILURE;
         }
         if (f.skip > 0) {

@@ -113,6 +113,7 @@ void channel_drop(struct channel *ch)
     if (ch->inflight > 0 || atomic_load_explicit(&ch->queued, memory_order_acquire))
         return; /* whoever brings the last of them calls again */
     topic_put(ch->topic);
+    free(ch->ahead);
     free(ch);
 }
 
@@ -142,11 +143,18 @@ void channel_error(struct channel *ch, int code, uint64_t ref, uint64_t sequence
 
 static void put_ack(struct channel *ch)
 {
-    struct wire_ack ack = {.sequence = le64_of(ch->mark),
-                           .messages = le64_of(ch->messages),
-                           .offset = le64_of(ch->offset),
-                           .epoch = le32_of(ch->epoch)};
-    conn_put(ch->conn, WIRE_ACK, ch->id, 0, &ack, sizeof(ack));
+    struct {
+        struct wire_ack a;
+        le64 ahead[WIRE_AHEAD];
+    } body;
+    unsigned words = ahead_words(ch, body.ahead);
+    body.a = (struct wire_ack){.sequence = le64_of(ch->mark),
+                               .messages = le64_of(ch->messages),
+                               .offset = le64_of(ch->offset),
+                               .epoch = le32_of(ch->epoch),
+                               .words = le32_of(words)};
+    conn_put(ch->conn, WIRE_ACK, ch->id, 0, &body,
+             (uint32_t)(sizeof(body.a) + words * sizeof(le64)));
     count_add(&ch->worker->count.acks, 1);
     ch->ack_due = false;
 }

@@ -28,7 +28,8 @@ static int check(const struct conn *c, const struct wire_frame *f, const uint8_t
     *why = "this port speaks embarfs' protocol; the first frame is HELLO";
     if (le32_get(h.magic) != WIRE_MAGIC)
         return -EMBAR_EPROTO;
-    *why = "this broker speaks version 1 of the protocol, which the client does not";
+    *why = "this broker speaks version 2 of the protocol, which the client does not: use the "
+           "release that belongs to it";
     if (le16_get(h.version) < WIRE_VERSION || le16_get(h.oldest) > WIRE_VERSION)
         return -EMBAR_EVERSION;
     uint32_t token = le32_get(h.token);

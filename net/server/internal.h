@@ -121,6 +121,8 @@ struct channel {
     uint64_t session;
     uint32_t epoch;
     uint64_t mark, messages; /* as to be acked */
+    uint64_t *ahead;         /* ahead.c: bits of what is committed above the mark, or NULL */
+    unsigned ahead_count;    /* of them set */
     uint64_t offset;         /* end of the newest batch of this channel */
     uint64_t next;           /* NONE: sequence expected */
     struct pub_list pubs;    /* NONE: in order */
@@ -173,11 +175,11 @@ struct conn {
     bool hello;                   /* HELLO was accepted */
     bool local;                   /* Unix socket */
     bool ready;                   /* on worker.ready */
-    bool parked;                  /* on worker.parked: waits for pool space */
-    bool unstaged;                /* on worker.unstaged: waits for a staging piece */
-    bool timed;                   /* on worker.timed */
-    bool closing;                 /* no more input; close when what is due was sent */
-    bool linger;                  /* our side is shut; drop input until the peer closes */
+    bool parked;   /* on worker.parked: waits for pool space, or for the ring with a whole batch */
+    bool unstaged; /* on worker.unstaged: waits for a staging piece */
+    bool timed;    /* on worker.timed */
+    bool closing;  /* no more input; close when what is due was sent */
+    bool linger;   /* our side is shut; drop input until the peer closes */
     bool closed;
     struct worker *worker;
     unsigned refs; /* batches and control actions under way */
@@ -330,6 +332,12 @@ enum turn publish_pool(struct conn *c);
 enum turn publish_scratch(struct conn *c);
 void publish_drop(struct conn *c); /* forget the batch that is arriving: its space is given back */
 void publish_retry(struct worker *w); /* space was freed */
+
+/* ahead.c */
+void ahead_set(struct channel *ch, uint64_t sequence);
+void ahead_pass(struct channel *ch, uint64_t mark); /* the mark rises to there */
+/* The words behind an ACK; how many. */
+unsigned ahead_words(const struct channel *ch, le64 words[WIRE_AHEAD]);
 
 /* staging.c */
 uint8_t *staging_take(struct worker *w);

@@ -17,6 +17,15 @@
 
 enum { STAGE_SESSION = 10, STAGE_FORGET = 11 }; /* walk.c uses the low ones */
 
+/* The ack in force. A session is asked for to hear what of it was committed. */
+static uint8_t ack_of(const struct wire_open *o, const struct node_stat *node)
+{
+    if (o->ack != WIRE_ANY)
+        return o->ack;
+    bool session = o->mode == WIRE_S_NEW || o->mode == WIRE_S_RESUME;
+    return session && node->ack == 0 ? 1 : node->ack;
+}
+
 static void opened(struct conn *c, const struct wire_frame *f, const struct wire_open *o,
                    const struct node_stat *node, const struct session_stat *st)
 {
@@ -30,8 +39,9 @@ static void opened(struct conn *c, const struct wire_frame *f, const struct wire
         conn_refuse(c, f, t ? rc : -ENOENT, NULL);
         return;
     }
+    uint8_t ack = ack_of(o, node);
     ch->topic = t;
-    ch->ack = o->ack;
+    ch->ack = ack;
     ch->order = node->order;
     ch->session = st->id;
     ch->epoch = st->epoch;
@@ -45,7 +55,7 @@ static void opened(struct conn *c, const struct wire_frame *f, const struct wire
                             .epoch = le32_of(st->epoch),
                             .topic = le32_of(node->id),
                             .order = node->order,
-                            .ack = o->ack};
+                            .ack = ack};
     conn_put(c, WIRE_OPEN, id, le64_get(f->ref), &r, sizeof(r));
 }
 
@@ -109,14 +119,22 @@ static enum turn resume(struct conn *c, const struct wire_frame *f, const struct
     return TURN_NEXT;
 }
 
-static int check(const struct conn *c, const struct wire_open *o, const struct node_stat *node)
+static int check(const struct conn *c, const struct wire_open *o, const struct node_stat *node,
+                 const char **why)
 {
+    *why = NULL;
     if (S_ISDIR(node->mode))
         return -EISDIR;
     if (!may(c, node, 2))
         return -EACCES;
     if (o->order != WIRE_ANY && o->order != node->order)
         return -EMBAR_EORDER;
+    if (ack_of(o, node) > c->worker->server->opt.ack_max) {
+        *why = o->ack == WIRE_ANY ? "the topic asks for ack 2 and this broker has no replica: "
+                                    "publish with ack 1, or set the topic's own ack to 1"
+                                  : NULL;
+        return -EMBAR_EACK;
+    }
     return 0;
 }
 
@@ -124,10 +142,11 @@ static int check(const struct conn *c, const struct wire_open *o, const struct n
 static enum turn open_topic(struct conn *c, const struct wire_frame *f, const struct wire_open *o,
                             const struct node_stat *node)
 {
-    int rc = check(c, o, node);
+    const char *why;
+    int rc = check(c, o, node, &why);
     if (rc) {
-        conn_refuse(c, f, rc, NULL);
-    } else if (o->mode == WIRE_S_NONE) {
+        conn_refuse(c, f, rc, why);
+    } else if (o->mode == WIRE_S_NONE || (o->mode == WIRE_S_AUTO && ack_of(o, node) == 0)) {
         struct session_stat none = {0};
         opened(c, f, o, node, &none);
     } else if (o->mode == WIRE_S_RESUME) {
@@ -153,7 +172,12 @@ static enum turn open_session(struct conn *c, const struct wire_frame *f, const 
     if (rc == 0)
         rc = log_stat(c->worker->log, topic, &node);
     if (rc)
-        conn_refuse(c, f, rc, NULL);
+        conn_refuse(c, f, rc,
+                    rc == -EMBAR_ELIMIT
+                        ? "too many publishers' sessions are kept here; let some of yours end (a "
+                          "clean close forgets an automatic one; idle ones expire), or publish "
+                          "with ack 0, which needs none"
+                        : NULL);
     else
         opened(c, f, o, &node, &st);
     return TURN_NEXT;
@@ -169,7 +193,7 @@ enum turn open_frame(struct conn *c, const struct wire_frame *f, const uint8_t *
     }
     memcpy(&o, body, sizeof(o));
     if (length != sizeof(o) + le16_get(o.path) || le16_get(f->channel) == 0 ||
-        o.mode > WIRE_S_RESUME || o.create > 1 || o.ack > 2 ||
+        o.mode > WIRE_S_AUTO || o.create > 1 || (o.ack != WIRE_ANY && o.ack > 2) ||
         (o.order != WIRE_ANY && o.order != 0 && o.order != 2 && o.order != 5)) {
         conn_fail(c, -EMBAR_EPROTO, "an OPEN with a field outside its bounds");
         return TURN_WAIT;
@@ -181,7 +205,7 @@ enum turn open_frame(struct conn *c, const struct wire_frame *f, const uint8_t *
     if (c->ask && c->ask->stage == STAGE_SESSION)
         return open_session(c, f, &o);
     struct server *s = c->worker->server;
-    if (o.ack > s->opt.ack_max) {
+    if (o.ack != WIRE_ANY && o.ack > s->opt.ack_max) { /* before the topic is made */
         conn_refuse(c, f, -EMBAR_EACK, NULL);
         return TURN_NEXT;
     }

@@ -3,7 +3,7 @@
  *   publish_begin   step 2    header checked; duplicate, stale or far-early: into scratch
  *   publish_stage   step 3    when min(body, 64 KiB) is here: reserve, or wait for space
  *   publish_pool    steps 4,5 receive in place, at most 256 KiB a go, each written back while hot
- *   whole           step 6    checksums, announce
+ *   whole           step 6    checksums, announce, or wait for a place in the pending ring
  *   pub_deliver     step 9    the completion is back on this worker: the channel owes an ACK
  *
  * The log runs the epoch (steps 7 and 8) when the worker calls log_commit at the end of its round.
@@ -61,12 +61,17 @@ static void pub_give(struct worker *w, struct pub *p)
 
 /* ---- Completion ---------------------------------------------------------------------------- */
 
-static void mark_advance(struct channel *ch, uint64_t sequence, uint64_t messages)
+static void mark_raise(struct channel *ch, uint64_t sequence, uint64_t messages)
 {
     if (sequence > ch->mark)
-        ch->mark = sequence;
+        ahead_pass(ch, sequence);
     if (messages > ch->messages)
         ch->messages = messages;
+}
+
+static void mark_advance(struct channel *ch, uint64_t sequence, uint64_t messages)
+{
+    mark_raise(ch, sequence, messages);
     if (ch->ack > 0) {
         ch->ack_due = true;
         channel_dirty(ch);
@@ -124,6 +129,8 @@ static void pub_deliver(struct worker *w, struct mail *m)
         } else {
             offset_advance(ch, p);
             mark_advance(ch, p->result.sequence, p->result.messages);
+            if (ch->ack > 0)
+                ahead_set(ch, p->b.sequence); /* orders 0 and 2: a gap before it may be left */
         }
         pub_give(w, p);
     }
@@ -161,10 +168,7 @@ static bool session_admits(struct conn *c, struct channel *ch)
     if (in->sequence <= st.sequence) {
         in->duplicate = true;
         count_add(&c->worker->count.duplicates, 1);
-        if (st.sequence > ch->mark) {
-            ch->mark = st.sequence;
-            ch->messages = st.messages;
-        }
+        mark_raise(ch, st.sequence, st.messages);
         return false;
     }
     if (in->sequence > st.sequence + WIRE_WINDOW) {

@@ -71,7 +71,7 @@ struct shadow {
     size_t choice_room;
     uint32_t *line_change; /* scratch: index + 1 of the line's change; zeros between uses */
     uint64_t calls, skip_call;
-    struct skips skips;
+    uintptr_t skip_site;
     struct site sites[MAX_SITES];
     unsigned site_count;
 };
@@ -138,21 +138,6 @@ static void tell(struct shadow *s, enum shadow_event event)
     s->compared = false;
 }
 
-void skips_add(struct skips *l, uintptr_t offset)
-{
-    if (l->n == SHADOW_SKIPS)
-        abort();
-    l->site[l->n++] = offset;
-}
-
-bool skips_have(const struct skips *l, uintptr_t offset)
-{
-    for (unsigned i = 0; i < l->n; i++)
-        if (l->site[i] == offset)
-            return true;
-    return false;
-}
-
 /* Count the call at its site; true when it is to be left out. */
 static bool skipped(struct shadow *s, const void *caller, bool drain)
 {
@@ -171,7 +156,7 @@ static bool skipped(struct shadow *s, const void *caller, bool drain)
         s->site_count++;
     }
     site->calls++;
-    return s->calls == s->skip_call || skips_have(&s->skips, site->offset);
+    return s->calls == s->skip_call || (s->skip_site && site->offset == s->skip_site);
 }
 
 static void note(struct shadow *s, const void *p, size_t n)
@@ -486,7 +471,7 @@ unsigned shadow_sites(const struct shadow *s)
 
 void shadow_skip_site(struct shadow *s, uintptr_t offset)
 {
-    skips_add(&s->skips, offset);
+    s->skip_site = offset;
 }
 
 uintptr_t shadow_site(const struct shadow *s, unsigned i, uint64_t *calls, bool *drain)

@@ -21,26 +21,27 @@ static bool get(int fd, void *buf, size_t n)
     return n == 0 || recv(fd, buf, n, MSG_WAITALL) == (ssize_t)n;
 }
 
-static void put(int fd, const void *buf, size_t n)
+static bool put(int fd, const void *buf, size_t n)
 {
     const char *p = buf;
     while (n > 0) {
         ssize_t done = send(fd, p, n, MSG_NOSIGNAL);
         if (done <= 0)
-            return;
+            return false;
         p += done;
         n -= (size_t)done;
     }
+    return true;
 }
 
-static void answer(int fd, enum wire_type type, uint16_t channel, uint64_t ref, const void *body,
+static bool answer(int fd, enum wire_type type, uint16_t channel, uint64_t ref, const void *body,
                    size_t n)
 {
     struct wire_frame f = wire_frame_of(type, 0, channel, ref, (uint32_t)n);
     unsigned char both[256];
     memcpy(both, &f, sizeof(f));
     memcpy(both + sizeof(f), body, n);
-    put(fd, both, sizeof(f) + n);
+    return put(fd, both, sizeof(f) + n);
 }
 
 static void refuse(struct peer *p, int fd, uint16_t channel, uint64_t ref, uint32_t code)
@@ -97,10 +98,10 @@ static void open_channel(struct peer *p, int fd, const struct wire_frame *f,
     struct wire_opened d = {
         .session = le64_of(o->mode == WIRE_S_NONE ? 0 : p->session),
         .sequence = le64_of(p->committed),
-        .messages = le64_of(p->messages),
+        .messages = le64_of(p->loose ? p->prefix : p->messages),
         .end = le64_of(p->end),
         .epoch = le32_of(p->epoch),
-        .order = 5,
+        .order = p->loose ? 2 : 5,
         .ack = o->ack,
     };
     if (code)
@@ -184,10 +185,100 @@ static bool read_batch(int fd, const struct wire_frame *f, struct wire_publish *
     return true;
 }
 
-/* One PUBLISH. False: this connection is to be closed. */
-static bool publish(struct peer *p, int fd, const struct wire_frame *f, uint8_t ack, bool session,
-                    uint64_t *own, bool *broken)
+/* One accepted connection: its thread's. */
+struct line {
+    struct peer *p;
+    int fd;
+    bool session, broken;
+    uint8_t ack;
+    uint64_t own;          /* without a session: batches so far */
+    bool mine[PEER_LOOSE]; /* loose: committed, and came here */
+};
+
+/* Under the lock. */
+static void loose_ack(struct line *l, uint16_t channel, uint64_t sequence)
 {
+    struct peer *p = l->p;
+    struct {
+        struct wire_ack a;
+        le64 words[2];
+    } body = {.a = {.sequence = le64_of(p->committed),
+                    .messages = le64_of(p->prefix),
+                    .offset = le64_of(p->end),
+                    .epoch = le32_of(p->epoch)}};
+    uint64_t bits = 0;
+    for (unsigned i = 0; i < 64; i++)
+        bits |= (uint64_t)l->mine[p->committed + 1 + i] << i;
+    unsigned words = bits != 0;
+    size_t length = sizeof(body.a) + words * sizeof(le64);
+    if (p->lie == LIE_OTHERS && p->lost_at > p->committed && p->lost_fd != l->fd) {
+        bits |= 1ull << (p->lost_at - p->committed - 1);
+        words = 1;
+        length = sizeof(body.a) + 8;
+    } else if (p->lie > LIE_OTHERS && p->lie_at == sequence) {
+        bits = p->lie == LIE_UNSENT ? 1ull << 63 : 1;
+        words = p->lie == LIE_WORDS ? WIRE_AHEAD + 1 : 1;
+        length = sizeof(body.a) + (p->lie == LIE_LENGTH ? 4u : 8u);
+    }
+    body.a.words = le32_of(words);
+    body.words[0] = le64_of(bits);
+    if (!answer(l->fd, WIRE_ACK, channel, 0, &body, length))
+        return;
+    for (uint64_t s = 1; s <= p->committed + 64; s++)
+        p->told[s] |= s <= p->committed || l->mine[s];
+}
+
+/* The connection that lost a batch breaks: nothing that is on its way there is taken any more. */
+static void cut_lost(struct peer *p)
+{
+    p->cut[p->lost_fd] = true;
+    p->lost_at = 0;
+    shutdown(p->lost_fd, SHUT_RDWR);
+}
+
+/* A batch of a loose session: lost, a duplicate, or committed where it comes. Under the lock. True
+ * when it was stored. */
+static bool loose_take(struct line *l, uint16_t channel, uint64_t sequence, struct peer_batch *b)
+{
+    struct peer *p = l->p;
+    assert_true(sequence + 64 < PEER_LOOSE);
+    if (p->told[sequence])
+        p->resent++;
+    if (p->lose_every && sequence % p->lose_every == 0 && sequence < p->lose_below &&
+        !p->lost[sequence] && p->lost_at == 0) {
+        p->lost[sequence] = true;
+        p->lost_at = sequence;
+        p->lost_fd = l->fd;
+        p->lost_frames = p->frames;
+        unsigned ahead = 0;
+        for (uint64_t s = sequence; s < sequence + 16; s++)
+            ahead += p->counts[s] != 0;
+        if (ahead > 6)
+            cut_lost(p); /* the window is about to close, and nothing more would come */
+        return false;
+    }
+    bool fresh = sequence > p->committed && p->counts[sequence] == 0;
+    if (fresh) {
+        uint64_t mark = p->committed;
+        p->counts[sequence] = b->count;
+        commit(p, b);
+        for (p->committed = mark; p->counts[p->committed + 1]; p->committed++)
+            p->prefix += p->counts[p->committed + 1];
+    }
+    l->mine[sequence] = true;
+    loose_ack(l, channel, sequence);
+    if (p->lost_at && p->frames > p->lost_frames + 5)
+        cut_lost(p);
+    return fresh;
+}
+
+/* One PUBLISH. False: this connection is to be closed. */
+static bool publish(struct line *l, const struct wire_frame *f)
+{
+    struct peer *p = l->p;
+    int fd = l->fd;
+    bool session = l->session, *broken = &l->broken;
+    uint64_t *own = &l->own;
     struct wire_publish h;
     struct peer_batch b;
     if (!read_batch(fd, f, &h, &b))
@@ -200,7 +291,7 @@ static bool publish(struct peer *p, int fd, const struct wire_frame *f, uint8_t 
     bool breaks = p->break_every && p->frames % p->break_every == 0;
     if (breaks)
         p->breaks++;
-    if (*broken) {
+    if (*broken || p->cut[fd]) {
         /* What was on its way on a broken channel is dropped without a word. */
     } else if (p->damage > 0) {
         p->damage--;
@@ -220,6 +311,9 @@ static bool publish(struct peer *p, int fd, const struct wire_frame *f, uint8_t 
         *broken = true;
     } else if (breaks && p->breaks % 2 == 0) {
         keep = false; /* lost before it was committed */
+    } else if (p->loose && session) {
+        stored = loose_take(l, channel, sequence, &b);
+        keep = !breaks && !p->stop;
     } else {
         if (!session) {
             assert_int_equal(sequence, *own + 1);
@@ -231,7 +325,7 @@ static bool publish(struct peer *p, int fd, const struct wire_frame *f, uint8_t 
             commit_held(p);
         }
         keep = !breaks && !p->stop;
-        if (keep && !*broken && ack > 0 && !p->mute) {
+        if (keep && !*broken && l->ack > 0 && !p->mute) {
             struct wire_ack a = {.sequence = le64_of(session ? p->committed : *own),
                                  .messages = le64_of(p->messages),
                                  .offset = le64_of(p->end),
@@ -292,49 +386,47 @@ static void subscribe(struct peer *p, int fd, const struct wire_frame *f,
     pthread_mutex_unlock(&p->lock);
 }
 
-struct start {
-    struct peer *p;
-    int fd;
-};
-
 static void *serve(void *arg)
 {
-    struct start s = *(struct start *)arg;
-    free(arg);
+    struct line *l = arg;
+    struct peer *p = l->p;
     struct wire_frame f;
     unsigned char body[WIRE_MAX_ASK] = {0};
-    bool session = false, broken = false, go = true;
-    uint8_t ack = 1;
-    uint64_t own = 0;
-    while (go && get(s.fd, &f, sizeof(f))) {
+    bool go = true;
+    while (go && get(l->fd, &f, sizeof(f))) {
         if (f.type == WIRE_PUBLISH) {
-            go = publish(s.p, s.fd, &f, ack, session, &own, &broken);
+            go = publish(l, &f);
             continue;
         }
         assert_true(le32_get(f.length) <= sizeof(body));
-        if (!get(s.fd, body, le32_get(f.length)))
+        if (!get(l->fd, body, le32_get(f.length)))
             break;
         if (f.type == WIRE_HELLO) {
-            go = hello(s.p, s.fd, le64_get(f.ref));
+            go = hello(p, l->fd, le64_get(f.ref));
         } else if (f.type == WIRE_OPEN) {
             struct wire_open o;
             memcpy(&o, body, sizeof(o));
-            session = o.mode != WIRE_S_NONE;
-            ack = o.ack;
-            open_channel(s.p, s.fd, &f, &o);
+            if (o.ack == WIRE_ANY)
+                o.ack = p->topic_ack ? p->topic_ack - 1 : 1;
+            if (o.mode == WIRE_S_AUTO)
+                o.mode = o.ack ? WIRE_S_NEW : WIRE_S_NONE;
+            l->session = o.mode != WIRE_S_NONE;
+            l->ack = o.ack;
+            open_channel(p, l->fd, &f, &o);
         } else if (f.type == WIRE_SUBSCRIBE) {
             struct wire_subscribe o;
             memcpy(&o, body, sizeof(o));
-            subscribe(s.p, s.fd, &f, &o);
+            subscribe(p, l->fd, &f, &o);
         } else if (f.type == WIRE_CLOSE) {
             struct wire_ok ok = {.value = le64_of(0)};
-            pthread_mutex_lock(&s.p->lock);
-            s.p->forgotten = body[0] == 1;
-            pthread_mutex_unlock(&s.p->lock);
-            answer(s.fd, WIRE_OK, le16_get(f.channel), le64_get(f.ref), &ok, sizeof(ok));
+            pthread_mutex_lock(&p->lock);
+            p->forgotten = body[0] == 1;
+            pthread_mutex_unlock(&p->lock);
+            answer(l->fd, WIRE_OK, le16_get(f.channel), le64_get(f.ref), &ok, sizeof(ok));
         }
     }
-    shutdown(s.fd, SHUT_RDWR);
+    shutdown(l->fd, SHUT_RDWR);
+    free(l);
     return NULL;
 }
 
@@ -345,13 +437,16 @@ static void *accept_all(void *arg)
         int fd = accept(p->listener, NULL, NULL);
         if (fd < 0)
             return NULL;
-        struct start *s = malloc(sizeof(*s));
-        assert_non_null(s);
-        *s = (struct start){p, fd};
+        struct line *l = calloc(1, sizeof(*l));
+        assert_non_null(l);
+        assert_true(fd < PEER_FDS);
+        l->p = p;
+        l->fd = fd;
+        l->ack = 1;
         pthread_mutex_lock(&p->lock);
         assert_true(p->count < sizeof(p->fds) / sizeof(p->fds[0]));
         p->fds[p->count] = fd;
-        assert_int_equal(pthread_create(&p->threads[p->count], NULL, serve, s), 0);
+        assert_int_equal(pthread_create(&p->threads[p->count], NULL, serve, l), 0);
         p->count++;
         pthread_mutex_unlock(&p->lock);
     }

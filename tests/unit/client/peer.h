@@ -10,7 +10,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PEER_HELD 64u
+#define PEER_HELD  64u
+#define PEER_FDS   1024
+#define PEER_LOOSE 4096u /* batches of a loose session */
 
 struct peer_batch {
     uint64_t offset, message;
@@ -31,7 +33,15 @@ struct peer {
     bool mute;               /* nothing is acked */
     unsigned hello_refusals; /* after the first two HELLOs, so many are answered ESHUTDOWN */
     unsigned cut_data;       /* every so many DATA frames only half of one is sent */
-    uint64_t incarnation;    /* may be changed while it runs, under the lock */
+    bool loose;              /* order 2: batches are committed as they arrive, and acked by bits */
+    unsigned lose_every;     /* loose: these sequences are lost the first time, and later their */
+    uint64_t lose_below;     /* connection; up to here */
+    /* Loose, what ACKs lie about: a batch that was lost on another connection; and at lie_at: one
+     * that was never sent, bytes that are not there, words beyond their bound. */
+    enum { LIE_NOT, LIE_OTHERS, LIE_UNSENT, LIE_LENGTH, LIE_WORDS } lie;
+    uint64_t lie_at;
+    uint8_t topic_ack;    /* what a topic gives to who leaves it the choice, plus 1; 0: 1 */
+    uint64_t incarnation; /* may be changed while it runs, under the lock */
 
     pthread_mutex_t lock; /* guards all below, and incarnation */
     pthread_cond_t moved;
@@ -41,6 +51,14 @@ struct peer {
     unsigned hellos, frames, breaks, connections;
     struct peer_batch *log;
     struct peer_batch held[PEER_HELD];
+    uint32_t counts[PEER_LOOSE]; /* loose: messages of what is committed, by sequence */
+    bool told[PEER_LOOSE];       /* a bit or the mark has said so */
+    bool lost[PEER_LOOSE];
+    bool cut[PEER_FDS]; /* by descriptor: broken after a loss */
+    int lost_fd;        /* of the newest loss; valid while lost_at is not 0 */
+    unsigned lost_frames;
+    uint64_t prefix, lost_at;
+    unsigned resent; /* batches that came again although they had been told */
     size_t batches;
     uint64_t end;
 

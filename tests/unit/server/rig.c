@@ -22,16 +22,25 @@
 void rig_start(struct rig *r)
 {
     struct embar_error err = {0};
-    struct region_options ro = {.spec = r->spec ? r->spec : "mem:64M", .durability = -1};
-    assert_int_equal(region_open(&r->region, &ro, &err), 0);
-    struct log_options lo = {.region = &r->region, .hold_ms = r->hold_ms};
-    int rc = log_open(&r->log, &lo, &err);
-    if (rc)
-        fail_msg("log_open: %s", err.text);
     const char *tmp = getenv("TMPDIR");
     snprintf(r->dir, sizeof(r->dir), "%s/embar-server-XXXXXX", tmp ? tmp : "/tmp");
     assert_non_null(mkdtemp(r->dir));
     snprintf(r->socket, sizeof(r->socket), "%s/s", r->dir);
+    snprintf(r->file, sizeof(r->file), "%s/pool", r->dir);
+    struct region_options ro = {.spec = r->file_size ? r->file
+                                        : r->spec    ? r->spec
+                                                     : "mem:64M",
+                                .size = r->file_size,
+                                .create = r->file_size > 0,
+                                .durability = r->file_size ? MEDIA_DURABLE_MACHINE : -1};
+    int rc = region_open(&r->region, &ro, &err);
+    if (rc)
+        fail_msg("region_open: %s", err.text);
+    struct log_options lo = {
+        .region = &r->region, .geo = r->geo, .hold_ms = r->hold_ms, .sessions = r->sessions};
+    rc = log_open(&r->log, &lo, &err);
+    if (rc)
+        fail_msg("log_open: %s", err.text);
     fill(r->token, sizeof(r->token), 77);
     struct server_options so = {.log = r->log,
                                 .listen = "127.0.0.1:0",
@@ -51,6 +60,8 @@ void rig_stop(struct rig *r)
     assert_int_not_equal(access(r->socket, F_OK), 0);
     log_close(r->log);
     region_close(&r->region);
+    if (r->file_size)
+        assert_int_equal(unlink(r->file), 0);
     assert_int_equal(rmdir(r->dir), 0);
 }
 

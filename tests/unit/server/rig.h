@@ -12,12 +12,15 @@ struct rig {
     struct region region;
     struct log *log;
     struct server *server;
-    char dir[200], socket[256];
+    char dir[200], socket[256], file[256];
     uint8_t token[WIRE_TOKEN];
     /* Set before rig_start. */
     const char *spec; /* NULL: mem:64M */
     unsigned workers; /* 0: 2 */
     unsigned hold_ms;
+    unsigned sessions;        /* bound of their table; 0: the default */
+    uint64_t file_size;       /* a file pool of this size that is durable across machine crashes */
+    struct pool_geometry geo; /* zeros: defaults */
     bool no_auto_create;
 };
 

@@ -103,12 +103,28 @@ static void data_header(void **state)
     assert_int_equal(wire_data_check(&f, &d, 1000, 100), -EMBAR_EPROTO);
 }
 
+static void ack(void **state)
+{
+    (void)state;
+    struct wire_ack a = {.words = le32_of(0)};
+    assert_int_equal(wire_ack_check(&a, 32), 0);
+    assert_int_equal(wire_ack_check(&a, 40), -EMBAR_EPROTO);
+    assert_int_equal(wire_ack_check(&a, 31), -EMBAR_EPROTO);
+    a.words = le32_of(WIRE_AHEAD);
+    assert_int_equal(wire_ack_check(&a, 32 + 8 * WIRE_AHEAD), 0);
+    a.words = le32_of(WIRE_AHEAD + 1);
+    assert_int_equal(wire_ack_check(&a, 32 + 8 * (WIRE_AHEAD + 1)), -EMBAR_EPROTO);
+    a.words = le32_of(UINT32_MAX);
+    assert_int_equal(wire_ack_check(&a, 32 + 8ull * UINT32_MAX), -EMBAR_EPROTO);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(publish_header),
         cmocka_unit_test(publish_bounds),
         cmocka_unit_test(data_header),
+        cmocka_unit_test(ack),
     };
     return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
 }
