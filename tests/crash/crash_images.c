@@ -20,7 +20,8 @@
 struct arguments {
     uint64_t images, first, each;
     int variant; /* -1: by the seed */
-    uintptr_t skip;
+    uintptr_t skip[SHADOW_SKIPS];
+    unsigned skips;
     bool sites;
 };
 
@@ -30,7 +31,7 @@ static const struct argp_option option[] = {
     {"each", 'e', "N", 0, "images a seed (default 1000)", 0},
     {"memory", 'm', "KIND", 0, "lines, process, file or file-machine (default: by the seed)", 0},
     {"sites", 'l', NULL, 0, "list the call sites of write-backs, drains and syncs at the end", 0},
-    {"skip", 'x', "OFFSET", 0, "leave out the flush or sync call at this site", 0},
+    {"skip", 'x', "OFFSET", 0, "leave out the flush or sync call at this site (again for more)", 0},
     {0},
 };
 
@@ -44,7 +45,11 @@ static error_t parse(int key, char *text, struct argp_state *state)
     case 'n': a->images = number; return 0;
     case 's': a->first = number; return 0;
     case 'e': a->each = number; return 0;
-    case 'x': a->skip = number; return 0;
+    case 'x':
+        if (a->skips == SHADOW_SKIPS)
+            argp_error(state, "at most %u sites", SHADOW_SKIPS);
+        a->skip[a->skips++] = number;
+        return 0;
     case 'l': a->sites = true; return 0;
     case 'm':
         for (a->variant = 3; a->variant >= 0; a->variant--)
@@ -77,15 +82,18 @@ static void geometry(struct trial *r)
     r->stutters = chance(&r->random, 4);
     if (r->stutters)
         g->index_entries = 8u << below(&r->random, 2);
+    r->sparse = !r->stutters && chance(&r->random, 3);
     r->live_limit = chance(&r->random, 6) ? 8u << 20 : 256u << 10 << below(&r->random, 3);
 }
 
-static void skip_sites(struct medium *m, uintptr_t offset)
+static void skip_sites(struct medium *m, const struct arguments *a)
 {
-    if (m->shadow)
-        shadow_skip_site(m->shadow, offset);
-    if (m->pages)
-        pages_skip_site(m->pages, offset);
+    for (unsigned i = 0; i < a->skips; i++) {
+        if (m->shadow)
+            shadow_skip_site(m->shadow, a->skip[i]);
+        if (m->pages)
+            pages_skip_site(m->pages, a->skip[i]);
+    }
 }
 
 static void list_sites(const struct medium *m)
@@ -117,8 +125,8 @@ static bool run_seed(const struct arguments *a, uint64_t seed, uint64_t limit,
     medium_create(&r->medium, variant, POOL_SIZE);
     geometry(r);
     medium_create(&r->second, variant, POOL_SIZE);
-    skip_sites(&r->medium, a->skip);
-    skip_sites(&r->second, a->skip);
+    skip_sites(&r->medium, a);
+    skip_sites(&r->second, a);
     counts->seeds++;
     trial_lives(r, old);
     bool failed = r->failed;
@@ -151,11 +159,11 @@ int main(int argc, char **argv)
     team_destroy(team);
     free(old);
     printf("images %" PRIu64 " points %" PRIu64 " nested %" PRIu64 " used %" PRIu64
-           " emptied %" PRIu64 " crashes %" PRIu64 " kills %" PRIu64 " operations %" PRIu64
-           " batches %" PRIu64 " controls %" PRIu64 " refused %" PRIu64 " syncs %" PRIu64
-           " seeds %" PRIu64 " violations %" PRIu64 "\n",
-           counts.images, counts.points, counts.nested, counts.used, counts.emptied, counts.lives,
-           counts.kills, counts.operations, counts.batches, counts.controls, counts.refused,
-           counts.syncs, counts.seeds, violations);
+           " emptied %" PRIu64 " closed %" PRIu64 " damaged %" PRIu64 " crashes %" PRIu64
+           " kills %" PRIu64 " operations %" PRIu64 " batches %" PRIu64 " controls %" PRIu64
+           " refused %" PRIu64 " syncs %" PRIu64 " seeds %" PRIu64 " violations %" PRIu64 "\n",
+           counts.images, counts.points, counts.nested, counts.used, counts.emptied, counts.closed,
+           counts.damaged, counts.lives, counts.kills, counts.operations, counts.batches,
+           counts.controls, counts.refused, counts.syncs, counts.seeds, violations);
     return violations ? 1 : 0;
 }

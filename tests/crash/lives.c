@@ -65,7 +65,10 @@ static bool live(struct trial *r)
     struct opening o = {.run = r};
     medium_region(&r->medium, &r->region);
     uint32_t soon = r->stutters && chance(&r->random, 2) ? 16 : 60;
-    r->dies_in = below(&r->random, r->stutters || chance(&r->random, 4) ? soon : 900);
+    /* What a killed process left in the caches, the next one builds upon: cut that off, too. */
+    bool shaky = r->death == KILL && chance(&r->random, 2);
+    uint32_t late = shaky ? 120 : r->sparse ? 5000 : 900;
+    r->dies_in = below(&r->random, r->stutters || chance(&r->random, 4) ? soon : late);
     r->death = ALIVE;
     medium_on_event(&r->medium, shots_event, r);
     team_call(r->team, below(&r->random, TEAM_SIZE), job_open, &o);
@@ -77,7 +80,7 @@ static bool live(struct trial *r)
         return false;
     }
     adopt(r, o.log);
-    r->formatting = r->was_off = false;
+    r->fresh = r->was_off = false;
     r->log = o.log;
     return true;
 }
@@ -119,7 +122,7 @@ static void kill_between(struct trial *r)
 /* One life: ends closed, dead or failed. */
 static void life(struct trial *r)
 {
-    uint64_t busy = 20 + below(&r->random, 400);
+    uint64_t busy = 20 + below(&r->random, r->sparse && !chance(&r->random, 3) ? 2000 : 400);
     if (r->medium.variant == MEDIUM_FILE)
         busy /= 4;
     for (uint64_t i = 0; i < busy && !r->death && !r->failed; i++)
@@ -142,13 +145,16 @@ static void format_over(struct trial *r)
         memcpy(r->old_uuid, pool.uuid, sizeof r->old_uuid);
     r->death = ALIVE;
     medium_on_event(&r->medium, shots_event, r);
+    r->formatting = r->fresh = true;
     if (pool_format(&r->region, &r->options.geo, &err) != 0)
         trial_fail(r, "formatting: %s", err.text);
+    /* Who was told that it is made finds it made. */
+    r->formatting = false;
+    shots_now(r);
 }
 
 void trial_lives(struct trial *r, char *old)
 {
-    r->formatting = true;
     r->old = malloc(r->medium.size);
     if (!r->old)
         abort();

@@ -2,55 +2,103 @@
 # Would the crash images notice? Leaves out one write-back, drain, sync or checksum test of core at a
 # time, runs crash-images, and prints who was noticed (killed) and who was not (survived).
 #
-#   tests/crash/mutate.sh [IMAGES]      images a mutant and kind of memory (default 30000)
+#   tests/crash/mutate.sh [--note] [IMAGES]   IMAGES: a mutant and kind of memory (default 15000)
+#   tests/crash/mutate.sh --quick [BUILD]     a few sites, in a build that is there; no other build
 #
-# Calls of the flush layer and syncs are left out at run time, by the address they return to.
-# Checksum tests (mutate.checks) are changed in a copy of the tree and built there; most of them
-# catch damage rather than crashes, so that core-hostile, which damages pools, is asked too.
-# mutate.known says of survivors why nothing can notice them; exit status 1: another one survived.
+# Calls of the flush layer and syncs are left out at run time, by the address they return to: every
+# call that stands in core must have been seen. Checksum tests and calls as a whole (mutate.checks) are
+# changed in a copy of the tree and built there; core-hostile, which damages pools, is asked about them
+# too. Every comparison with a checksum that stands in core must be listed.
+#
+# A mutant is tried with what killed it the last time (mutate.killers; --note writes what did now) and
+# then with slice after slice of seeds, until it is killed or IMAGES are through. mutate.known says of
+# survivors why nothing can notice them; exit status 1: another one survived.
 set -euo pipefail
 # shellcheck source=tests/functions.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../functions.sh"
 
-images=${1:-30000}
-jobs=$(nproc)
-known=$top/tests/crash/mutate.known
-build=$scratch/build
+jobs=${JOBS:-$(nproc)}
+here=$top/tests/crash
+quick=
+note=
+case ${1:-} in
+--quick)
+    quick=${2:-${EMBAR_BUILD_DIR:-$top/build/release}}
+    shift $#
+    ;;
+--note)
+    note=yes
+    shift
+    ;;
+esac
+images=${1:-15000}
+listed=8000
 
-# build_in TREE BUILD: sites keep their names when nothing is inlined over them.
-build_in() {
-    if ! { cmake -S "$1" -B "$2" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-        -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g -fno-optimize-sibling-calls" &&
-        cmake --build "$2" --target crash-images core-hostile -j "$jobs"; } >"$scratch/log" 2>&1; then
-        tail -n 30 "$scratch/log" >&2
-        die "$1 does not build"
+# Named at any optimisation: their callers do something afterwards.
+quick_sites=(drain:log_announce writeback:side_write drain:control_place drain:checkpoint_begin
+    writeback:table_fill sync:background_sync sync:pool_format)
+
+# ---- One mutant ----------------------------------------------------------------------------------
+
+# slice NUMBER KIND PROGRAM ARGUMENT...: fails, with the reason in $reason, when it notices. The same
+# number is the same images. Ten seeds; short lives of a pool come first.
+slice() {
+    local number=$1 kind=$2 program=$3 each out
+    shift 3
+    if [ "$kind" = hostile ]; then
+        out=$(timeout 300 "$program.hostile" 2>&1) && return 0
+        reason=$(printf '%s\n' "$out" | grep -m 1 -E 'FAILED|ERROR' || echo 'it does not end well')
+        return 1
     fi
+    each=$((number % 2 ? 600 : 150))
+    out=$(timeout 300 "$program" "$@" --memory "$kind" --seed $((1 + number * 100)) \
+        --images $((each * 10)) --each "$each" 2>&1) && return 0
+    reason=$(printf '%s\n' "$out" | head -n 1)
+    return 1
 }
 
-# verdict NAME PROGRAM ARGUMENT...: run it over the kinds of memory until one notices.
+# verdict NAME PROGRAM KINDS ARGUMENT...: one line about a mutant.
 verdict() {
-    local name=$1 kind status out
-    shift
-    for kind in lines file-machine file process; do
-        status=0
-        out=$(timeout 900 "$@" --memory "$kind" --images "$images" --each 400 2>&1) || status=$?
-        if [ "$status" -ne 0 ]; then
-            printf 'killed   %-46s %s: %s\n' "$name" "$kind" \
-                "$(printf '%s\n' "$out" | head -n 1 | cut -c 1-150)"
-            return 0
-        fi
-    done
-    if [ -x "$1.hostile" ] && ! out=$(timeout 300 "$1.hostile" 2>&1); then
-        printf 'killed   %-46s %s\n' "$name" \
-            "core-hostile: $(printf '%s\n' "$out" | grep -m 1 -E 'FAILED|ERROR' | cut -c 1-100)"
+    local name=$1 program=$2 kinds=$3 kind number=0 done=0 last
+    shift 3
+    last=$(awk -v name="$name" '$1 == name { print $2, $3 }' "$here/mutate.killers")
+    if [ -n "$last" ] && ! slice "${last#* }" "${last% *}" "$program" "$@"; then
+        killed "$name" "${last% *}" "${last#* }"
         return 0
     fi
-    if grep -q "^$name " "$known"; then
-        printf 'known    %-46s %s\n' "$name" "$(sed -n "s/^$name *//p" "$known")"
+    while [ "$done" -lt "$images" ]; do
+        for kind in $kinds; do
+            if [ "$kind" = hostile ] && [ "$number" -gt 0 ]; then
+                continue
+            fi
+            if ! slice "$number" "$kind" "$program" "$@"; then
+                killed "$name" "$kind" "$number"
+                return 0
+            fi
+        done
+        done=$((done + (number % 2 ? 6000 : 1500)))
+        number=$((number + 1))
+    done
+    if grep -q "^$name " "$here/mutate.known"; then
+        printf 'known    %-40s %s\n' "$name" "$(sed -n "s/^$name *//p" "$here/mutate.known")"
     else
-        printf 'SURVIVED %-46s\n' "$name"
+        printf 'SURVIVED %-40s %s\n' "$name" "$kinds"
     fi
 }
+
+killed() {
+    printf 'killed   %-40s %s %s: %s\n' "$1" "$2" "$3" "$(printf '%s' "$reason" | cut -c 1-140)"
+}
+
+# start FILE VERDICT-ARGUMENT...: in the background, as many at once as there are processors.
+start() {
+    local to=$1
+    shift
+    while [ "$(jobs -pr | wc -l)" -ge "$jobs" ]; do wait -n; done
+    verdict "$@" >"$to" &
+}
+
+# ---- Call sites ----------------------------------------------------------------------------------
 
 # site_name OFFSET: function and place of the call, past what was inlined.
 site_name() {
@@ -58,51 +106,147 @@ site_name() {
         sed 's/ (discriminator.*//' | grep -v ' flush\.h:' | head -n 1
 }
 
-build_in "$top" "$build"
-program=$build/tests/crash/crash-images
+# find_sites: $scratch/sites has a line for each call: name, place, kinds of memory that notice such
+# things and come by it, and the options that leave it out.
+find_sites() {
+    local kind offset what where line
+    for kind in lines file file-machine; do
+        "$program" --memory "$kind" --images "$listed" --each 400 --sites >"$scratch/seen.$kind"
+        awk -v kind="$kind" '$1 == "site" && !seen[$2]++ { print $2, $3, kind }' "$scratch/seen.$kind"
+    done | sort | while read -r offset what kind; do
+        read -r where line < <(site_name "$offset")
+        printf '%s\t%s\t%s\t%s\n' "$line" "$what:$where" "$kind" "$offset"
+    done | sort -t : -k 1,1 -k 2,2n | awk -F '\t' '
+        { at = $1 " " $2 }
+        !(at in name) { n = ++of[$2]; name[at] = $2 (n > 1 ? "#" n : ""); order[++all] = at; place[at] = $1 }
+        !((at, $3) in kind) { kind[at, $3]; kinds[at] = kinds[at] (kinds[at] ? "," : "") $3 }
+        !((at, $4) in skip) { skip[at, $4]; skips[at] = skips[at] " --skip " $4 }
+        END { for (i = 1; i <= all; i++) print name[order[i]], place[order[i]], kinds[order[i]] skips[order[i]] }
+        ' >"$scratch/sites"
+}
 
-say "== flush and sync call sites"
-for kind in lines file file-machine; do
-    "$program" --memory "$kind" --images 3000 --sites
-done | awk '$1 == "site" && !seen[$2]++ { print $2, $3 }' | while read -r offset what; do
-    read -r where line < <(site_name "$offset")
-    printf '%s\t%s\t%s\n' "$line" "$what:$where" "$offset"
-done | sort -t : -k 1,1 -k 2,2n | awk -F '\t' '{ n = ++seen[$2]; print $2 (n > 1 ? "#" n : ""), $3 }' >"$scratch/sites"
+# Calls that stand in the source and that nothing came by.
+unseen_sites() {
+    (cd "$top/core" && grep -nE '\b(flush_(writeback|drain|copy)|region_sync)\(' ./*.c) |
+        grep -vE '^./flush|^[^:]*:[0-9]+:(int|static|void) ' | sed 's/^\.\///; s/^\([^:]*:[0-9]*\):.*/\1/' |
+        while read -r place; do
+            awk -v place="$place" '$2 == place { found = 1 } END { exit !found }' "$scratch/sites" ||
+                printf 'SURVIVED %-40s nothing comes by it\n' "$place"
+        done
+}
 
-while read -r name offset; do
-    while [ "$(jobs -pr | wc -l)" -ge "$jobs" ]; do wait -n; done
-    verdict "$name" "$program" --skip "$offset" >"$scratch/verdict.$name" &
-done <"$scratch/sites"
-wait
-cat "$scratch"/verdict.* | sort
+try_sites() {
+    local name place kinds skips
+    while read -r name place kinds skips; do
+        if [ -n "$quick" ] && [[ " ${quick_sites[*]} " != *" $name "* ]]; then
+            continue
+        fi
+        # shellcheck disable=SC2086
+        start "$scratch/site.$name" "$name" "$program" "${kinds//,/ }" $skips
+    done <"$scratch/sites"
+    wait
+}
 
-say "== checksum tests"
-# Each line: name, file, expression, what takes its place.
-while IFS='@' read -r name file from to; do
-    [ -n "$name" ] || continue
-    tree=$scratch/tree
-    rm -rf "$tree"
-    mkdir "$tree"
-    (cd "$top" && git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tree")
-    awk -v from="$from" -v to="$to" '
+# ---- Changes of the source -----------------------------------------------------------------------
+
+# build_in TREE: sites keep their names when nothing is inlined over them and no call is a jump.
+build_in() {
+    if ! { { [ -f "$build/build.ninja" ] || cmake -S "$1" -B "$build" -G Ninja \
+        -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+        -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g -fno-optimize-sibling-calls"; } &&
+        cmake --build "$build" --target crash-images core-hostile -j "$jobs"; } >"$scratch/log" 2>&1; then
+        tail -n 30 "$scratch/log" >&2
+        die "$1 does not build"
+    fi
+}
+
+# keep NAME: what was just built, as $scratch/NAME and $scratch/NAME.hostile.
+keep() {
+    cp "$build/tests/crash/crash-images" "$scratch/$1"
+    cp "$build/tests/unit/core/core-hostile" "$scratch/$1.hostile"
+}
+
+# change FILE FROM TO: the first place where FROM stands on one line.
+change() {
+    awk -v from="$2" -v to="$3" '
         !done && (at = index($0, from)) {
             $0 = substr($0, 1, at - 1) to substr($0, at + length(from)); done = 1
         }
         { print }
-        END { exit !done }' "$tree/$file" >"$scratch/mutant" || die "$name: '$from' is not in $file"
-    cp "$scratch/mutant" "$tree/$file"
-    build_in "$tree" "$scratch/build.mutant"
-    cp "$scratch/build.mutant/tests/crash/crash-images" "$scratch/mutant.$name"
-    cp "$scratch/build.mutant/tests/unit/core/core-hostile" "$scratch/mutant.$name.hostile"
-    while [ "$(jobs -pr | wc -l)" -ge "$jobs" ]; do wait -n; done
-    verdict "$name" "$scratch/mutant.$name" >"$scratch/check.$name" &
-done <"$top/tests/crash/mutate.checks"
-wait
-cat "$scratch"/check.* | sort
+        END { exit !done }' "$top/$1" >"$scratch/changed"
+}
 
-cat "$scratch"/verdict.* "$scratch"/check.* | awk '
-    { n[$1]++ }
-    END {
-        printf "%d killed, %d known to be unnoticeable, %d survived\n", n["killed"], n["known"], n["SURVIVED"]
-        exit n["SURVIVED"] > 0
-    }'
+# Lines of core that compare a checksum, and that no change is about.
+unlisted_checks() {
+    local line text
+    (cd "$top" && grep -nE '([!=]=.*crc|crc.*[!=]=)' core/*.c) | while read -r line; do
+        text=${line#*:*:}
+        awk -F @ -v file="${line%%:*}" -v text="$text" \
+            '$2 == file && index(text, $3) { found = 1 } END { exit !found }' "$here/mutate.checks" ||
+            printf 'SURVIVED %-40s is not in mutate.checks\n' "$(echo "${line%:"$text"}" | tr -d ' ')"
+    done
+}
+
+# Each line: name, file, expression, what takes its place.
+try_checks() {
+    local name file from to
+    while IFS='@' read -r name file from to; do
+        change "$file" "$from" "$to" || die "$name: '$from' is not in $file"
+        cp "$scratch/changed" "$tree/$file"
+        build_in "$tree"
+        cp "$top/$file" "$tree/$file"
+        keep "mutant.$name"
+        start "$scratch/check.$name" "$name" "$scratch/mutant.$name" "hostile lines file-machine file process"
+    done <"$here/mutate.checks"
+    wait
+}
+
+# ---- All of them ---------------------------------------------------------------------------------
+
+# sum WORD PREFIX: the verdicts, and how many of them.
+sum() {
+    find "$scratch" -maxdepth 1 -name "$2.*" -exec cat {} + | sort | tee -a "$scratch/all"
+    find "$scratch" -maxdepth 1 -name "$2.*" -exec cat {} + | awk -v what="$1" '
+        { n[$1]++ }
+        END {
+            printf "%s: %d of %d killed, %d known to be unnoticeable, %d survived\n", what, n["killed"], NR,
+                n["known"], n["SURVIVED"]
+        }'
+}
+
+unlisted_checks >"$scratch/check.unlisted"
+while IFS='@' read -r name file from to; do
+    change "$file" "$from" "$to" || die "$name: '$from' is not in $file"
+done <"$here/mutate.checks"
+
+if [ -n "$quick" ]; then
+    program=$quick/tests/crash/crash-images
+    [ -x "$program" ] || die "no $program: build first"
+    images=6000
+    listed=3000
+    find_sites
+    try_sites
+    for name in "${quick_sites[@]}"; do
+        [ -f "$scratch/site.$name" ] || printf 'SURVIVED %-40s was not found\n' "$name" >"$scratch/site.$name"
+    done
+    sum "write-backs, drains and syncs" site
+    sum "checksum tests" check
+else
+    build=$scratch/build
+    tree=$scratch/tree
+    mkdir "$tree"
+    (cd "$top" && git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tree")
+    build_in "$tree"
+    keep program
+    program=$scratch/program
+    find_sites
+    unseen_sites >"$scratch/site.unseen"
+    try_sites
+    sum "write-backs, drains and syncs" site
+    try_checks
+    sum "checksum tests and ordering calls" check
+fi
+if [ -n "$note" ]; then
+    awk '$1 == "killed" { sub(":", "", $4); print $2, $3, $4 }' "$scratch/all" >"$here/mutate.killers"
+fi
+! grep -q '^SURVIVED' "$scratch/all"

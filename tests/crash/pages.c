@@ -22,7 +22,7 @@ struct pages {
     void *tell_arg;
     uint64_t events;
     bool telling;
-    uintptr_t skip_site;
+    struct skips skips;
     struct {
         uintptr_t offset;
         uint64_t calls;
@@ -76,7 +76,7 @@ static bool skipped(struct pages *p, const void *caller)
         p->site[i].calls++;
         p->sites = i == p->sites ? i + 1 : p->sites;
     }
-    return offset == p->skip_site;
+    return skips_have(&p->skips, offset);
 }
 
 int __real_region_sync(struct region *r);
@@ -185,7 +185,7 @@ char *pages_view(struct pages *p)
 
 void pages_skip_site(struct pages *p, uintptr_t offset)
 {
-    p->skip_site = offset;
+    skips_add(&p->skips, offset);
 }
 
 unsigned pages_sites(const struct pages *p)

@@ -71,7 +71,7 @@ struct shadow {
     size_t choice_room;
     uint32_t *line_change; /* scratch: index + 1 of the line's change; zeros between uses */
     uint64_t calls, skip_call;
-    uintptr_t skip_site;
+    struct skips skips;
     struct site sites[MAX_SITES];
     unsigned site_count;
 };
@@ -138,6 +138,21 @@ static void tell(struct shadow *s, enum shadow_event event)
     s->compared = false;
 }
 
+void skips_add(struct skips *l, uintptr_t offset)
+{
+    if (l->n == SHADOW_SKIPS)
+        abort();
+    l->site[l->n++] = offset;
+}
+
+bool skips_have(const struct skips *l, uintptr_t offset)
+{
+    for (unsigned i = 0; i < l->n; i++)
+        if (l->site[i] == offset)
+            return true;
+    return false;
+}
+
 /* Count the call at its site; true when it is to be left out. */
 static bool skipped(struct shadow *s, const void *caller, bool drain)
 {
@@ -156,7 +171,7 @@ static bool skipped(struct shadow *s, const void *caller, bool drain)
         s->site_count++;
     }
     site->calls++;
-    return s->calls == s->skip_call || (s->skip_site && site->offset == s->skip_site);
+    return s->calls == s->skip_call || skips_have(&s->skips, site->offset);
 }
 
 static void note(struct shadow *s, const void *p, size_t n)
@@ -471,7 +486,7 @@ unsigned shadow_sites(const struct shadow *s)
 
 void shadow_skip_site(struct shadow *s, uintptr_t offset)
 {
-    s->skip_site = offset;
+    skips_add(&s->skips, offset);
 }
 
 uintptr_t shadow_site(const struct shadow *s, unsigned i, uint64_t *calls, bool *drain)

@@ -67,9 +67,17 @@ uint64_t shadow_calls(const struct shadow *s);
 void shadow_skip_call(struct shadow *s, uint64_t k);
 /* Call sites seen so far, by the address they return to, in order of appearance, at most 256. */
 unsigned shadow_sites(const struct shadow *s);
-/* Do nothing at any call of this site; address as shadow_site told (offsets repeat over runs of one
- * binary, appearance may not). 0: none. */
+/* Do nothing at any call of this site, as at those named before (SHADOW_SKIPS at most); address as
+ * shadow_site told (offsets repeat over runs of one binary, appearance may not). */
+#define SHADOW_SKIPS 8u
 void shadow_skip_site(struct shadow *s, uintptr_t offset);
+/* A list of such sites; the page model has one too. */
+struct skips {
+    uintptr_t site[SHADOW_SKIPS];
+    unsigned n;
+};
+void skips_add(struct skips *l, uintptr_t offset);
+bool skips_have(const struct skips *l, uintptr_t offset);
 /* Offset of site i in its binary (for addr2line), its calls, and whether it is a drain. */
 uintptr_t shadow_site(const struct shadow *s, unsigned i, uint64_t *calls, bool *drain);
 

@@ -61,16 +61,16 @@ struct shot {
     bool same_boot;
 };
 
-static struct expect expectation(struct trial *r, const struct shot *s)
+struct expect trial_expect(struct trial *r, bool same_boot, uint64_t random)
 {
     struct expect e = {.must = &r->now,
                        .control = r->controlling ? &r->control : NULL,
                        .flight = r->flight,
                        .visible = r->visible,
                        .visibles = r->visibles,
-                       .random = s->seed};
+                       .random = random};
     /* Until it is open again, what the last machine crash took is not promised any more. */
-    if (r->medium.variant == MEDIUM_FILE && (!s->same_boot || (!r->log && r->was_off))) {
+    if (r->medium.variant == MEDIUM_FILE && (!same_boot || (!r->log && r->was_off))) {
         e.must = &r->synced;
         e.tail = r->ops;
         e.tail_count = r->op_count;
@@ -125,7 +125,7 @@ static void recover_image(struct shot *s, struct region *region, const uint8_t *
         report(s, "recovery refuses", err.text);
     if (rc)
         return;
-    struct expect e = expectation(r, s);
+    struct expect e = trial_expect(r, s->same_boot, s->seed);
     struct outcome out;
     if (!verify(log, &e, &out, why)) {
         report(s, "recovery is wrong", why);
@@ -273,7 +273,7 @@ void shots_now(struct trial *r)
     see(r);
     r->counts->points++;
     /* Being made and being opened are short, and much depends on them. */
-    unsigned most = r->formatting ? 12 : r->log || r->stutters ? 3 : 6;
+    unsigned most = r->fresh ? 12 : r->log || r->stutters ? 3 : 6;
     for (unsigned n = 1 + below(&r->shots, most); n > 0 && !r->failed; n--)
         shoot(r);
 }
@@ -297,7 +297,8 @@ void shots_event(void *arg, enum shadow_event event, uint64_t number)
         synced(r);
     if (r->medium.pages && chance(&r->shots, 6))
         pages_leak(r->medium.pages, draw(&r->shots));
-    if (chance(&r->shots, r->formatting ? 1 : r->stutters && r->log ? 100 : 2))
+    uint32_t one_in = r->sparse ? 40 : r->stutters ? 100 : 2;
+    if (chance(&r->shots, r->fresh ? 1 : r->log ? one_in : 2))
         shots_now(r);
     /* The moment when a root is seen and not durable is short and worth dying in. */
     uint64_t root = r->medium.shadow ? root_stored(r) : 0;

@@ -44,7 +44,8 @@ struct visible {
 };
 
 struct counts {
-    uint64_t images, points, nested, used, emptied, lives, kills, operations, batches, controls;
+    uint64_t images, points, nested, used, emptied, closed, damaged, lives, kills, operations,
+        batches, controls;
     uint64_t seeds, refused, syncs;
 };
 
@@ -61,10 +62,12 @@ struct trial {
     struct region region;
     struct log_options options;
     uint8_t boot[16];
-    struct log *log; /* NULL while it is being opened */
-    bool was_off;    /* the machine was, when it is being opened */
-    bool stutters;   /* dies soon, again and again; images show recoveries only */
-    bool formatting;
+    struct log *log;      /* NULL while it is being opened */
+    bool was_off;         /* the machine was, when it is being opened */
+    bool stutters;        /* dies soon, again and again; images show recoveries only */
+    bool sparse;          /* few images and long lives */
+    bool formatting;      /* inside of pool_format */
+    bool fresh;           /* not opened yet: short, and much depends on it */
     uint8_t old_uuid[16]; /* of the pool that is formatted over, */
     char *old;            /* and its bytes */
 
@@ -107,6 +110,12 @@ void trial_lives(struct trial *r, char *old);
 /* shots.c: told by the medium at its events; now: between events. */
 void shots_event(void *arg, enum shadow_event event, uint64_t number);
 void shots_now(struct trial *r);
+/* witness.c: the log was closed; entry `number` was acked, and its thread has drained since. What the
+ * pool says of itself must hold in every image. */
+void witness_closed(struct trial *r);
+void witness_damage(struct trial *r, uint64_t number);
+/* One bit of what the pool knows about itself is another one. */
+void witness_flip(struct trial *r);
 /* Options for opening an image. */
 struct log_options trial_options(const struct trial *r, struct region *region, const uint8_t *boot);
 

@@ -13,6 +13,7 @@ struct expect {
     const struct visible *visible; /* and what readers had seen; nothing else */
     unsigned visibles;
     uint64_t random;
+    bool damaged; /* batches may be unreadable, but never wrong */
 };
 
 struct outcome {
@@ -21,6 +22,11 @@ struct outcome {
     bool has_control;
     unsigned found; /* flights; which and in what order stands in flight[].found */
 };
+
+/* shots.c: what a run promises at this moment, to whoever opens an image on the same boot or after
+ * another. */
+struct trial;
+struct expect trial_expect(struct trial *r, bool same_boot, uint64_t random);
 
 /* True, or false with why (512 bytes). The log was just opened. */
 bool verify(struct log *log, struct expect *e, struct outcome *out, char *why);

@@ -390,7 +390,7 @@ static void job_control(void *arg)
     epochs_run(t->run->log);
 }
 
-static void control(struct trial *r, struct control c)
+static void control_by(struct trial *r, unsigned member, struct control c)
 {
     struct told *t = calloc(1, sizeof *t);
     if (!t)
@@ -399,11 +399,16 @@ static void control(struct trial *r, struct control c)
     t->control.completion = &t->completion;
     r->control = c;
     r->controlling = true;
-    team_call(r->team, below(&r->random, TEAM_SIZE), job_control, t);
+    team_call(r->team, member, job_control, t);
     if (!r->death && r->controlling)
         trial_fail(r, "control action %d was not answered", (int)c.kind);
     free(t);
     tidy(r);
+}
+
+static void control(struct trial *r, struct control c)
+{
+    control_by(r, below(&r->random, TEAM_SIZE), c);
 }
 
 static struct control named(struct trial *r, enum media_control_kind kind)
@@ -509,6 +514,23 @@ static void checkpoint(struct trial *r)
     tidy(r);
 }
 
+/* Two actions by one thread: the drain of the second takes the watermark of the first along. */
+static void vouched(struct trial *r)
+{
+    struct control c = {.kind = MEDIA_C_ATTR, .id = LOG_ROOT_ID, .flags = MEDIA_A_OWNER};
+    unsigned member = below(&r->random, TEAM_SIZE);
+    uint64_t before = r->now.number;
+    control_by(r, member, c);
+    uint64_t number = r->now.number;
+    c.uid = 1;
+    if (!r->death)
+        control_by(r, member, c);
+    if (!r->death && !r->failed && number > before && r->now.number > number)
+        witness_damage(r, number);
+    for (unsigned i = 0; i < 12 && !r->death && !r->failed; i++)
+        witness_flip(r);
+}
+
 /* ---- Living and dying --------------------------------------------------------------------- */
 
 static uint64_t kept(const struct trial *r)
@@ -572,12 +594,14 @@ void workload_step(struct trial *r)
         expire(r);
     } else if (dice < 97) {
         checkpoint(r);
+    } else if (dice < 98) {
+        vouched(r);
     } else {
         struct job j = {.run = r};
         team_call(r->team, below(&r->random, TEAM_SIZE), job_tick, &j);
         tidy(r);
     }
-    if (!r->stutters && chance(&r->shots, 16))
+    if (!r->stutters && chance(&r->shots, r->sparse ? 64 : 16))
         shots_now(r);
 }
 
@@ -610,4 +634,6 @@ void workload_close(struct trial *r)
             trial_fail(r, "batch %u was not answered by closing", r->flight[i].m.serial);
         r->flight[i].state = FLIGHT_FREE;
     }
+    if (!r->failed)
+        witness_closed(r);
 }
