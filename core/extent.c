@@ -25,6 +25,7 @@ struct extents {
     bool *region;          /* was it granted? */
     uint32_t head[MAX_ORDERS];
     uint64_t granted, free, reserve; /* blocks */
+    uint64_t freed_ever;             /* blocks */
     atomic_uint_fast64_t need;       /* blocks; a hint, ordered by nothing */
     uint64_t count;
     /* Freed and waiting for a sync: a queue threaded through next[], orders in prev[]. */
@@ -61,6 +62,7 @@ static void chunk_unlink(struct extents *x, uint32_t b)
 static void chunk_free(struct extents *x, uint32_t b, unsigned order)
 {
     x->free += 1ull << order;
+    x->freed_ever += 1ull << order;
     while (order < x->max_order) {
         uint32_t buddy = b ^ (1u << order);
         if (buddy >= x->blocks || x->free_order[buddy] != (int8_t)order)
@@ -215,7 +217,7 @@ struct extent *extent_new(struct extents *x, unsigned order, enum extent_class c
     return e;
 }
 
-int extent_claim(struct extents *x, uint64_t at, unsigned order, struct extent **out)
+static int claim(struct extents *x, uint64_t at, unsigned order, bool sole, struct extent **out)
 {
     if (order > x->max_order || !pool_in_data(x->pool, at, 1))
         return -EMBAR_ECORRUPT;
@@ -225,7 +227,7 @@ int extent_claim(struct extents *x, uint64_t at, unsigned order, struct extent *
     pthread_mutex_lock(&x->lock);
     struct extent *e = x->table[b];
     if (e) {
-        if (e->order == order) {
+        if (e->order == order && !sole && !e->sole) {
             extent_ref(e);
             *out = e;
             rc = 0;
@@ -241,6 +243,7 @@ int extent_claim(struct extents *x, uint64_t at, unsigned order, struct extent *
             if (e) {
                 chunk_unlink(x, start);
                 chunk_carve(x, start, o, b, order);
+                e->sole = sole;
                 *out = e;
             }
             break;
@@ -248,6 +251,16 @@ int extent_claim(struct extents *x, uint64_t at, unsigned order, struct extent *
     }
     pthread_mutex_unlock(&x->lock);
     return rc;
+}
+
+int extent_claim(struct extents *x, uint64_t at, unsigned order, struct extent **out)
+{
+    return claim(x, at, order, false, out);
+}
+
+int extent_claim_sole(struct extents *x, uint64_t at, unsigned order, struct extent **out)
+{
+    return claim(x, at, order, true, out);
 }
 
 struct extent *extent_find(struct extents *x, uint64_t at, unsigned order)
@@ -329,6 +342,14 @@ void extents_settle(struct extents *x, uint64_t mark)
     pthread_mutex_unlock(&x->lock);
     if (any && x->freed)
         x->freed(x->arg);
+}
+
+uint64_t extents_freed(struct extents *x)
+{
+    pthread_mutex_lock(&x->lock);
+    uint64_t freed = x->freed_ever;
+    pthread_mutex_unlock(&x->lock);
+    return freed;
 }
 
 bool extents_waiting(struct extents *x)

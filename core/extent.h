@@ -23,6 +23,7 @@ struct extent {
     atomic_uint refs;
     uint8_t order;
     bool meta; /* allocated for checkpoints or topic 0 */
+    bool sole; /* claimed by extent_claim_sole */
     /* While a topic fills it, under that topic's lock: free bytes are [bottom, top). */
     uint64_t bottom, top; /* pool offsets */
 };
@@ -49,12 +50,19 @@ struct extent *extent_new(struct extents *x, unsigned order, enum extent_class c
  * new. -EMBAR_ECORRUPT when it overlaps another extent or lies outside what was granted. */
 int extent_claim(struct extents *x, uint64_t at, unsigned order, struct extent **out)
     __attribute__((warn_unused_result));
+/* The same for what shares its extent with nobody: one that exists is -EMBAR_ECORRUPT. */
+int extent_claim_sole(struct extents *x, uint64_t at, unsigned order, struct extent **out)
+    __attribute__((warn_unused_result));
 /* The extent that exists around `at`; NULL when none does. No reference is taken. */
 struct extent *extent_find(struct extents *x, uint64_t at, unsigned order);
 
 static inline void extent_ref(struct extent *e)
 {
     atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+}
+static inline void extent_ref_many(struct extent *e, unsigned n)
+{
+    atomic_fetch_add_explicit(&e->refs, n, memory_order_relaxed);
 }
 void extent_put(struct extents *x, struct extent *e);
 /* The same for one that nothing durable names any more, whatever extents_defer says. */
@@ -66,6 +74,8 @@ void extent_put_now(struct extents *x, struct extent *e);
 void extents_defer(struct extents *x);
 uint64_t extents_mark(struct extents *x);
 void extents_settle(struct extents *x, uint64_t mark);
+/* Blocks that came free so far, in all: tells whether any did since an earlier call. */
+uint64_t extents_freed(struct extents *x);
 /* Does anything wait? */
 bool extents_waiting(struct extents *x);
 

@@ -13,10 +13,19 @@
 
 int fold_batch(struct log *log, struct topic *t, struct session *s, const struct placed *p)
 {
+    uint64_t runs = t->run_dropped + t->run_count;
     int rc = topic_append(t, p);
-    if (rc == 0 && s)
+    if (rc)
+        return rc;
+    if (t != log->control) { /* topic 0 is in no checkpoint: it is replayed and trimmed */
+        manifest_touch(log, t);
+        log->manifest.runs += t->run_dropped + t->run_count - runs;
+    }
+    if (s) {
+        manifest_touch_session(log, s);
         session_commit(log, s, p->time);
-    return rc;
+    }
+    return 0;
 }
 
 static int fold_create(struct log *log, const struct control *c)
@@ -36,17 +45,22 @@ static int fold_create(struct log *log, const struct control *c)
     atomic_init(&t->topic_order, c->order);
     t->created = t->modified = c->time;
     rc = names_insert(n, t, c->parent, c->name, strlen(c->name));
-    if (rc)
+    if (rc) {
         topic_destroy(t);
-    return rc;
+        return rc;
+    }
+    TAILQ_INSERT_TAIL(&log->manifest.nodes, t, changed_link);
+    manifest_touch(log, t);
+    return 0;
 }
 
 /* A directory changes with its children. */
-static void fold_modified(struct names *n, uint32_t id, uint64_t time)
+static void fold_modified(struct log *log, uint32_t id, uint64_t time)
 {
-    struct topic *d = names_id(n, id);
+    struct topic *d = names_id(&log->names, id);
     if (!d)
         return;
+    manifest_touch(log, d);
     pthread_mutex_lock(&d->lock);
     d->modified = time;
     pthread_mutex_unlock(&d->lock);
@@ -61,6 +75,7 @@ static struct topic *fold_remove(struct log *log, uint32_t id)
     names_remove(&log->names, t);
     atomic_store_explicit(&t->deleted, true, memory_order_release);
     table_retire(log, t);
+    manifest_drop(log, t);
     for (struct session *s; (s = LIST_FIRST(&t->sessions));) {
         order_release(log, s, -EMBAR_EGONE);
         session_drop(log, s);
@@ -113,8 +128,9 @@ static int fold_rename(struct log *log, const struct control *c, struct topic *t
     int rc = names_move(n, t, c->parent, c->name, length);
     if (rc)
         return rc;
-    fold_modified(n, from, c->time);
-    fold_modified(n, c->parent, c->time);
+    manifest_touch(log, t);
+    fold_modified(log, from, c->time);
+    fold_modified(log, c->parent, c->time);
     return 0;
 }
 
@@ -126,7 +142,7 @@ static int fold_names(struct log *log, const struct control *c, struct topic **g
     if (c->kind == MEDIA_C_MKDIR || c->kind == MEDIA_C_CREATE) {
         rc = fold_create(log, c);
         if (rc == 0)
-            fold_modified(n, c->parent, c->time);
+            fold_modified(log, c->parent, c->time);
         return rc;
     }
     if (!t || topic_deleted(t))
@@ -135,10 +151,13 @@ static int fold_names(struct log *log, const struct control *c, struct topic **g
     case MEDIA_C_REMOVE:
         *gone = fold_remove(log, c->id);
         if (*gone)
-            fold_modified(n, t->key.parent, c->time);
+            fold_modified(log, t->key.parent, c->time);
         return *gone ? 0 : -EMBAR_ECORRUPT;
     case MEDIA_C_RENAME: return fold_rename(log, c, t, gone);
-    default: fold_attr(log, t, c); return 0;
+    default:
+        manifest_touch(log, t);
+        fold_attr(log, t, c);
+        return 0;
     }
 }
 
@@ -150,13 +169,18 @@ static int fold_session(struct log *log, const struct control *c, uint64_t numbe
             .id = number, .topic = c->id, .principal = c->uid, .epoch = 1, .time = c->time};
         commit->session = number;
         commit->epoch = 1;
-        return session_add(log, &s);
+        int rc = session_add(log, &s);
+        if (rc == 0)
+            manifest_touch_session(log, session_find(log, number));
+        return rc;
     }
     struct session *s = session_find(log, c->value);
     if (!s)
         return -EMBAR_ECORRUPT;
-    if (c->kind == MEDIA_C_FENCE)
+    if (c->kind == MEDIA_C_FENCE) {
         session_fence(log, s, c->epoch);
+        manifest_touch_session(log, s);
+    }
     commit->session = s->id;
     commit->sequence = s->sequence;
     commit->messages = s->messages;
@@ -185,21 +209,11 @@ int fold_grant(struct log *log, uint32_t slot, uint64_t first, uint64_t count)
     return 0;
 }
 
-/* An upper bound: each topic's table begins in an extent of its own, names at their longest. Without
- * it a full pool could not checkpoint, a full ring then not take the trim that would free space. */
+/* Without it a full pool could not checkpoint, a full ring then not take the trim that would free
+ * space. */
 void fold_need(struct log *log)
 {
-    const struct names *n = &log->names;
-    uint64_t block = 1ull << log->pool.geo.block_shift;
-    uint64_t runs = atomic_load_explicit(&log->runs, memory_order_relaxed);
-    uint64_t tables =
-        n->topics + runs * sizeof(struct media_run) / (block - sizeof(struct media_table));
-    uint64_t manifest =
-        (n->topics + n->directories) * (sizeof(struct media_node) + MEDIA_MAX_NAME + 1) +
-        log->sessions.count * sizeof(struct media_session) +
-        log->sessions.ahead * sizeof(struct media_ahead) +
-        log->grant_count * sizeof(struct media_grant);
-    extents_need(log->extents, tables + (1ull << extents_order(log->extents, manifest)));
+    extents_need(log->extents, table_need(log) + manifest_need(log));
 }
 
 int fold_control(struct log *log, const struct control *c, uint64_t number, struct commit *commit)
@@ -227,6 +241,7 @@ int fold_control(struct log *log, const struct control *c, uint64_t number, stru
         if (!t || topic_deleted(t) || c->value > topic_end(t) || c->value < topic_base(t))
             return -EMBAR_ECORRUPT;
         topic_trim(t, c->value, c->value2);
+        manifest_touch(log, t);
         commit->offset = c->value;
         watch_fire(&t->watch);
         watch_fire(&log->names.watch);

@@ -79,8 +79,7 @@ static void log_free(struct log *log)
     if (log->control)
         topic_destroy(log->control);
     sessions_destroy(log);
-    if (log->manifest)
-        extent_put(log->extents, log->manifest);
+    manifest_destroy(log);
     for (size_t i = 0; i < log->retired_count; i++)
         extent_put(log->extents, log->retired[i]);
     free(log->retired);
@@ -115,6 +114,7 @@ static int log_create(struct log **out, const struct log_options *opt)
     log->seq.told_last = &log->seq.told;
     pthread_mutex_init(&log->sessions.lock, NULL);
     watch_init(&log->space);
+    manifest_init(&log->manifest);
     int rc = names_init(log);
     if (rc) {
         pthread_mutex_destroy(&log->sessions.lock);

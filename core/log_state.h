@@ -77,7 +77,7 @@ struct topic {
     pthread_mutex_t lock;
     struct run *runs;
     size_t run_head, run_count, run_capacity;
-    uint64_t run_dropped;      /* runs trimmed since open: makes run numbers absolute */
+    uint64_t run_dropped;      /* runs trimmed ever: makes run numbers absolute */
     uint64_t side_tail;        /* header of the last batch's side record, with side_tail_size */
     uint64_t side_tail_below;  /* bytes of lengths below it */
     uint64_t last_message_end; /* messages ever */
@@ -91,12 +91,19 @@ struct topic {
     struct watch_list watch;
     LIST_HEAD(topic_sessions, session) sessions; /* of this topic; sequencer only */
 
-    /* Checkpoint (checkpoint.c), sequencer only. */
-    bool dirty;    /* runs changed since the run table was written */
+    /* Checkpoint (table.c, manifest.c), sequencer only. */
+    uint64_t changed; /* generation of the checkpoint that is to tell of its last change */
+    TAILQ_ENTRY(topic) changed_link;
     struct table { /* run table of the newest checkpoint */
-        struct extent **extent;
-        size_t count;
-        uint32_t runs, crc;
+        struct table_piece {
+            struct extent *extent;
+            uint64_t first; /* runs [first, first + count), as run_dropped counts */
+            uint32_t count, crc;
+        } * piece; /* oldest first; behind `count` of them `planned` ones */
+        size_t count, capacity;
+        uint64_t saved; /* runs before this one stand in pieces or are gone */
+        /* The next one: pieces before `drop` are trimmed, from `keep` on taken into planned ones. */
+        size_t drop, keep, planned;
     } table;
 };
 
@@ -193,6 +200,8 @@ struct session {
     bool is_spent;      /* it holds more than its share: to be fenced */
     bool is_ready;      /* on seq.ready */
     struct session *ready_next;
+    uint64_t changed; /* generation of the checkpoint that is to tell of it */
+    TAILQ_ENTRY(session) changed_link;
     TAILQ_ENTRY(session) gap_link; /* on seq.gaps while it holds something */
     TAILQ_ENTRY(session) age_link;
     LIST_ENTRY(session) topic_link;
@@ -354,17 +363,35 @@ struct log {
 
     /* Checkpoint: sequencer only. */
     uint64_t root_generation;
-    struct extent *manifest;
+    struct manifest {
+        struct manifest_piece {
+            struct extent *extent;
+            uint64_t generation;
+            size_t grants; /* of log->grant: in it and in those before it */
+            uint32_t crc;
+        } * piece; /* oldest first; behind `count` of them `planned` ones */
+        size_t count, capacity;
+        size_t keep, planned; /* the next one: pieces from `keep` on are taken into planned ones */
+        TAILQ_HEAD(node_list, topic) nodes; /* all, by their last change */
+        TAILQ_HEAD(session_list, session) sessions;
+        struct gone {
+            uint64_t generation, id;
+            bool session;
+        } * gone; /* ascending by generation: what older pieces may still tell of */
+        size_t gone_count, gone_capacity;
+        bool whole;    /* the next one tells of everything */
+        uint64_t runs; /* that came since the last one */
+    } manifest;
     struct checkpoint_job {
-        bool active; /* between begin and end; then nobody else begins one */
-        bool failed; /* the last one aside found no space: nobody needs to wait for the next */
+        bool active;    /* between begin and end; then nobody else begins one */
+        bool failed;    /* the last one found no space: nobody needs to wait for the next */
+        uint64_t freed; /* blocks that had come free by then */
         struct media_root root;
-        struct extent *manifest;
         uint64_t control_messages;
         size_t retired; /* of log->retired: free once the root is durable */
         uint64_t mark;  /* of what waited for a sync when it began */
     } job;
-    struct extent **retired; /* tables and manifests the newest root does not name */
+    struct extent **retired; /* of tables and manifests that the newest root does not name */
     size_t retired_count, retired_capacity;
 
     /* Background thread (background.c). */
@@ -398,12 +425,39 @@ void checkpoint_harden(struct log *log);
 void checkpoint_retire(struct log *log, struct extent *e);
 /* An extent that a checkpoint names: in bounds, aligned, and `need` bytes fit. */
 bool checkpoint_extent(const struct pool *p, uint64_t at, unsigned order, uint64_t need);
-/* table.c: write t's run table when it changed; load the one that a node record names (base and end
- * of t are set); give it up. */
-int table_write(struct log *log, struct topic *t) __attribute__((warn_unused_result));
+/* table.c: take the extents for what came to t's run table since the last checkpoint, merged with
+ * what it holds or not; give them back; write it; what the topic's node says of it (after the write);
+ * load the one that a node names (base and end of t are set); give it up. */
+int table_plan(struct log *log, struct topic *t, bool merge) __attribute__((warn_unused_result));
+void table_unplan(struct log *log, struct topic *t);
+void table_write(struct log *log, struct topic *t);
+void table_node(const struct topic *t, struct media_node *m);
 int table_load(struct log *log, struct topic *t, const struct media_node *m)
     __attribute__((warn_unused_result));
 void table_retire(struct log *log, struct topic *t);
+void table_destroy(struct topic *t);
+/* Runs that a checkpoint holds were changed: the next one writes all of t's. */
+void table_rewrite(struct log *log, struct topic *t);
+/* manifest.c: the same for all else. */
+void manifest_init(struct manifest *m);
+void manifest_destroy(struct log *log);
+int manifest_plan(struct log *log, bool merge) __attribute__((warn_unused_result));
+void manifest_unplan(struct log *log);
+void manifest_write(struct log *log, uint64_t generation);
+int manifest_load(struct log *log, const struct media_root *root)
+    __attribute__((warn_unused_result));
+/* The fold changed it; it goes. */
+void manifest_touch(struct log *log, struct topic *t);
+void manifest_touch_session(struct log *log, struct session *s);
+void manifest_drop(struct log *log, struct topic *t);
+void manifest_drop_session(struct log *log, struct session *s);
+int manifest_gone(struct manifest *m, uint64_t generation, bool session, uint64_t id)
+    __attribute__((warn_unused_result));
+/* Blocks that the next one takes at most, where space is in single blocks. */
+uint64_t manifest_need(const struct log *log);
+uint64_t table_need(const struct log *log);
+size_t manifest_node_size(size_t name_length);
+uint32_t manifest_crc(const struct media_manifest *h, const void *records);
 /* The newest valid root of all slots, or NULL. */
 const struct media_root *checkpoint_newest(struct log *log, struct media_root *copy);
 

@@ -198,66 +198,48 @@ struct media_control {
     uint8_t zero[7];  /* 57..63 */
 };
 
-/* A checkpoint root: one of the two areas of a slot. The manifest it points to is a byte stream of
- * struct media_node, media_session, media_ahead and media_grant records in this order, in an
- * extent. */
+/* A checkpoint root: one of the two areas of a slot. It names the newest piece of a manifest. */
 struct media_root {
-    le32 magic;         /*   0..3   MEDIA_ROOT_MAGIC */
-    le32 crc;           /*   4..7   */
-    le64 number;        /*   8..15  the fold of all entries up to this one */
-    le32 term;          /*  16..19  */
-    le32 chain;         /*  20..23  crc of entry `number` */
-    le64 generation;    /*  24..31  the larger of the two valid roots of a slot is the newer */
-    le64 manifest;      /*  32..39  low 48: pool offset; high 16: order of its extent */
-    le64 manifest_size; /*  40..47  bytes */
-    le32 manifest_crc;  /*  48..51  */
-    le32 next_id;       /*  52..55  topic and directory ids below this were used */
-    le64 control_end;   /*  56..63  end of topic 0 */
-    le32 nodes;         /*  64..67  */
-    le32 sessions;      /*  68..71  */
-    le32 grants;        /*  72..75  */
-    le32 ahead;         /*  76..79  */
-    le64 time;          /*  80..87  */
-    uint8_t zero[40];   /*  88..127 */
+    le32 magic;        /*   0..3   MEDIA_ROOT_MAGIC */
+    le32 crc;          /*   4..7   */
+    le64 number;       /*   8..15  the fold of all entries up to this one */
+    le32 term;         /*  16..19  */
+    le32 chain;        /*  20..23  crc of entry `number` */
+    le64 generation;   /*  24..31  the larger of the two valid roots of a slot is the newer */
+    le64 manifest;     /*  32..39  low 48: pool offset; high 16: order of its extent */
+    le32 manifest_crc; /*  40..43  the piece's */
+    le32 next_id;      /*  44..47  topic and directory ids below this were used */
+    le64 control_end;  /*  48..55  end of topic 0 */
+    le32 nodes;        /*  56..59  in all, as are the next two */
+    le32 sessions;     /*  60..63  */
+    le32 grants;       /*  64..67  */
+    le32 pieces;       /*  68..71  of the manifest */
+    le64 time;         /*  72..79  */
+    uint8_t zero[48];  /*  80..127 */
 };
 #define MEDIA_ROOT_MAGIC 0x544f4f52u
 
-/* A topic's run table: extents linked by this header, each followed by `count` struct media_run. */
-struct media_table {
-    le32 magic;    /*  0..3  MEDIA_TABLE_MAGIC */
-    le32 crc;      /*  4..7  of header (crc as zero) and runs */
-    le64 next;     /*  8..15 low 48: pool offset of the next extent, 0: none; high 16: its order */
-    le32 next_crc; /* 16..19 its crc */
-    le32 count;    /* 20..23 */
-    le64 zero;     /* 24..31 */
+/* A piece of a manifest, in an extent of its own: this header, then `grants` struct media_grant,
+ * `gone_nodes` and `gone_sessions` le64 ids, `sessions` struct media_session, `ahead` struct
+ * media_ahead, `nodes` struct media_node with their names. It tells what changed since the pieces before it; of what is told
+ * of twice the newest holds, and what is gone stands in older pieces only. */
+struct media_manifest {
+    le32 magic;         /*  0..3  MEDIA_MANIFEST_MAGIC */
+    le32 crc;           /*  4..7  of header (crc as zero) and records */
+    le64 before;        /*  8..15 low 48: extent of the piece before it, 0: none; high 16: order */
+    le32 before_crc;    /* 16..19 its crc */
+    le32 depth;         /* 20..23 pieces before it */
+    le64 generation;    /* 24..31 of the checkpoint that wrote it */
+    le32 size;          /* 32..35 bytes of records */
+    le32 grants;        /* 36..39 */
+    le32 gone_nodes;    /* 40..43 */
+    le32 gone_sessions; /* 44..47 */
+    le32 sessions;      /* 48..51 */
+    le32 nodes;         /* 52..55 */
+    le32 ahead;         /* 56..59 */
+    le32 zero;          /* 60..63 */
 };
-#define MEDIA_TABLE_MAGIC 0x4c424154u
-
-/* A topic or directory in a manifest. name_length bytes follow, padded to 8. */
-struct media_node {
-    le32 id;          /*   0..3   */
-    le32 parent;      /*   4..7   0: the root directory */
-    le32 mode;        /*   8..11  S_IFREG or S_IFDIR with permissions */
-    le32 uid;         /*  12..15  */
-    le32 gid;         /*  16..19  */
-    le16 name_length; /*  20..21  */
-    uint8_t order;    /*  22      */
-    uint8_t ack;      /*  23      */
-    le64 base;        /*  24..31  oldest retained offset */
-    le64 end;         /*  32..39  */
-    le64 messages;    /*  40..47  messages ever */
-    le64 first;       /*  48..55  number of the first retained message */
-    le64 created;     /*  56..63  */
-    le64 modified;    /*  64..71  time of the last commit */
-    le64 keep_bytes;  /*  72..79  retention, 0: no bound */
-    le64 keep_age;    /*  80..87  ns, 0: no bound */
-    le64 runs;        /*  88..95  low 48: its run table's first extent, 0: none; high 16: order */
-    le32 run_count;   /*  96..99  */
-    le32 run_crc;     /* 100..103 of that extent's struct media_table */
-    uint8_t policy;   /* 104      */
-    uint8_t zero[7];  /* 105..111 */
-    le64 side_tail; /* 112..119 last batch's side record: low 48: header; high 16: lines below it */
-};
+#define MEDIA_MANIFEST_MAGIC 0x494e414du
 
 /* A run: batches of a topic whose payloads are adjacent and whose side records are. Its length is
  * the next run's offset (or the topic's end) less its own. */
@@ -273,6 +255,47 @@ struct media_run {
 #define MEDIA_RUN_DAMAGED 0x01u /* it stands where it was, and fails its checksums */
 #define MEDIA_RUN_LOST    0x02u /* nothing stands for these offsets: no place (payload, side 0) */
 #define MEDIA_RUN_FLAGS   (MEDIA_RUN_DAMAGED | MEDIA_RUN_LOST)
+
+/* A piece of a topic's run table, in an extent of its own: this header, then `count` runs. */
+struct media_table {
+    le32 magic;      /*  0..3  MEDIA_TABLE_MAGIC */
+    le32 crc;        /*  4..7  of header (crc as zero) and runs */
+    le64 before;     /*  8..15 low 48: extent of the piece before it, 0: none; high 16: order */
+    le32 before_crc; /* 16..19 its crc */
+    le32 count;      /* 20..23 at least one */
+    le64 first;      /* 24..31 number of its first run, over all runs that the topic ever had */
+};
+#define MEDIA_TABLE_MAGIC 0x4c424154u
+
+/* A topic or directory in a manifest. name_length bytes follow, padded to 8. */
+struct media_node {
+    le32 id;               /*   0..3   */
+    le32 parent;           /*   4..7   0: the root directory */
+    le32 mode;             /*   8..11  S_IFREG or S_IFDIR with permissions */
+    le32 uid;              /*  12..15  */
+    le32 gid;              /*  16..19  */
+    le16 name_length;      /*  20..21  */
+    uint8_t order;         /*  22      */
+    uint8_t ack;           /*  23      */
+    le64 base;             /*  24..31  oldest retained offset */
+    le64 end;              /*  32..39  */
+    le64 messages;         /*  40..47  messages ever */
+    le64 first;            /*  48..55  number of the first retained message */
+    le64 created;          /*  56..63  */
+    le64 modified;         /*  64..71  time of the last commit */
+    le64 keep_bytes;       /*  72..79  retention, 0: no bound */
+    le64 keep_age;         /*  80..87  ns, 0: no bound */
+    le64 side_tail;        /*  88..95  last batch's side record: low 48: header; high 16: lines
+                            *          below it */
+    le64 table;            /*  96..103 low 48: newest piece of its run table, 0: none; high 16:
+                            *          order. It ends with the last run but one */
+    le32 table_crc;        /* 104..107 the piece's */
+    le32 run_count;        /* 108..111 live runs, with the last */
+    le64 run_first;        /* 112..119 number of the first live run */
+    struct media_run last; /* 120..151 the last run */
+    uint8_t policy;        /* 152      */
+    uint8_t zero[7];       /* 153..159 */
+};
 
 struct media_session {
     le64 id;        /*  0..7  */

@@ -63,6 +63,7 @@ int names_init(struct log *log)
     root->gid = (uint32_t)getegid();
     root->created = root->modified = now_realtime();
     HASH_ADD(by_id, n->by_id, id, sizeof root->id, root);
+    TAILQ_INSERT_TAIL(&log->manifest.nodes, root, changed_link);
     n->directories = 1;
     return 0;
 }

@@ -71,6 +71,8 @@ int session_add(struct log *log, const struct session *s)
     mine->time = s->time;
     LIST_INSERT_HEAD(&t->sessions, mine, topic_link);
     TAILQ_INSERT_TAIL(&log->sessions.by_age, mine, age_link);
+    mine->changed = s->changed;
+    TAILQ_INSERT_HEAD(&log->manifest.sessions, mine, changed_link);
     pthread_mutex_lock(&log->sessions.lock);
     HASH_ADD(hh, log->sessions.by_id, id, sizeof mine->id, mine);
     log->sessions.count++;
@@ -90,6 +92,7 @@ void session_drop(struct log *log, struct session *s)
 {
     LIST_REMOVE(s, topic_link);
     TAILQ_REMOVE(&log->sessions.by_age, s, age_link);
+    manifest_drop_session(log, s);
     pthread_mutex_lock(&log->sessions.lock);
     HASH_DELETE(hh, log->sessions.by_id, s);
     log->sessions.count--;

@@ -1,8 +1,14 @@
 /* Run tables: a topic's DRAM index as it stands in a checkpoint (step 8, and recovery).
  *
- * A table is a chain of extents, so that a topic of many small batches needs no large one. It is
- * written from its last extent to its first, since each header carries the CRC of the next. Called
- * with the sequencer's role. Writes back, never drains: the root's rule does.
+ * Runs are only ever added behind and trimmed in front, and all but the last never change. So a
+ * table is a chain of pieces, each in an extent of its own and never written again, newest first:
+ * a checkpoint adds a piece with the runs that came since and gives up those that were trimmed
+ * whole. The last run, which may still grow, stands in the topic's node. A new piece takes in those
+ * before it that are no larger, so that there are few and each run is rewritten a few times at most.
+ *
+ * Planned first (extents taken, nothing changed), then written, so that a checkpoint without space
+ * leaves nothing behind. Called with the sequencer's role. Writes back, never drains: the root's
+ * rule does. Must never write to an extent that a root names.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -11,9 +17,10 @@
 #include "core/crc.h"
 #include "core/log_state.h"
 
-#define TABLE_HEAD sizeof(struct media_table)
+#define TABLE_HEAD    sizeof(struct media_table)
+#define PIECE_LARGEST (1u << 20) /* bytes: what is as large is not taken into another */
 
-static size_t table_capacity(const struct extent *e)
+static size_t extent_capacity(const struct extent *e)
 {
     return (e->size - TABLE_HEAD) / sizeof(struct media_run);
 }
@@ -25,119 +32,262 @@ static uint32_t table_crc(const struct media_table *h, const struct media_run *r
     return crc32c(crc32c(0, &copy, sizeof copy), runs, le32_get(h->count) * sizeof *runs);
 }
 
-static void table_drop(struct log *log, struct table *table)
+/* Runs before this number are trimmed, or will not change: all but the last. */
+static uint64_t runs_closed(const struct topic *t)
 {
-    for (size_t i = 0; i < table->count; i++)
-        extent_put(log->extents, table->extent[i]);
-    free(table->extent);
-    *table = (struct table){0};
+    return t->run_dropped + t->run_count - (t->run_count > 0);
 }
 
-static int table_push(struct table *table, struct extent *e)
+static unsigned order_of(const struct log *log, uint64_t runs)
 {
-    struct extent **grown = realloc(table->extent, (table->count + 1) * sizeof(struct extent *));
-    if (!grown)
-        return -ENOMEM;
-    table->extent = grown;
-    grown[table->count++] = e;
+    return extents_order(log->extents, TABLE_HEAD + runs * sizeof(struct media_run));
+}
+
+/* ---- Planning ----------------------------------------------------------------------------- */
+
+static int plan_push(struct table *table, struct extent *e, uint64_t first, uint64_t count)
+{
+    size_t at = table->count + table->planned;
+    if (at == table->capacity) {
+        size_t capacity = at ? at * 2 : 2;
+        struct table_piece *grown = realloc(table->piece, capacity * sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        table->piece = grown;
+        table->capacity = capacity;
+    }
+    table->piece[at] = (struct table_piece){.extent = e, .first = first, .count = (uint32_t)count};
+    table->planned++;
     return 0;
 }
 
-/* Extents for n runs: as few as there is space for. */
-static int table_extents(struct log *log, struct table *table, size_t n)
+void table_unplan(struct log *log, struct topic *t)
 {
-    struct extents *x = log->extents;
-    while (n > 0) {
-        unsigned order = extents_order(x, TABLE_HEAD + n * sizeof(struct media_run));
+    struct table *table = &t->table;
+    while (table->planned > 0)
+        extent_put_now(log->extents, table->piece[table->count + --table->planned].extent);
+}
+
+/* Runs [first, end) in as few extents as there is space for. */
+static int plan_extents(struct log *log, struct table *table, uint64_t first, uint64_t end)
+{
+    while (first < end) {
+        unsigned order = order_of(log, end - first);
         if (order > log->pool.geo.max_order)
             order = log->pool.geo.max_order;
-        struct extent *e = extent_new(x, order, EXTENT_META);
+        struct extent *e = extent_new(log->extents, order, EXTENT_META);
         while (!e && order > 0)
-            e = extent_new(x, --order, EXTENT_META);
+            e = extent_new(log->extents, --order, EXTENT_META);
         if (!e)
             return -EMBAR_EFULL;
-        int rc = table_push(table, e);
+        uint64_t n = extent_capacity(e) < end - first ? extent_capacity(e) : end - first;
+        int rc = plan_push(table, e, first, n);
         if (rc) {
-            extent_put(x, e);
+            extent_put_now(log->extents, e);
             return rc;
         }
-        n -= table_capacity(e) < n ? table_capacity(e) : n;
+        first += n;
     }
     return 0;
 }
 
-static void runs_put(struct media_run *to, const struct topic *t, size_t first, size_t n)
+/* The oldest piece that one extent with all from there to `end` takes in; `from` moves there. */
+static size_t plan_merge(const struct log *log, const struct topic *t, uint64_t *from, uint64_t end)
 {
-    for (size_t i = 0; i < n; i++) {
-        const struct run *r = topic_run(t, first + i);
-        to[i] = (struct media_run){.offset = le64_of(r->offset),
-                                   .message = le64_of(r->message),
-                                   .payload =
-                                       le64_pack(r->payload, (uint16_t)(r->order | r->flags << 8)),
-                                   .side = le64_pack(r->side, r->batches)};
+    const struct table *table = &t->table;
+    size_t k = table->count;
+    for (; k > table->drop; k--) {
+        const struct table_piece *p = &table->piece[k - 1];
+        uint64_t first = p->first > t->run_dropped ? p->first : t->run_dropped;
+        uint64_t grown = 1ull << (order_of(log, end - *from) + log->pool.geo.block_shift);
+        if (p->extent->size > grown || p->extent->size >= PIECE_LARGEST ||
+            order_of(log, end - first) > log->pool.geo.max_order)
+            break;
+        *from = first;
     }
+    return k;
 }
 
-static void table_fill(struct log *log, struct table *table, const struct topic *t)
+/* Any topic may get a run, and each that does takes an extent of its own. */
+uint64_t table_need(const struct log *log)
 {
-    size_t left = t->run_count;
-    le64 next = le64_of(0);
-    for (size_t i = table->count; i-- > 0;) {
-        struct extent *e = table->extent[i];
-        size_t before = 0;
-        for (size_t k = 0; k < i; k++)
-            before += table_capacity(table->extent[k]);
-        size_t n = left - before;
-        struct media_table *h = pool_at(&log->pool, e->base);
-        struct media_run *runs = (struct media_run *)(h + 1);
-        runs_put(runs, t, before, n);
-        struct media_table head = {.magic = le32_of(MEDIA_TABLE_MAGIC),
-                                   .next = next,
-                                   .next_crc = le32_of(table->crc),
-                                   .count = le32_of((uint32_t)n)};
-        table->crc = table_crc(&head, runs);
-        head.crc = le32_of(table->crc);
-        *h = head;
-        flush_writeback(log->pool.flush, h, TABLE_HEAD + n * sizeof *runs);
-        next = le64_pack(e->base, e->order);
-        left = before;
-    }
+    uint64_t block = 1ull << log->pool.geo.block_shift;
+    uint64_t most = (block - TABLE_HEAD) / sizeof(struct media_run);
+    return log->names.topics + log->manifest.runs / most;
 }
 
-int table_write(struct log *log, struct topic *t)
+int table_plan(struct log *log, struct topic *t, bool merge)
 {
-    if (!t->dirty)
+    struct table *table = &t->table;
+    uint64_t end = runs_closed(t);
+    uint64_t from = table->saved > t->run_dropped ? table->saved : t->run_dropped;
+    table->drop = 0;
+    while (table->drop < table->count &&
+           table->piece[table->drop].first + table->piece[table->drop].count <= t->run_dropped)
+        table->drop++;
+    table->keep = table->count;
+    table->planned = 0;
+    if (end <= from)
         return 0;
-    struct table table = {0};
-    pthread_mutex_lock(&t->lock);
-    int rc = t->run_count > UINT32_MAX ? -EMBAR_ELIMIT : table_extents(log, &table, t->run_count);
-    if (rc == 0) {
-        table_fill(log, &table, t);
-        table.runs = (uint32_t)t->run_count;
+    if (t->run_count > UINT32_MAX)
+        return -EMBAR_ELIMIT;
+    uint64_t first = from;
+    if (merge)
+        table->keep = plan_merge(log, t, &first, end);
+    if (table->keep < table->count) {
+        struct extent *e = extent_new(log->extents, order_of(log, end - first), EXTENT_META);
+        int rc = e ? plan_push(table, e, first, end - first) : 0;
+        if (e && rc == 0)
+            return 0;
+        if (e)
+            extent_put_now(log->extents, e);
+        table->keep = table->count;
     }
-    pthread_mutex_unlock(&t->lock);
-    if (rc) {
-        table_drop(log, &table);
-        return rc;
+    int rc = plan_extents(log, table, from, end);
+    if (rc)
+        table_unplan(log, t);
+    return rc;
+}
+
+/* ---- Writing ------------------------------------------------------------------------------ */
+
+static void run_put(struct media_run *to, const struct run *r)
+{
+    *to = (struct media_run){.offset = le64_of(r->offset),
+                             .message = le64_of(r->message),
+                             .payload = le64_pack(r->payload, (uint16_t)(r->order | r->flags << 8)),
+                             .side = le64_pack(r->side, r->batches)};
+}
+
+static void piece_write(struct log *log, const struct topic *t, struct table_piece *p,
+                        const struct table_piece *before)
+{
+    struct media_table *h = pool_at(&log->pool, p->extent->base);
+    struct media_run *runs = (struct media_run *)(h + 1);
+    struct media_table head = {.magic = le32_of(MEDIA_TABLE_MAGIC),
+                               .count = le32_of(p->count),
+                               .first = le64_of(p->first)};
+    if (before) {
+        head.before = le64_pack(before->extent->base, before->extent->order);
+        head.before_crc = le32_of(before->crc);
     }
-    table_retire(log, t);
-    t->table = table;
-    t->dirty = false;
-    return 0;
+    for (uint32_t i = 0; i < p->count; i++)
+        run_put(&runs[i], topic_run(t, p->first - t->run_dropped + i));
+    p->crc = table_crc(&head, runs);
+    head.crc = le32_of(p->crc);
+    *h = head;
+    flush_writeback(log->pool.flush, h, TABLE_HEAD + p->count * sizeof *runs);
+}
+
+void table_write(struct log *log, struct topic *t)
+{
+    struct table *table = &t->table;
+    struct table_piece *p = table->piece;
+    uint64_t end = runs_closed(t);
+    for (size_t i = 0; i < table->planned; i++) {
+        size_t at = table->count + i, before = i > 0 ? at - 1 : table->keep - 1;
+        piece_write(log, t, &p[at], i > 0 || table->keep > table->drop ? &p[before] : NULL);
+    }
+    for (size_t i = 0; i < table->count; i++)
+        if (i < table->drop || i >= table->keep)
+            checkpoint_retire(log, p[i].extent);
+    size_t kept = table->keep - table->drop;
+    if (table->drop > 0)
+        memmove(p, p + table->drop, kept * sizeof *p);
+    if (table->planned > 0)
+        memmove(p + kept, p + table->count, table->planned * sizeof *p);
+    table->count = kept + table->planned;
+    table->planned = 0;
+    table->saved = end > table->saved ? end : table->saved;
+}
+
+void table_node(const struct topic *t, struct media_node *m)
+{
+    const struct table *table = &t->table;
+    m->run_first = le64_of(t->run_dropped);
+    m->run_count = le32_of((uint32_t)t->run_count);
+    if (t->run_count > 0)
+        run_put(&m->last, topic_run(t, t->run_count - 1));
+    if (t->run_count > 1) {
+        const struct table_piece *p = &table->piece[table->count - 1];
+        m->table = le64_pack(p->extent->base, p->extent->order);
+        m->table_crc = le32_of(p->crc);
+    }
 }
 
 void table_retire(struct log *log, struct topic *t)
 {
     for (size_t i = 0; i < t->table.count; i++)
-        checkpoint_retire(log, t->table.extent[i]);
-    free(t->table.extent);
+        checkpoint_retire(log, t->table.piece[i].extent);
+    free(t->table.piece);
     t->table = (struct table){0};
+}
+
+void table_rewrite(struct log *log, struct topic *t)
+{
+    table_retire(log, t);
+    manifest_touch(log, t);
+    log->manifest.runs += t->run_count;
+}
+
+void table_destroy(struct topic *t)
+{
+    for (size_t i = 0; i < t->table.count; i++)
+        extent_put(t->log->extents, t->table.piece[i].extent);
+    free(t->table.piece);
 }
 
 /* ---- Loading ------------------------------------------------------------------------------ */
 
-static int run_load(struct log *log, struct topic *t, const struct media_run *m)
+/* The piece whose runs end at `end`: checked, claimed and noted. Its header is left in h. */
+static int piece_load(struct log *log, struct topic *t, le64 where, uint32_t crc, uint64_t end,
+                      struct media_table *h)
 {
+    uint64_t at = le64_low48(where);
+    struct extent *e;
+    if (!checkpoint_extent(&log->pool, at, le64_high16(where), TABLE_HEAD))
+        return -EMBAR_ECORRUPT;
+    int rc = extent_claim_sole(log->extents, at, le64_high16(where), &e);
+    if (rc)
+        return rc;
+    const struct media_table *head = pool_at(&log->pool, at);
+    *h = *head;
+    uint64_t first = le64_get(h->first), count = le32_get(h->count);
+    /* The link knows the checksum: the header's own word for it adds nothing. */
+    if (le32_get(h->magic) != MEDIA_TABLE_MAGIC || count == 0 || count > extent_capacity(e) ||
+        first >= end || end - first != count ||
+        table_crc(h, (const struct media_run *)(head + 1)) != crc)
+        rc = -EMBAR_ECORRUPT;
+    if (rc == 0)
+        rc = plan_push(&t->table, e, first, count);
+    if (rc)
+        extent_put(log->extents, e);
+    else
+        t->table.piece[t->table.count].crc = crc;
+    t->table.count += t->table.planned;
+    t->table.planned = 0;
+    return rc;
+}
+
+/* Where the runs of a topic are being put, with the extent that the last of them stand in. */
+struct fill {
+    struct log *log;
+    struct topic *t;
+    size_t count;
+    struct extent *extent;
+    unsigned claims; /* runs in it that hold no reference yet, but for the first */
+};
+
+static void fill_settle(struct fill *f)
+{
+    if (f->claims > 0)
+        extent_ref_many(f->extent, f->claims);
+    f->claims = 0;
+}
+
+static int run_load(struct fill *f, const struct media_run *m)
+{
+    struct topic *t = f->t;
     struct run r = {.offset = le64_get(m->offset),
                     .message = le64_get(m->message),
                     .payload = le64_low48(m->payload) & MASK48,
@@ -145,25 +295,24 @@ static int run_load(struct log *log, struct topic *t, const struct media_run *m)
                     .flags = (uint8_t)(le64_high16(m->payload) >> 8),
                     .side = le64_low48(m->side) & MASK48,
                     .batches = le64_high16(m->side)};
-    struct extent *e = NULL;
-    if (t->run_count > 0 && topic_run(t, t->run_count - 1)->offset >= r.offset)
-        return -EMBAR_ECORRUPT;
+    const struct extent *e = f->extent;
     if (r.flags & ~MEDIA_RUN_FLAGS)
         return -EMBAR_ECORRUPT;
-    if (r.flags & MEDIA_RUN_LOST)
-        r.payload = 0, r.order = 0, r.side = 0;
-    int rc = r.flags & MEDIA_RUN_LOST ? 0 : extent_claim(log->extents, r.payload, r.order, &e);
-    if (rc)
-        return rc;
-    rc = topic_runs_grow(t);
-    if (rc) {
-        if (e)
-            extent_put(log->extents, e);
-        return rc;
+    if (r.flags & MEDIA_RUN_LOST) { /* it has no place */
+        r.payload = r.side = 0;
+        r.order = 0;
+    } else if (e && r.order == e->order && r.payload >= e->base && r.payload - e->base < e->size) {
+        f->claims++;
+    } else {
+        fill_settle(f);
+        int rc = extent_claim(f->log->extents, r.payload, r.order, &f->extent);
+        if (rc) {
+            f->extent = NULL;
+            return rc;
+        }
     }
+    t->runs[f->count++] = r;
     t->run_count++;
-    atomic_fetch_add_explicit(&log->runs, 1, memory_order_relaxed);
-    *topic_run(t, t->run_count - 1) = r;
     return 0;
 }
 
@@ -186,51 +335,55 @@ static int runs_check(const struct log *log, const struct topic *t)
     return 0;
 }
 
-/* One extent of the chain: checked, claimed, its runs appended. */
-static int table_load_one(struct log *log, struct topic *t, uint64_t at, unsigned order,
-                          uint32_t crc, struct media_table *h)
+/* All pieces, oldest first: as many as the live runs before the last take. */
+static int pieces_load(struct log *log, struct topic *t, const struct media_node *m)
 {
-    if (!checkpoint_extent(&log->pool, at, order, TABLE_HEAD))
-        return -EMBAR_ECORRUPT;
-    struct extent *e;
-    int rc = extent_claim(log->extents, at, order, &e);
-    if (rc)
-        return rc;
-    rc = table_push(&t->table, e);
-    if (rc) {
-        extent_put(log->extents, e);
-        return rc;
+    uint64_t end = t->run_dropped + le32_get(m->run_count) - 1;
+    struct table *table = &t->table;
+    struct media_table h = {.before = m->table, .before_crc = m->table_crc};
+    table->saved = end;
+    /* Each piece holds at least one run, and ends where the next begins: no chain loops. */
+    while (end > t->run_dropped) {
+        int rc = piece_load(log, t, h.before, le32_get(h.before_crc), end, &h);
+        if (rc)
+            return rc;
+        end = le64_get(h.first);
     }
-    const struct media_table *head = pool_at(&log->pool, at);
-    const struct media_run *runs = (const struct media_run *)(head + 1);
-    *h = *head;
-    /* The link knows the checksum: the header's own word for it adds nothing. */
-    if (le32_get(h->magic) != MEDIA_TABLE_MAGIC || le32_get(h->count) > table_capacity(e) ||
-        table_crc(h, runs) != crc)
-        return -EMBAR_ECORRUPT;
-    for (uint32_t i = 0; rc == 0 && i < le32_get(h->count); i++)
-        rc = run_load(log, t, &runs[i]);
-    return rc;
+    for (size_t i = 0; i < table->count / 2; i++) {
+        struct table_piece swap = table->piece[i];
+        table->piece[i] = table->piece[table->count - 1 - i];
+        table->piece[table->count - 1 - i] = swap;
+    }
+    return 0;
 }
 
 int table_load(struct log *log, struct topic *t, const struct media_node *m)
 {
-    le64 next = m->runs;
-    uint32_t crc = le32_get(m->run_crc);
-    /* A chain that loops would claim its first extent twice; each holds at least one run. */
-    while (le64_low48(next) != 0) {
-        struct media_table h;
-        if (t->run_count >= le32_get(m->run_count))
-            return -EMBAR_ECORRUPT;
-        int rc = table_load_one(log, t, le64_low48(next), le64_high16(next), crc, &h);
-        if (rc)
-            return rc;
-        if (le32_get(h.count) == 0)
-            return -EMBAR_ECORRUPT;
-        next = h.next;
-        crc = le32_get(h.next_crc);
+    uint64_t count = le32_get(m->run_count);
+    t->run_dropped = t->table.saved = le64_get(m->run_first);
+    if (t->run_dropped > INT64_MAX)
+        return -EMBAR_ECORRUPT;
+    if (count == 0)
+        return runs_check(log, t);
+    int rc = pieces_load(log, t, m);
+    if (rc)
+        return rc;
+    t->runs = malloc(count * sizeof *t->runs); /* bounded: the pieces are that long */
+    if (!t->runs)
+        return -ENOMEM;
+    t->run_capacity = count;
+    struct fill f = {.log = log, .t = t};
+    for (size_t i = 0; rc == 0 && i < t->table.count; i++) {
+        const struct table_piece *p = &t->table.piece[i];
+        const struct media_table *h = pool_at(&log->pool, p->extent->base);
+        const struct media_run *runs = (const struct media_run *)(h + 1);
+        uint64_t skip = p->first < t->run_dropped ? t->run_dropped - p->first : 0;
+        for (uint64_t k = skip; rc == 0 && k < p->count; k++)
+            rc = run_load(&f, &runs[k]);
     }
-    t->table.runs = le32_get(m->run_count);
-    t->table.crc = le32_get(m->run_crc);
-    return t->run_count == t->table.runs ? runs_check(log, t) : -EMBAR_ECORRUPT;
+    if (rc == 0)
+        rc = run_load(&f, &m->last);
+    fill_settle(&f);
+    atomic_fetch_add_explicit(&log->runs, t->run_count, memory_order_relaxed);
+    return rc ? rc : runs_check(log, t);
 }

@@ -46,9 +46,7 @@ void topic_destroy(struct topic *t)
     if (t->fill)
         extent_put(t->log->extents, t->fill);
     free(t->runs);
-    for (size_t i = 0; i < t->table.count; i++)
-        extent_put(t->log->extents, t->table.extent[i]);
-    free(t->table.extent);
+    table_destroy(t);
     free(t->children);
     pthread_mutex_destroy(&t->fill_lock);
     pthread_mutex_destroy(&t->lock);
@@ -151,7 +149,6 @@ int topic_append(struct topic *t, const struct placed *b)
     if (b->time > t->modified)
         t->modified = b->time;
     t->batches++;
-    t->dirty = true;
     atomic_store_explicit(&t->end, b->offset + b->length, memory_order_seq_cst);
     pthread_mutex_unlock(&t->lock);
     return 0;
@@ -170,7 +167,6 @@ void topic_trim(struct topic *t, uint64_t base, uint64_t first)
     atomic_store_explicit(&t->base, base, memory_order_release);
     t->first_message = first;
     atomic_fetch_add_explicit(&t->generation, 1, memory_order_relaxed);
-    t->dirty = true;
     pthread_mutex_unlock(&t->lock);
 }
 

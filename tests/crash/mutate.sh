@@ -36,7 +36,7 @@ listed=8000
 
 # Named at any optimisation: their callers do something afterwards.
 quick_sites=(drain:log_announce writeback:side_write drain:control_place drain:checkpoint_begin
-    writeback:table_fill sync:background_sync sync:pool_format)
+    writeback:piece_write writeback:piece_end sync:background_sync sync:pool_format)
 
 # ---- One mutant ----------------------------------------------------------------------------------
 

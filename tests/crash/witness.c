@@ -118,9 +118,23 @@ static struct target table_of(struct trial *r, const struct pool *pool)
         const struct table *table = &r->visible[i].topic->table;
         if (table->count == 0 || (t.at && chance(&r->shots, 2)))
             continue;
-        struct media_table *head = pool_at(pool, table->extent[0]->base);
+        uint32_t piece = below(&r->shots, (uint32_t)table->count);
+        struct media_table *head = pool_at(pool, table->piece[piece].extent->base);
         t.at = head;
         t.size = sizeof *head + le32_get(head->count) * sizeof(struct media_run);
+    }
+    return t;
+}
+
+static struct target manifest_of(struct trial *r, const struct pool *pool)
+{
+    const struct manifest *m = &r->log->manifest;
+    struct target t = {.name = "the manifest"};
+    if (m->count > 0) {
+        uint32_t piece = below(&r->shots, (uint32_t)m->count);
+        struct media_manifest *head = pool_at(pool, m->piece[piece].extent->base);
+        t.at = head;
+        t.size = sizeof *head + le32_get(head->size);
     }
     return t;
 }
@@ -134,9 +148,7 @@ static struct target choose(struct trial *r, const struct pool *pool)
     case 2: return (struct target){"the watermark", pool_watermark(pool, 0), MEDIA_LINE, true};
     case 3: return (struct target){"the synced watermark", pool_synced(pool, 0), MEDIA_LINE, true};
     case 4: return (struct target){"a root", root, sizeof *root, false};
-    case 5:
-        return (struct target){"the manifest", pool_at(pool, le64_low48(root->manifest)),
-                               le64_get(root->manifest_size), false};
+    case 5: return manifest_of(r, pool);
     case 6: return table_of(r, pool);
     default: return side_of(r, pool);
     }

@@ -133,10 +133,11 @@ static void areas_find(struct hostile *h, struct log *log)
     uint64_t first = atomic_load(&log->checkpoint) + 1;
     area_add(h, "live entries", offset_of(p, pool_entry(p, 0, first)), 8 * MEDIA_LINE);
     area_add(h, "other slot", p->slot_base + p->slot_stride, p->slot_stride);
-    area_add(h, "manifest", log->manifest->base, 2048);
+    for (size_t i = 0; i < log->manifest.count; i++)
+        area_add(h, "manifest", log->manifest.piece[i].extent->base, 2048);
     for (struct topic *t = log->names.by_id; t; t = t->by_id.next) {
         if (t->table.count)
-            area_add(h, "run table", t->table.extent[0]->base, 512);
+            area_add(h, "run table", t->table.piece[t->table.count - 1].extent->base, 512);
         if (t->run_count) {
             const struct run *r = topic_run(t, 0);
             area_add(h, "payload", r->payload, 4096);
@@ -193,6 +194,13 @@ void hostile_build(struct hostile *h, uint64_t seed)
         h->topic[k].id = (uint32_t)control(log, c);
         session[k] = control(log, (struct control){.kind = MEDIA_C_OPEN, .id = h->topic[k].id});
     }
+    /* Enough names for a manifest of more than one piece. */
+    uint32_t extra[40];
+    for (unsigned k = 0; k < 40; k++) {
+        dir.parent = parent;
+        snprintf(dir.name, sizeof dir.name, "extra%u", k);
+        extra[k] = (uint32_t)control(log, dir);
+    }
     for (unsigned i = 0; i < 400; i++) {
         unsigned k = (unsigned)(next(&d) % (HOSTILE_TOPICS - 1)); /* the last stays empty */
         struct topic *t = log_topic(log, h->topic[k].id);
@@ -205,8 +213,12 @@ void hostile_build(struct hostile *h, uint64_t seed)
             control(log, (struct control){
                              .kind = MEDIA_C_TRIM, .id = topic_id(t), .value = topic_end(t) / 2});
         topic_put(t);
-        if (i == 370)
+        if (i == 300 || i == 350 || i == 365 || i == 370)
             CHECK(log_checkpoint(log) == 0);
+        if (i == 340 || i == 368) /* gone, which the newer piece must say */
+            control(log, (struct control){.kind = MEDIA_C_REMOVE, .id = extra[i % 40]});
+        if (i == 368)
+            control(log, (struct control){.kind = MEDIA_C_CLOSE, .value = session[1]});
         if (i == 380)
             control(log, (struct control){.kind = MEDIA_C_ATTR,
                                           .id = h->topic[1].id,
@@ -328,7 +340,7 @@ static void seal_line(void *line, size_t crc_at)
     memcpy((char *)line + crc_at, &crc, 4);
 }
 
-/* The chain behind `at`, sealed from its end. The crc of the header there. */
+/* The pieces before `at`, then this one. The crc of the header there. */
 static le32 seal_table(struct hostile *h, uint64_t at, unsigned depth)
 {
     struct media_table m;
@@ -336,35 +348,62 @@ static le32 seal_table(struct hostile *h, uint64_t at, unsigned depth)
         return le32_of(0);
     memcpy(&m, h->image + at, sizeof m);
     uint64_t n = (uint64_t)le32_get(m.count) * sizeof(struct media_run);
-    if (!inside(at + sizeof m, n))
-        return le32_of(0);
-    if (le64_low48(m.next))
-        m.next_crc = seal_table(h, le64_low48(m.next), depth + 1);
+    /* The extent of an old node's table may be something else by now. */
+    if (le32_get(m.magic) != MEDIA_TABLE_MAGIC || !inside(at + sizeof m, n))
+        return m.crc;
+    if (le64_low48(m.before))
+        m.before_crc = seal_table(h, le64_low48(m.before), depth + 1);
     m.crc = le32_of(0);
     m.crc = le32_of(crc32c(crc32c(0, &m, sizeof m), h->image + at + sizeof m, n));
     memcpy(h->image + at, &m, sizeof m);
     return m.crc;
 }
 
-static void seal_root(struct hostile *h, char *at)
+/* The nodes of a piece of a manifest, which begin at `node`. */
+static void seal_nodes(struct hostile *h, uint64_t node, uint64_t end, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        struct media_node m;
+        if (node > end || end - node < sizeof m)
+            break;
+        memcpy(&m, h->image + node, sizeof m);
+        if (le64_low48(m.table))
+            m.table_crc = seal_table(h, le64_low48(m.table), 0);
+        memcpy(h->image + node, &m, sizeof m);
+        node += sizeof m + (le16_get(m.name_length) + 7u) / 8 * 8;
+    }
+}
+
+/* The pieces of a manifest before `at`, then this one. */
+static le32 seal_manifest(struct hostile *h, uint64_t at, unsigned depth)
+{
+    struct media_manifest m;
+    if (depth > 8 || !inside(at, sizeof m))
+        return le32_of(0);
+    memcpy(&m, h->image + at, sizeof m);
+    uint64_t n = le32_get(m.size), from = at + sizeof m;
+    if (le32_get(m.magic) != MEDIA_MANIFEST_MAGIC || !inside(from, n))
+        return m.crc;
+    if (le64_low48(m.before))
+        m.before_crc = seal_manifest(h, le64_low48(m.before), depth + 1);
+    uint64_t nodes = (uint64_t)le32_get(m.grants) * sizeof(struct media_grant) +
+                     ((uint64_t)le32_get(m.gone_nodes) + le32_get(m.gone_sessions)) * sizeof(le64) +
+                     (uint64_t)le32_get(m.sessions) * sizeof(struct media_session) +
+                     (uint64_t)le32_get(m.ahead) * sizeof(struct media_ahead);
+    seal_nodes(h, from + nodes, from + n, le32_get(m.nodes));
+    m.crc = le32_of(0);
+    m.crc = le32_of(crc32c(crc32c(0, &m, sizeof m), h->image + from, n));
+    memcpy(h->image + at, &m, sizeof m);
+    return m.crc;
+}
+
+/* What only the older root names may have been given away. */
+static void seal_root(struct hostile *h, char *at, bool newest)
 {
     struct media_root r;
     memcpy(&r, at, sizeof r);
-    uint64_t from = le64_low48(r.manifest), size = le64_get(r.manifest_size);
-    if (inside(from, size)) {
-        uint64_t node = from;
-        for (uint32_t i = 0; i < le32_get(r.nodes); i++) {
-            struct media_node m;
-            if (node - from > size || size - (node - from) < sizeof m)
-                break;
-            memcpy(&m, h->image + node, sizeof m);
-            if (le64_low48(m.runs))
-                m.run_crc = seal_table(h, le64_low48(m.runs), 0);
-            memcpy(h->image + node, &m, sizeof m);
-            node += sizeof m + (le16_get(m.name_length) + 7u) / 8 * 8;
-        }
-        r.manifest_crc = le32_of(crc32c(0, h->image + from, size));
-    }
+    if (newest)
+        r.manifest_crc = seal_manifest(h, le64_low48(r.manifest), 0);
     r.crc = le32_of(0);
     r.crc = le32_of(crc32c(0, &r, sizeof r));
     memcpy(at, &r, sizeof r);
@@ -409,15 +448,15 @@ void hostile_seal(struct hostile *h)
          at += MEDIA_LINE)
         if (le32_get(((struct media_side *)(h->image + at))->magic) == MEDIA_SIDE_MAGIC)
             seal_side(h, at);
-    struct media_root newest = {0};
-    for (unsigned which = 0; which < 2; which++) {
-        struct media_root *at = pool_root(&p, 0, which);
-        seal_root(h, (char *)at);
-        if (le64_get(at->number) >= le64_get(newest.number))
-            newest = *at;
+    struct media_root *newest = pool_root(&p, 0, 0), *other = pool_root(&p, 0, 1);
+    if (le64_get(other->number) >= le64_get(newest->number)) {
+        newest = other;
+        other = pool_root(&p, 0, 0);
     }
-    uint32_t chain = le32_get(newest.chain);
-    uint64_t number = le64_get(newest.number) + 1;
+    seal_root(h, (char *)other, false);
+    seal_root(h, (char *)newest, true);
+    uint32_t chain = le32_get(newest->chain);
+    uint64_t number = le64_get(newest->number) + 1;
     for (unsigned i = 0; i < p.geo.index_entries && i < 1024; i++, number++) {
         struct media_entry *line = pool_entry(&p, 0, number);
         if (le64_get(line->number) != number)

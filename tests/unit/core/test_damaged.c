@@ -38,7 +38,7 @@ static struct topic *noted(struct fixture *f, uint32_t *id, unsigned flags)
         extent_put(f->log->extents, extent_find(f->log->extents, r->payload, r->order));
         r->payload = 0, r->order = 0, r->side = 0;
     }
-    t->dirty = true;
+    table_rewrite(t->log, t);
     topic_put(t);
     fixture_reopen(f);
     t = log_topic(f->log, *id);
@@ -154,7 +154,7 @@ static void test_append_behind(void **state)
             extent_put(f.log->extents, extent_find(f.log->extents, r->payload, r->order));
             r->payload = 0, r->order = 0, r->side = 0;
         }
-        t->dirty = true;
+        table_rewrite(t->log, t);
         topic_put(t);
         fixture_reopen(&f);
         t = log_topic(f.log, id);

@@ -30,6 +30,10 @@ static void pristine_serves(void **state)
     assert_memory_equal(h.image, h.pristine, HOSTILE_SIZE); /* reading changes nothing */
     assert_int_equal(hostile_serve(&h, false, true), 0);
     assert_int_equal(hostile_serve(&h, false, false), 0);
+    /* What is not damaged needs no new checksums: else the lies below would all be refused by them. */
+    hostile_reset(&h);
+    hostile_seal(&h);
+    assert_int_equal(hostile_serve(&h, false, true), 0);
     hostile_free(&h);
 }
 
@@ -111,24 +115,39 @@ static struct media_root *root_of(struct hostile *h)
     return le64_get(r[0]->number) > le64_get(r[1]->number) ? r[0] : r[1];
 }
 
+/* As the newest piece of the manifest that tells of it has it. */
 static struct media_node *node_of(struct hostile *h, uint32_t id)
 {
-    struct media_root *r = root_of(h);
-    char *at = h->image + le64_low48(r->manifest);
-    for (uint32_t i = 0; i < le32_get(r->nodes); i++) {
-        struct media_node *n = (struct media_node *)at;
-        if (le32_get(n->id) == id)
-            return n;
-        at += sizeof *n + (le16_get(n->name_length) + 7u) / 8 * 8;
+    le64 where = root_of(h)->manifest;
+    while (le64_low48(where)) {
+        struct media_manifest *m = (struct media_manifest *)(h->image + le64_low48(where));
+        char *at = (char *)(m + 1) + le32_get(m->grants) * sizeof(struct media_grant) +
+                   (le32_get(m->gone_nodes) + le32_get(m->gone_sessions)) * sizeof(le64) +
+                   le32_get(m->sessions) * sizeof(struct media_session) +
+                   le32_get(m->ahead) * sizeof(struct media_ahead);
+        for (uint32_t i = 0; i < le32_get(m->nodes); i++) {
+            struct media_node *n = (struct media_node *)at;
+            if (le32_get(n->id) == id)
+                return n;
+            at += sizeof *n + (le16_get(n->name_length) + 7u) / 8 * 8;
+        }
+        where = m->before;
     }
     fail();
     return NULL;
 }
 
-static struct media_run *runs_of(struct hostile *h, uint32_t id)
+/* Live run i. */
+static struct media_run *run_of(struct hostile *h, uint32_t id, uint32_t i)
 {
-    return (struct media_run *)(h->image + le64_low48(node_of(h, id)->runs) +
-                                sizeof(struct media_table));
+    struct media_node *n = node_of(h, id);
+    if (i + 1 == le32_get(n->run_count))
+        return &n->last;
+    uint64_t number = le64_get(n->run_first) + i;
+    struct media_table *m = (struct media_table *)(h->image + le64_low48(n->table));
+    while (le64_get(m->first) > number)
+        m = (struct media_table *)(h->image + le64_low48(m->before));
+    return (struct media_run *)(m + 1) + (number - le64_get(m->first));
 }
 
 static uint32_t runs_count(struct hostile *h, uint32_t id)
@@ -145,16 +164,15 @@ static struct media_side *side_of(struct hostile *h, const struct media_run *r)
 static void lie_second_part(struct hostile *h, unsigned which)
 {
     for (unsigned k = 0; k < HOSTILE_TOPICS - 1; k++) {
-        struct media_run *runs = runs_of(h, h->topic[k].id);
-        uint32_t n = runs_count(h, h->topic[k].id), i = which % 2 ? n - 1 : 0;
-        while (i > 0 && le64_high16(runs[i].side) == 0)
+        uint32_t id = h->topic[k].id, n = runs_count(h, id), i = which % 2 ? n - 1 : 0;
+        while (i > 0 && le64_high16(run_of(h, id, i)->side) == 0)
             i--;
-        struct media_side *s = side_of(h, &runs[i]);
+        struct media_side *s = side_of(h, run_of(h, id, i));
         uint32_t length = le32_get(s->length);
         s->run0_length = le32_of(length / 2);
-        s->run1 =
-            le64_pack(which < 2 ? le64_low48(s->run0) + length / 2 : le64_low48(runs[0].payload),
-                      le64_high16(s->run1));
+        s->run1 = le64_pack(which < 2 ? le64_low48(s->run0) + length / 2
+                                      : le64_low48(run_of(h, id, 0)->payload),
+                            le64_high16(s->run1));
     }
 }
 
@@ -162,9 +180,8 @@ static void lie_second_part(struct hostile *h, unsigned which)
 static void lie_length(struct hostile *h, unsigned which)
 {
     for (unsigned k = 0; k < HOSTILE_TOPICS - 1; k++) {
-        struct media_run *runs = runs_of(h, h->topic[k].id);
-        uint32_t i = which % 2 ? runs_count(h, h->topic[k].id) - 1 : 0;
-        struct media_side *s = side_of(h, &runs[i]);
+        uint32_t id = h->topic[k].id, i = which % 2 ? runs_count(h, id) - 1 : 0;
+        struct media_side *s = side_of(h, run_of(h, id, i));
         if (le64_low48(s->run1))
             continue;
         uint32_t length = which < 2 ? 200000 : 1;
@@ -177,9 +194,8 @@ static void lie_length(struct hostile *h, unsigned which)
 static void lie_runs(struct hostile *h, unsigned which)
 {
     for (unsigned k = 0; k < HOSTILE_TOPICS - 1; k++) {
-        struct media_run *runs = runs_of(h, h->topic[k].id);
-        uint32_t n = runs_count(h, h->topic[k].id);
-        struct media_run *r = &runs[which & 8 ? n - 1 : n / 2];
+        uint32_t id = h->topic[k].id, n = runs_count(h, id);
+        struct media_run *r = run_of(h, id, which & 8 ? n - 1 : n / 2);
         switch (which & 7) {
         case 0: r->side = le64_pack(le64_low48(r->side), 0xffff); break;
         case 1: r->side = le64_pack(le64_low48(r->side), 0); break;
@@ -202,7 +218,7 @@ static void lie_node(struct hostile *h, unsigned which)
     case 0: dir->parent = dir->id; break; /* its own parent: outside the tree */
     case 1:                               /* two that hold each other */
         a->mode = le32_of(S_IFDIR | 0755);
-        a->runs = le64_of(0);
+        a->table = le64_of(0);
         a->run_count = le32_of(0);
         a->base = a->end;
         a->parent = dir->id;
@@ -230,6 +246,16 @@ static void lie_node(struct hostile *h, unsigned which)
     case 21: root->id = le32_of(77); break;
     case 22: a->run_count = le32_of(UINT32_MAX); break;
     case 23: a->id = le32_of(LOG_ROOT_ID); break;
+    case 24: a->run_first = le64_of(UINT64_MAX); break;
+    case 25: a->run_first = le64_of(le64_get(a->run_first) + 1); break;
+    case 26: a->run_first = le64_of(0); break;
+    case 27: a->run_count = le32_of(le32_get(a->run_count) - 1); break;
+    case 28: a->run_count = le32_of(1); break;
+    case 29: a->table = b->table; break; /* another's */
+    case 30: a->table = le64_of(0); break;
+    case 31: a->table = root_of(h)->manifest; break;
+    case 32: a->last = b->last; break;
+    case 33: a->last.payload = a->table; break; /* bytes where the table stands */
     default: dir->id = le32_of(0);
     }
 }
@@ -249,9 +275,58 @@ static void lie_root(struct hostile *h, unsigned which)
     case 8: r->sessions = le32_of(UINT32_MAX); break;
     case 9: r->grants = le32_of(UINT32_MAX); break;
     case 10: r->grants = le32_of(0); break;
-    case 11: r->manifest_size = le64_of(0); break;
+    case 11: r->pieces = le32_of(0); break;
     case 12: r->sessions = le32_of(0); break;
+    case 13: r->pieces = le32_of(UINT32_MAX); break;
+    case 14: r->pieces = le32_of(le32_get(r->pieces) - 1); break;
     default: r->manifest = le64_pack(le64_low48(r->manifest) + 64, le64_high16(r->manifest));
+    }
+}
+
+static void lie_manifest(struct hostile *h, unsigned which)
+{
+    struct media_manifest *m =
+        (struct media_manifest *)(h->image + le64_low48(root_of(h)->manifest));
+    assert_true(le64_low48(m->before) != 0);
+    struct media_manifest *below = (struct media_manifest *)(h->image + le64_low48(m->before));
+    switch (which) {
+    case 0: m->depth = le32_of(0); break;
+    case 1: m->before = root_of(h)->manifest; break; /* itself */
+    case 2: m->size = le32_of(UINT32_MAX); break;
+    case 3: m->size = le32_of(le32_get(m->size) - 8); break;
+    case 4: m->generation = le64_of(0); break; /* older than what is below */
+    case 5: m->generation = le64_of(UINT64_MAX); break;
+    case 6: m->grants = le32_of(UINT32_MAX); break;
+    case 7: m->gone_nodes = le32_of(UINT32_MAX); break;
+    case 8: m->gone_sessions = le32_of(1u << 30); break;
+    case 9: m->sessions = le32_of(le32_get(m->sessions) + 1); break;
+    case 10: m->nodes = le32_of(le32_get(m->nodes) + 1); break;
+    case 11: m->nodes = le32_of(0); break;
+    case 12: m->before = le64_of(0); break;
+    case 13: below->depth = le32_of(5); break;
+    case 14: m->gone_nodes = le32_of(0); break;
+    case 15: m->ahead = le32_of(UINT32_MAX); break;
+    default: below->magic = le32_of(0);
+    }
+}
+
+static void lie_table(struct hostile *h, unsigned which)
+{
+    for (unsigned k = 0; k < HOSTILE_TOPICS - 1; k++) {
+        struct media_node *n = node_of(h, h->topic[k].id);
+        struct media_table *m = (struct media_table *)(h->image + le64_low48(n->table));
+        if (le64_low48(n->table) == 0)
+            continue;
+        switch (which) {
+        case 0: m->count = le32_of(0); break;
+        case 1: m->count = le32_of(UINT32_MAX); break;
+        case 2: m->count = le32_of(le32_get(m->count) - 1); break;
+        case 3: m->first = le64_of(le64_get(m->first) + 1); break;
+        case 4: m->first = le64_of(UINT64_MAX); break;
+        case 5: m->before = n->table; break; /* itself */
+        case 6: m->before = root_of(h)->manifest; break;
+        default: m->magic = le32_of(0);
+        }
     }
 }
 
@@ -265,8 +340,10 @@ static void crafted_lies(void **state)
     } table[] = {{"second part", lie_second_part, 4},
                  {"length", lie_length, 4},
                  {"runs", lie_runs, 16},
-                 {"node", lie_node, 25},
-                 {"root", lie_root, 14}};
+                 {"node", lie_node, 35},
+                 {"root", lie_root, 16},
+                 {"manifest", lie_manifest, 17},
+                 {"table", lie_table, 8}};
     struct hostile h;
     hostile_build(&h, 77);
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
