@@ -226,7 +226,7 @@ static int move(struct ledger *l, struct node *n, const struct control *c)
     struct node *there = ledger_child(l, c->parent, c->name);
     uint32_t id = n->id;
     if (there == n)
-        return 1;
+        return c->flags & LOG_RENAME_NOREPLACE ? -EEXIST : 1;
     if (there) {
         if (c->flags & LOG_RENAME_NOREPLACE)
             return -EEXIST;
