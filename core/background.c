@@ -18,6 +18,7 @@
 #include "core/log_state.h"
 
 #define SYNC_INTERVAL_MS 1000
+#define CLOCK_LOOK_MS    3600000 /* dates are by the wall clock, which may be set */
 
 bool background_only(const struct log *log)
 {
@@ -71,11 +72,28 @@ static bool sync_wanted(const struct log *log)
            extents_waiting(log->extents);
 }
 
+/* Retention, turn by turn, so that epochs run in between. False: nothing can be done now. */
+static void retain(struct log *log)
+{
+    uint64_t now = now_realtime();
+    if (!retain_due(log) && retain_wait(log, now) > 0)
+        return;
+    enum retain_next next;
+    do {
+        seq_take_wait(log);
+        next = retain_run(log, now);
+        (void)seq_epoch(log);
+        seq_give(log);
+        if (next == RETAIN_SYNC && background_sync(log) != 0)
+            return;
+    } while (next != RETAIN_DONE);
+}
+
 /* Epochs, holds and checkpoint. */
 static void work(struct log *log)
 {
     if (seq_take(log)) {
-        while (seq_epoch(log) > 0)
+        while (seq_epoch(log) > 0 && !retain_due(log))
             ;
         order_expire(log, now_monotonic());
         /* Without space for it the next half ring tries again; seq_room tries when it must. */
@@ -85,6 +103,7 @@ static void work(struct log *log)
     }
     if (checkpoint_due(log) && log->region->needs_sync)
         (void)!checkpoint_write_aside(log);
+    retain(log);
     /* Who announced meanwhile found the role taken. */
     if (seq_pending(log) && !background_only(log))
         log_commit(log);
@@ -98,9 +117,16 @@ static int timeout_ms(struct log *log)
     bool sync = sync_due(log);
     if (sync)
         atomic_store_explicit(&log->sync_armed, true, memory_order_seq_cst);
+    uint64_t ms = sync ? SYNC_INTERVAL_MS : UINT64_MAX;
     if (atomic_load_explicit(&log->seq.holds, memory_order_relaxed) > 0)
-        return (int)(log->hold_ns / 4000000) + 1;
-    return sync ? SYNC_INTERVAL_MS : -1;
+        ms = log->hold_ns / 4000000 + 1;
+    uint64_t retain = retain_wait(log, now_realtime());
+    if (retain != UINT64_MAX) {
+        uint64_t until = retain / 1000000 + 1;
+        until = until < CLOCK_LOOK_MS ? until : CLOCK_LOOK_MS;
+        ms = until < ms ? until : ms;
+    }
+    return ms == UINT64_MAX ? -1 : (int)ms;
 }
 
 void background_arm_sync(struct log *log)
@@ -176,6 +202,12 @@ void log_tick(struct log *log, uint64_t now_ns)
     order_expire(log, now_ns);
     int rc = checkpoint_due(log) ? checkpoint_write(log) : 0;
     (void)rc;
+    uint64_t mono = now_monotonic(), now = now_realtime() + (now_ns > mono ? now_ns - mono : 0);
+    for (enum retain_next next = RETAIN_MORE; next != RETAIN_DONE;) {
+        next = retain_run(log, now);
+        if (next == RETAIN_SYNC && background_sync(log) != 0)
+            break;
+    }
     if (sync_due(log))
         (void)!background_sync(log);
     seq_give(log);

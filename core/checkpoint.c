@@ -170,6 +170,7 @@ static void checkpoint_end(struct log *log)
     struct checkpoint_job *job = &log->job;
     atomic_store_explicit(&log->checkpoint, le64_get(job->root.number), memory_order_release);
     topic_trim(log->control, le64_get(job->root.control_end), job->control_messages);
+    reserve_idle(log->control);
     for (size_t i = 0; i < job->retired; i++)
         extent_put_now(log->extents, log->retired[i]);
     log->retired_count -= job->retired;

@@ -62,7 +62,7 @@ static int validate_create(struct log *log, struct control *c)
         return -EMBAR_ELIMIT;
     if (c->kind == MEDIA_C_CREATE && c->order != 0 && c->order != 2 && c->order != 5)
         return -EMBAR_EINVALID;
-    if (c->ack > 2)
+    if (c->ack > 2 || c->policy > 1)
         return -EMBAR_EINVALID;
     c->id = n->next_id;
     /* A directory with the set-group-id bit hands its group down. */

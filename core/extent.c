@@ -194,27 +194,54 @@ void extents_need(struct extents *x, uint64_t blocks)
     atomic_store_explicit(&x->need, blocks, memory_order_relaxed);
 }
 
-struct extent *extent_new(struct extents *x, unsigned order, enum extent_class c)
+/* Lock held. */
+static struct extent *extent_take(struct extents *x, unsigned order, enum extent_class c)
 {
-    struct extent *e = NULL;
-    if (order > x->max_order)
-        return NULL;
-    pthread_mutex_lock(&x->lock);
     uint64_t keep = c == EXTENT_META ? 0 : reserve_blocks(x);
     unsigned from = order;
     while (from <= x->max_order && x->head[from] == NIL)
         from++;
-    if (from <= x->max_order && x->free >= keep + (1ull << order)) {
-        uint32_t b = x->head[from];
-        e = extent_begin(x, b, order);
-        if (e) {
-            chunk_unlink(x, b);
-            chunk_carve(x, b, from, b, order);
-            e->meta = c == EXTENT_META;
-        }
+    if (from > x->max_order || x->free < keep + (1ull << order))
+        return NULL;
+    uint32_t b = x->head[from];
+    struct extent *e = extent_begin(x, b, order);
+    if (e) {
+        chunk_unlink(x, b);
+        chunk_carve(x, b, from, b, order);
+        e->meta = c == EXTENT_META;
     }
+    return e;
+}
+
+struct extent *extent_new(struct extents *x, unsigned order, enum extent_class c)
+{
+    if (order > x->max_order)
+        return NULL;
+    pthread_mutex_lock(&x->lock);
+    struct extent *e = extent_take(x, order, c);
     pthread_mutex_unlock(&x->lock);
     return e;
+}
+
+bool extent_new_pair(struct extents *x, const unsigned order[2], enum extent_class c,
+                     struct extent *pair[2])
+{
+    if (order[0] > x->max_order || order[1] > x->max_order)
+        return false;
+    pthread_mutex_lock(&x->lock);
+    pair[0] = extent_take(x, order[0], c);
+    pair[1] = pair[0] ? extent_take(x, order[1], c) : NULL;
+    if (pair[0] && !pair[1]) {
+        /* Nobody knew of it: no watcher is told. */
+        uint32_t b = (uint32_t)((pair[0]->base - x->pool->data_base) >> x->shift);
+        x->table[b] = NULL;
+        x->count--;
+        chunk_free(x, b, order[0]);
+        free(pair[0]);
+        pair[0] = NULL;
+    }
+    pthread_mutex_unlock(&x->lock);
+    return pair[0];
 }
 
 static int claim(struct extents *x, uint64_t at, unsigned order, bool sole, struct extent **out)
@@ -358,6 +385,43 @@ bool extents_waiting(struct extents *x)
     bool any = x->wait_in != x->wait_out;
     pthread_mutex_unlock(&x->lock);
     return any;
+}
+
+/* A free chunk of this order or a larger one, as extent_new finds it. Lock held. */
+static bool chunk_there(const struct extents *x, unsigned order)
+{
+    while (order <= x->max_order && x->head[order] == NIL)
+        order++;
+    return order <= x->max_order;
+}
+
+bool extents_fit(struct extents *x, uint64_t n)
+{
+    unsigned order = extents_order(x, n);
+    uint64_t blocks = (n + (1ull << x->shift) - 1) >> x->shift;
+    pthread_mutex_lock(&x->lock);
+    uint64_t keep = reserve_blocks(x);
+    bool fits = x->free >= keep + (1ull << order) && chunk_there(x, order);
+    if (!fits && order > 0 && order <= x->max_order + 1) {
+        /* The largest power of two below it, and what holds the rest. */
+        unsigned half = order - 1, rest = extents_order(x, (blocks - (1ull << half)) << x->shift);
+        uint32_t b = half <= x->max_order ? x->head[half] : NIL;
+        bool more = b != NIL && x->next[b] != NIL;
+        for (unsigned o = rest; b != NIL && o < half; o++)
+            more = more || x->head[o] != NIL;
+        fits =
+            (more || chunk_there(x, half + 1)) && x->free >= keep + (1ull << half) + (1ull << rest);
+    }
+    pthread_mutex_unlock(&x->lock);
+    return fits;
+}
+
+bool extents_tight(struct extents *x)
+{
+    pthread_mutex_lock(&x->lock);
+    bool tight = x->free < reserve_blocks(x) + x->granted / 8;
+    pthread_mutex_unlock(&x->lock);
+    return tight;
 }
 
 unsigned extents_order(const struct extents *x, uint64_t n)

@@ -46,6 +46,9 @@ int extents_grant(struct extents *x, uint64_t first, uint64_t count)
 
 /* A free extent of 2^order blocks with one reference; NULL when there is none. */
 struct extent *extent_new(struct extents *x, unsigned order, enum extent_class c);
+/* Two at once, or none. */
+bool extent_new_pair(struct extents *x, const unsigned order[2], enum extent_class c,
+                     struct extent *pair[2]);
 /* Recovery: the extent around `at` with one more reference, carved out of free space when it is
  * new. -EMBAR_ECORRUPT when it overlaps another extent or lies outside what was granted. */
 int extent_claim(struct extents *x, uint64_t at, unsigned order, struct extent **out)
@@ -78,6 +81,11 @@ void extents_settle(struct extents *x, uint64_t mark);
 uint64_t extents_freed(struct extents *x);
 /* Does anything wait? */
 bool extents_waiting(struct extents *x);
+
+/* Would n bytes of payload find space now, in one extent or in two? */
+bool extents_fit(struct extents *x, uint64_t n);
+/* Less than an eighth of the space is free for payload. */
+bool extents_tight(struct extents *x);
 
 /* Smallest order that holds n bytes; above the pool's largest when none does. */
 unsigned extents_order(const struct extents *x, uint64_t n);

@@ -44,6 +44,9 @@ static int fold_create(struct log *log, const struct control *c)
     t->ack = c->ack;
     atomic_init(&t->topic_order, c->order);
     t->created = t->modified = c->time;
+    t->keep_bytes = c->value;
+    t->keep_age = c->value2;
+    t->policy = c->policy;
     rc = names_insert(n, t, c->parent, c->name, strlen(c->name));
     if (rc) {
         topic_destroy(t);
@@ -72,6 +75,7 @@ static struct topic *fold_remove(struct log *log, uint32_t id)
     struct topic *t = names_id(&log->names, id);
     if (!t || topic_deleted(t) || id == LOG_ROOT_ID || t->child_count > 0)
         return NULL;
+    retain_forget(log, t);
     names_remove(&log->names, t);
     atomic_store_explicit(&t->deleted, true, memory_order_release);
     table_retire(log, t);
@@ -240,8 +244,12 @@ int fold_control(struct log *log, const struct control *c, uint64_t number, stru
         t = names_id(&log->names, c->id);
         if (!t || topic_deleted(t) || c->value > topic_end(t) || c->value < topic_base(t))
             return -EMBAR_ECORRUPT;
+        commit->bytes = c->value - topic_base(t);
         topic_trim(t, c->value, c->value2);
         manifest_touch(log, t);
+        reserve_idle(t);
+        atomic_fetch_add_explicit(&log->trims, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&log->trimmed, commit->bytes, memory_order_relaxed);
         commit->offset = c->value;
         watch_fire(&t->watch);
         watch_fire(&log->names.watch);

@@ -76,6 +76,7 @@ static void log_free(struct log *log)
 {
     background_stop(log);
     names_destroy(log);
+    retain_destroy(log);
     if (log->control)
         topic_destroy(log->control);
     sessions_destroy(log);
@@ -112,6 +113,7 @@ static int log_create(struct log **out, const struct log_options *opt)
     log->names.limit = opt->topics ? opt->topics : 100000;
     log->wake_fd = -1;
     log->seq.told_last = &log->seq.told;
+    atomic_init(&log->retain.date, UINT64_MAX);
     pthread_mutex_init(&log->sessions.lock, NULL);
     watch_init(&log->space);
     manifest_init(&log->manifest);
@@ -190,6 +192,9 @@ static int log_serve(struct log *log, struct embar_error *err)
         rc = seq_grant(log, log->slot, 0, log->pool.geo.regions / log->pool.geo.brokers);
     if (rc)
         return embar_fail(err, rc, "the pool cannot be opened for writing");
+    retain_resume(log);
+    atomic_init(&log->trims, 0); /* by the replay */
+    atomic_init(&log->trimmed, 0);
     /* Where an epoch is synced before it is folded, what the fold frees is free. */
     if (log->region->needs_sync && !background_only(log))
         extents_defer(log->extents);
@@ -345,6 +350,8 @@ void log_stat_all(struct log *log, struct log_stat *st)
         .duplicates = atomic_load_explicit(&log->duplicates, memory_order_relaxed),
         .held = atomic_load_explicit(&log->held, memory_order_relaxed),
         .fenced = atomic_load_explicit(&log->fenced, memory_order_relaxed),
+        .trims = atomic_load_explicit(&log->trims, memory_order_relaxed),
+        .trimmed = atomic_load_explicit(&log->trimmed, memory_order_relaxed),
         .recovered = log->recovered,
         .recovery_ns = log->recovery_ns,
         .max_sessions = log->sessions.limit,

@@ -66,6 +66,7 @@ struct commit {
                         * orders 0 and 2 this batch itself may stand above it */
     uint64_t messages; /* batch of a session: messages in the batches up to the mark */
     uint32_t id;       /* control: id made (MKDIR, CREATE) */
+    uint64_t bytes;    /* TRIM: how many were given up */
     uint32_t epoch;    /* session control or fence: the epoch now */
     bool duplicate;    /* was committed before; nothing was added */
 };
@@ -260,6 +261,7 @@ struct log_stat {
     uint64_t topics, directories, sessions, max_sessions;
     uint64_t recovered, recovery_ns; /* entries replayed at open, time it took */
     uint64_t duplicates, held, fenced;
+    uint64_t trims, trimmed; /* since open: how often, bytes; by hand or by retention */
     uint32_t term, slot;
     uint64_t incarnation;
     bool faulted;
@@ -268,7 +270,8 @@ void log_stat_all(struct log *log, struct log_stat *st);
 
 /* Write a checkpoint now (it also happens by itself at half an index ring). */
 int log_checkpoint(struct log *log);
-/* manual logs: expire holds, checkpoint when due, write watermarks. now_ns: CLOCK_MONOTONIC. */
+/* manual logs: expire holds, checkpoint when due, retention. now_ns: CLOCK_MONOTONIC; when that is
+ * in the future, so is the moment that ages are counted to. */
 void log_tick(struct log *log, uint64_t now_ns);
 
 #endif

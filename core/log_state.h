@@ -50,6 +50,9 @@ struct watch_list {
         count; /* seq_cst with what is watched: register-then-look against change-then-look */
 };
 
+/* Queues of retain.c: over its bytes; by date; by age of its oldest data, for a full pool. */
+enum retain_kind { RETAIN_BYTES, RETAIN_AGE, RETAIN_FULL, RETAIN_KINDS };
+
 /* A node of the namespace: a topic or a directory. */
 struct topic {
     struct log *log;
@@ -88,6 +91,13 @@ struct topic {
     atomic_uint generation; /* trims */
 
     uint64_t ordered_end; /* sequencer only: end including what is ordered and not committed */
+
+    /* Retention (retain.c), sequencer only. */
+    bool retained; /* has a setting that may trim it */
+    struct {
+        uint64_t key;
+        uint32_t place; /* in the queue, from 1; 0: not there */
+    } queued[RETAIN_KINDS];
     struct watch_list watch;
     LIST_HEAD(topic_sessions, session) sessions; /* of this topic; sequencer only */
 
@@ -125,6 +135,9 @@ int topic_append(struct topic *t, const struct placed *b) __attribute__((warn_un
 void topic_trim(struct topic *t, uint64_t base, uint64_t first);
 /* Message boundary at or below `offset`: offset and number. */
 int topic_boundary(struct topic *t, uint64_t offset, uint64_t *at, uint64_t *message);
+/* Where the first batch begins that needs nothing of the extent around `offset`; the end when none
+ * does. */
+uint64_t topic_extent_end(struct topic *t, uint64_t offset);
 /* End of run i (index into the live part). Lock held. */
 uint64_t topic_run_end(const struct topic *t, size_t i);
 /* The run that holds `offset`, which lies in [base, end). Lock held. */
@@ -142,6 +155,8 @@ int topic_refill(struct topic *t) __attribute__((warn_unused_result));
 uint64_t reserve_bound(const struct log *log);
 int reserve_in(struct log *log, struct batch *b, enum extent_class c)
     __attribute__((warn_unused_result));
+/* Give up the extent that t fills when it holds nothing, neither committed nor reserved. */
+void reserve_idle(struct topic *t);
 
 void watch_init(struct watch_list *l);
 void watch_add(struct watch_list *l, struct watcher *w);
@@ -339,6 +354,42 @@ void fold_need(struct log *log);
 int fold_batch(struct log *log, struct topic *t, struct session *s, const struct placed *p)
     __attribute__((warn_unused_result));
 
+/* ---- Retention (retain.c) ----------------------------------------------------------------- */
+
+struct retain {
+    struct retain_queue { /* a heap: the smallest key first */
+        struct topic **topic;
+        size_t count, capacity;
+    } queue[RETAIN_KINDS];
+    uint64_t squeezed;         /* CLOCK_REALTIME ns */
+    atomic_uint_fast64_t date; /* CLOCK_REALTIME ns of the next turn, UINT64_MAX: none. Relaxed */
+    atomic_uint_fast64_t want; /* bytes that a reservation did not find; relaxed */
+    atomic_bool due;           /* a turn would do something; relaxed, see seq.handed */
+};
+
+enum retain_next { RETAIN_DONE, RETAIN_MORE, RETAIN_SYNC /* then more */ };
+
+/* After a batch of t was committed. Role held. */
+void retain_look(struct log *log, struct topic *t);
+static inline void retain_batch(struct log *log, struct topic *t)
+{
+    if (t->retained)
+        retain_look(log, t);
+}
+/* After a topic's settings changed; before it is removed. Role held. */
+void retain_changed(struct log *log, uint32_t id);
+void retain_forget(struct log *log, struct topic *t);
+/* Opening: after recovery. Closing: with the last topic gone. */
+void retain_resume(struct log *log);
+void retain_destroy(struct log *log);
+/* One turn: some trims, if due. now: CLOCK_REALTIME ns. Role held. */
+enum retain_next retain_run(struct log *log, uint64_t now);
+bool retain_due(const struct log *log);
+/* ns until the next turn; UINT64_MAX: none. */
+uint64_t retain_wait(const struct log *log, uint64_t now);
+/* A reservation of so many bytes found no space. Any thread. */
+void retain_starve(struct log *log, uint64_t bytes);
+
 /* ---- The log ------------------------------------------------------------------------------ */
 
 struct log {
@@ -354,6 +405,7 @@ struct log {
     struct sessions sessions;
     struct topic *control; /* topic 0 */
     struct seq seq;
+    struct retain retain;
 
     atomic_uint_fast64_t committed, durable, synced, checkpoint; /* entry numbers */
     atomic_bool faulted;
@@ -403,7 +455,7 @@ struct log {
     atomic_bool asleep; /* seq_cst: set before the last look at the work, cleared by who wakes it */
 
     /* Facts. */
-    atomic_uint_fast64_t epochs, batches, messages, bytes, duplicates, held, fenced;
+    atomic_uint_fast64_t epochs, batches, messages, bytes, duplicates, held, fenced, trims, trimmed;
     uint64_t limit; /* recovery goes no further than this entry */
     uint64_t recovered, recovery_ns;
     struct media_grant *grant; /* as folded */

@@ -158,7 +158,7 @@ struct media_side {
 
 enum media_control_kind {
     MEDIA_C_MKDIR = 1,  /* id, parent, name, mode, uid, gid, time */
-    MEDIA_C_CREATE = 2, /* the same for a topic; order, ack */
+    MEDIA_C_CREATE = 2, /* the same for a topic; order, ack, value, value2, policy */
     MEDIA_C_REMOVE = 3, /* id: topic or empty directory; time */
     MEDIA_C_RENAME = 4, /* id, parent, name: new place; value: id replaced or 0; time */
     MEDIA_C_ATTR = 5,   /* id; flags say which of mode, uid, gid, order, ack, value.. are set */

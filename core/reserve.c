@@ -12,27 +12,37 @@
 
 /* Control records live until the next checkpoint only, and from what it needs itself. */
 #define CONTROL_ORDER 2u
-#define SPLIT_MIN     4096u /* do not split off less than this: seal the extent instead */
+#define SPLIT_MIN     4096u       /* do not split off less than this: seal the extent instead */
+#define PAIR_MIN      (32u << 10) /* a smaller batch stands in one new extent if it can */
 
 uint64_t reserve_bound(const struct log *log)
 {
     return log->pool.data_size / 8;
 }
 
-/* The next extent of t: as large as its last one twice, or as `need` asks; smaller when space is
- * short. fill_lock held. */
+/* How large the next extent of t should be: a quarter of what it holds at most, so that what it does
+ * not fill wastes no more than that however quiet it goes, and no more than twice its last. A small
+ * part of it when space is short. */
+static unsigned order_wanted(const struct topic *t, enum extent_class c)
+{
+    const struct log *log = t->log;
+    if (c == EXTENT_META)
+        return t->fill && t->fill_order < CONTROL_ORDER ? t->fill_order + 1u : t->fill_order;
+    uint64_t most = (topic_end(t) - topic_base(t)) / (extents_tight(log->extents) ? 32 : 4);
+    unsigned want = t->fill ? t->fill_order + 1u : log->pool.geo.max_order;
+    if (want > log->pool.geo.max_order)
+        want = log->pool.geo.max_order;
+    while (want > 0 && 1ull << (log->pool.geo.block_shift + want) > most)
+        want--;
+    return want;
+}
+
+/* The next extent of t, for `need` bytes at least. fill_lock held. */
 static struct extent *extent_next(struct topic *t, uint64_t need, enum extent_class c)
 {
     struct extents *x = t->log->extents;
-    unsigned least = extents_order(x, need);
-    unsigned want = t->fill ? t->fill_order + 1u : t->fill_order;
-    if (want > t->log->pool.geo.max_order)
-        want = t->log->pool.geo.max_order;
-    if (c == EXTENT_META && want > CONTROL_ORDER)
-        want = CONTROL_ORDER;
-    if (want < least)
-        want = least;
-    for (unsigned order = want;; order--) {
+    unsigned least = extents_order(x, need), want = order_wanted(t, c);
+    for (unsigned order = want > least ? want : least;; order--) {
         struct extent *e = extent_new(x, order, c);
         if (e || order <= least)
             return e;
@@ -67,6 +77,37 @@ static void place_split(struct batch *b, struct extent *a, struct extent *e, uin
     extent_ref(e);
 }
 
+/* Two new extents for a batch that one would hold badly: most of it in the largest that it fills.
+ * Nothing is placed when there is no space. */
+static int place_pair(struct topic *t, struct batch *b, uint64_t side, enum extent_class c)
+{
+    struct extents *x = t->log->extents;
+    uint64_t need = b->length + side;
+    unsigned order = extents_order(x, need);
+    uint64_t half = order > 0 ? 1ull << (order - 1 + t->log->pool.geo.block_shift) : 0;
+    if (side >= half)
+        return -EMBAR_EFULL;
+    const unsigned orders[2] = {order - 1, extents_order(x, need - half)};
+    struct extent *pair[2];
+    if (!extent_new_pair(x, orders, c, pair))
+        return -EMBAR_EFULL;
+    place_split(b, pair[0], pair[1], side);
+    extent_put(x, pair[0]); /* full: only the reservation keeps it */
+    if (t->fill)
+        extent_put(x, t->fill);
+    t->fill = pair[1];
+    t->fill_order = pair[1]->order;
+    return 0;
+}
+
+/* Would one extent for so much stay empty for a quarter or more, and not be filled soon? */
+static bool pair_better(const struct topic *t, uint64_t need, enum extent_class c)
+{
+    unsigned order = extents_order(t->log->extents, need);
+    uint64_t size = 1ull << (order + t->log->pool.geo.block_shift);
+    return need >= PAIR_MIN && need <= size - size / 4 && order_wanted(t, c) < order;
+}
+
 static int place(struct topic *t, struct batch *b, enum extent_class c)
 {
     struct extents *x = t->log->extents;
@@ -79,9 +120,11 @@ static int place(struct topic *t, struct batch *b, enum extent_class c)
     }
     bool split = a && room >= side + SPLIT_MIN;
     uint64_t need = split ? b->length - (room - side) : b->length + side;
+    if (!split && pair_better(t, need, c) && place_pair(t, b, side, c) == 0)
+        return 0;
     struct extent *e = extent_next(t, need, c);
     if (!e)
-        return -EMBAR_EFULL;
+        return place_pair(t, b, side, c);
     if (split)
         place_split(b, a, e, side);
     else
@@ -111,6 +154,22 @@ int reserve_in(struct log *log, struct batch *b, enum extent_class c)
     int rc = place(t, b, c);
     pthread_mutex_unlock(&t->fill_lock);
     return rc;
+}
+
+void reserve_idle(struct topic *t)
+{
+    pthread_mutex_lock(&t->fill_lock);
+    struct extent *e = t->fill;
+    /* One reference, the topic's own: nobody can take another without fill_lock. */
+    if (e && atomic_load_explicit(&e->refs, memory_order_acquire) == 1) {
+        t->fill = NULL;
+        t->fill_order = 0;
+    } else {
+        e = NULL;
+    }
+    pthread_mutex_unlock(&t->fill_lock);
+    if (e)
+        extent_put(t->log->extents, e);
 }
 
 /* Into the bound, or not at all: who is refused never stands in another's way. */
@@ -143,6 +202,8 @@ int log_reserve(struct log *log, struct batch *b)
         rc = admitted ? reserve_in(log, b, EXTENT_PAYLOAD) : -EMBAR_EFULL;
         if (rc == -EMBAR_EFULL && extents_waiting(log->extents))
             background_wake(log); /* to sync, so that what waits for that is free */
+        if (rc == -EMBAR_EFULL && admitted)
+            retain_starve(log, b->length + side_size(b->count, b->equal));
     }
     if (rc && admitted)
         atomic_fetch_sub_explicit(&log->reserved, b->length, memory_order_relaxed);

@@ -201,6 +201,7 @@ static int fold_items(struct log *log)
         atomic_fetch_sub_explicit(&log->reserved, b->length, memory_order_relaxed);
         bytes += b->length;
         messages += b->count;
+        retain_batch(log, b->topic);
         if (last && last != b->topic)
             watch_fire(&last->watch);
         last = b->topic;
@@ -316,6 +317,8 @@ int seq_control(struct log *log, struct control *c, struct commit *commit)
     rc = fold_batch(log, log->control, NULL, &p);
     if (rc == 0)
         rc = fold_control(log, c, number, commit);
+    if (rc == 0 && (c->kind == MEDIA_C_ATTR || c->kind == MEDIA_C_CREATE))
+        retain_changed(log, c->id);
     fold_need(log);
     if (rc)
         log_fault(log, rc); /* committed but not to be folded: our state is not the index's */
@@ -429,7 +432,7 @@ void log_commit(struct log *log)
         unsigned rounds = 0;
         while (rounds < ROUNDS && seq_epoch(log) > 0)
             rounds++;
-        bool due = ring_room(log) < log->pool.geo.index_entries / 2;
+        bool due = ring_room(log) < log->pool.geo.index_entries / 2 || retain_due(log);
         seq_give(log);
         if (rounds == ROUNDS || due) {
             atomic_store_explicit(&log->seq.handed, true, memory_order_seq_cst);

@@ -183,6 +183,29 @@ static void topic_run_begin(struct topic *t, uint64_t offset, uint64_t *at, uint
     pthread_mutex_unlock(&t->lock);
 }
 
+/* Base of the extent that a run stands in; 0: in none. */
+static uint64_t run_extent(const struct topic *t, size_t i)
+{
+    const struct run *r = topic_run(t, i);
+    return r->flags & MEDIA_RUN_LOST ? 0 : pool_extent_base(&t->log->pool, r->payload, r->order);
+}
+
+uint64_t topic_extent_end(struct topic *t, uint64_t offset)
+{
+    pthread_mutex_lock(&t->lock);
+    uint64_t end = atomic_load_explicit(&t->end, memory_order_relaxed);
+    if (offset < end) {
+        size_t i = topic_run_find(t, offset);
+        uint64_t extent = run_extent(t, i);
+        do
+            i++;
+        while (i < t->run_count && (topic_run(t, i)->batches == 0 || run_extent(t, i) == extent));
+        end = topic_run_end(t, i - 1);
+    }
+    pthread_mutex_unlock(&t->lock);
+    return end;
+}
+
 int topic_boundary(struct topic *t, uint64_t offset, uint64_t *at, uint64_t *message)
 {
     uint64_t end = topic_end(t), base = topic_base(t);

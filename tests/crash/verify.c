@@ -14,7 +14,7 @@
 struct check {
     struct log *log;
     struct expect *e;
-    const struct ledger *m;
+    struct ledger *m;
     unsigned found;
     bool may_fly; /* batches in flight may be there */
     char *why;
@@ -204,7 +204,17 @@ static bool check_topic(struct check *c, const struct node *n)
 
 /* ---- Names and sessions ------------------------------------------------------------------- */
 
-static bool check_node(struct check *c, const struct node *n)
+bool verify_retained(const struct ledger *l, const struct node *n, uint64_t base, uint64_t end)
+{
+    struct ledger try = *l;
+    struct control c = {.kind = MEDIA_C_TRIM, .id = n->id, .value = base};
+    if (base <= n->base || ledger_control(&try, &c, 0) != 0 ||
+        ledger_node(&try, n->id)->base != base)
+        return false;
+    return n->policy || n->keep_age || (n->keep_bytes && end - base >= n->keep_bytes);
+}
+
+static bool check_node(struct check *c, struct node *n)
 {
     struct node_stat st;
     int rc = log_stat(c->log, n->id, &st);
@@ -223,6 +233,11 @@ static bool check_node(struct check *c, const struct node *n)
         return bad(c, "node %u is not found by its name %s: %d", n->id, n->name, rc);
     if (n->is_dir)
         return true;
+    /* Retention may have trimmed it and nobody was told yet. */
+    if (st.base <= n->end && verify_retained(c->m, n, st.base, st.end) &&
+        ledger_control(c->m, &(struct control){.kind = MEDIA_C_TRIM, .id = n->id, .value = st.base},
+                       c->m->number) != 0)
+        abort();
     if (st.base != n->base || st.first != n->first)
         return bad(c,
                    "topic %u begins at %" PRIu64 " with message %" PRIu64 ", not %" PRIu64

@@ -28,6 +28,10 @@ struct outcome {
 struct trial;
 struct expect trial_expect(struct trial *r, bool same_boot, uint64_t random);
 
+/* May retention have trimmed n to `base`, where its end is `end`? Only by a setting that it has, at a
+ * message, and never what its bytes keep. */
+bool verify_retained(const struct ledger *l, const struct node *n, uint64_t base, uint64_t end);
+
 /* True, or false with why (512 bytes). The log was just opened. */
 bool verify(struct log *log, struct expect *e, struct outcome *out, char *why);
 

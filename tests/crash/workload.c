@@ -440,8 +440,8 @@ static void attributes(struct trial *r)
                                 .order = 5,
                                 .ack = (uint8_t)below(&r->random, 3),
                                 .policy = (uint8_t)below(&r->random, 2),
-                                .value = draw(&r->random),
-                                .value2 = draw(&r->random)});
+                                .value = draw(&r->random) >> below(&r->random, 64),
+                                .value2 = draw(&r->random) >> below(&r->random, 64)});
 }
 
 static void trim(struct trial *r, struct node *n, bool all)
@@ -472,6 +472,27 @@ static void job_tick(void *arg)
     log_tick(j->run->log, j->rc ? now_monotonic() + (1ull << 60) : now_monotonic());
 }
 
+/* What retention trimmed: nobody is told by name, so the base says it. Once seen it may not go back. */
+static void trims_seen(struct trial *r)
+{
+    for (unsigned i = 0; i < r->now.nodes && !r->death; i++) {
+        const struct node *n = &r->now.node[i];
+        const struct topic *t = n->is_dir ? NULL : topic_in_use(r, n->id);
+        uint64_t base = t ? topic_base(t) : n->base;
+        if (base == n->base)
+            continue;
+        struct control c = {.kind = MEDIA_C_TRIM, .id = n->id, .value = base};
+        if (!verify_retained(&r->now, n, base, n->end)) {
+            trial_fail(r, "topic %u was trimmed to %" PRIu64 " by itself", n->id, base);
+            return;
+        }
+        uint64_t number = atomic_load(&r->log->committed);
+        if (ledger_control(&r->now, &c, number) != 0)
+            abort();
+        remember(r, &(struct op){.number = number, .last = number, .control = c});
+    }
+}
+
 /* Holds expire: told apart only when one session holds something. */
 static void expire(struct trial *r)
 {
@@ -496,6 +517,7 @@ static void expire(struct trial *r)
             trial_fail(r, "session %" PRIu64 " was fenced and nobody was told", holding);
         r->controlling = false; /* no space for the entry */
     }
+    trims_seen(r);
     tidy(r);
 }
 
@@ -599,6 +621,7 @@ void workload_step(struct trial *r)
     } else {
         struct job j = {.run = r};
         team_call(r->team, below(&r->random, TEAM_SIZE), job_tick, &j);
+        trims_seen(r);
         tidy(r);
     }
     if (!r->stutters && chance(&r->shots, r->sparse ? 64 : 16))

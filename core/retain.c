@@ -1,0 +1,400 @@
+/* Retention: what a topic's settings, or a full pool, say may go (beside steps 7 and 8).
+ *
+ * Design notes
+ *   How       Each trim is a control entry like one by hand, at a message boundary, so that every
+ *             reader, recovery and replica sees the same base. Decided with the sequencer's role by
+ *             the background thread; a commit only notes that there is something to decide, at the
+ *             cost of one test for topics without settings.
+ *   Bytes     At least the newest `keep_bytes` stay. A trim comes when there is an eighth more than
+ *             that, at least KEEP_SLACK, so that it costs one entry for many batches.
+ *   Age       No batch goes before it is `keep_age` old; it goes at most an eighth of that later,
+ *             within one second and one minute.
+ *   Full      When a reservation finds no space, the topics whose policy is "trim" give up their
+ *             oldest data, the oldest of all of them first, until the reservation fits and a little
+ *             more. Topics whose policy is "block" lose nothing, and without others all wait.
+ *   Queues    Three heaps of the topics that hold data under such a setting: who is over its bytes,
+ *             whose oldest batch is due when, whose data is oldest. A key is a lower bound: a topic
+ *             at the head is looked at again and put back when its time has not come. So nothing
+ *             scans all topics, and an idle log has one sleep until the earliest date.
+ *   Failure   Without space for an entry, or with its ring full, all is tried again after a while.
+ *
+ * All of it is the sequencer's, but for what says so. Must never lose what a setting keeps.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "core/log_state.h"
+
+#define SECOND     1000000000ull
+#define KEEP_SLACK (64ull << 10)
+#define TURN       64u           /* trims before others get the role */
+#define RETRY_NS   (SECOND / 10) /* after a trim that found no space */
+#define DAMAGED_NS (60 * SECOND) /* a topic whose oldest batch cannot be read */
+
+/* ---- Queues ------------------------------------------------------------------------------- */
+
+static void put_at(struct retain_queue *q, enum retain_kind kind, size_t i, struct topic *t)
+{
+    q->topic[i] = t;
+    t->queued[kind].place = (uint32_t)i + 1;
+}
+
+static void sift_up(struct retain_queue *q, enum retain_kind kind, size_t i)
+{
+    struct topic *t = q->topic[i];
+    for (; i > 0; i = (i - 1) / 2) {
+        struct topic *up = q->topic[(i - 1) / 2];
+        if (up->queued[kind].key <= t->queued[kind].key)
+            break;
+        put_at(q, kind, i, up);
+    }
+    put_at(q, kind, i, t);
+}
+
+static void sift_down(struct retain_queue *q, enum retain_kind kind, size_t i)
+{
+    struct topic *t = q->topic[i];
+    for (size_t below; (below = 2 * i + 1) < q->count; i = below) {
+        if (below + 1 < q->count &&
+            q->topic[below + 1]->queued[kind].key < q->topic[below]->queued[kind].key)
+            below++;
+        if (t->queued[kind].key <= q->topic[below]->queued[kind].key)
+            break;
+        put_at(q, kind, i, q->topic[below]);
+    }
+    put_at(q, kind, i, t);
+}
+
+/* Without memory the topic stays out: its next batch tries again. True: it is the first now. */
+static bool queue_add(struct log *log, struct topic *t, enum retain_kind kind, uint64_t key)
+{
+    struct retain_queue *q = &log->retain.queue[kind];
+    if (q->count == q->capacity) {
+        size_t capacity = q->capacity ? q->capacity * 2 : 64;
+        struct topic **grown = realloc(q->topic, capacity * sizeof(struct topic *));
+        if (!grown)
+            return false;
+        q->topic = grown;
+        q->capacity = capacity;
+    }
+    t->queued[kind].key = key;
+    put_at(q, kind, q->count++, t);
+    sift_up(q, kind, q->count - 1);
+    return q->topic[0] == t;
+}
+
+static void queue_remove(struct log *log, struct topic *t, enum retain_kind kind)
+{
+    struct retain_queue *q = &log->retain.queue[kind];
+    size_t i = t->queued[kind].place;
+    if (i-- == 0)
+        return;
+    t->queued[kind].place = 0;
+    struct topic *last = q->topic[--q->count];
+    if (last == t)
+        return;
+    put_at(q, kind, i, last);
+    sift_up(q, kind, i);
+    sift_down(q, kind, last->queued[kind].place - 1u);
+}
+
+static struct topic *queue_first(struct log *log, enum retain_kind kind)
+{
+    struct retain_queue *q = &log->retain.queue[kind];
+    return q->count > 0 ? q->topic[0] : NULL;
+}
+
+/* The first of a queue comes later, or not at all. */
+static void queue_later(struct log *log, struct topic *t, enum retain_kind kind, uint64_t key)
+{
+    if (topic_base(t) == topic_end(t)) {
+        queue_remove(log, t, kind);
+        return;
+    }
+    t->queued[kind].key = key;
+    sift_down(&log->retain.queue[kind], kind, t->queued[kind].place - 1u);
+}
+
+/* ---- What is due -------------------------------------------------------------------------- */
+
+static uint64_t plus(uint64_t a, uint64_t b)
+{
+    return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
+static uint64_t bytes_slack(uint64_t keep)
+{
+    return keep / 8 > KEEP_SLACK ? keep / 8 : KEEP_SLACK;
+}
+
+static uint64_t age_slack(uint64_t keep)
+{
+    uint64_t slack = keep / 8;
+    return slack < SECOND ? SECOND : slack > 60 * SECOND ? 60 * SECOND : slack;
+}
+
+static bool over(const struct topic *t)
+{
+    return t->keep_bytes > 0 &&
+           topic_end(t) - topic_base(t) > plus(t->keep_bytes, bytes_slack(t->keep_bytes));
+}
+
+/* Relaxed: ordered by the role's hand-over, and seen by the background thread through `handed`. */
+static void note_due(struct log *log)
+{
+    atomic_store_explicit(&log->retain.due, true, memory_order_relaxed);
+}
+
+bool retain_due(const struct log *log)
+{
+    return atomic_load_explicit(&log->retain.due, memory_order_relaxed);
+}
+
+void retain_look(struct log *log, struct topic *t)
+{
+    if (over(t)) {
+        if (t->queued[RETAIN_BYTES].place == 0)
+            (void)queue_add(log, t, RETAIN_BYTES, 0);
+        note_due(log);
+    }
+    if (topic_base(t) == topic_end(t))
+        return;
+    if (t->keep_age > 0 && t->queued[RETAIN_AGE].place == 0 &&
+        queue_add(log, t, RETAIN_AGE, plus(plus(t->modified, t->keep_age), age_slack(t->keep_age))))
+        note_due(log);
+    if (t->policy && t->queued[RETAIN_FULL].place == 0)
+        (void)queue_add(log, t, RETAIN_FULL, t->modified);
+}
+
+void retain_forget(struct log *log, struct topic *t)
+{
+    for (unsigned kind = 0; kind < RETAIN_KINDS; kind++)
+        queue_remove(log, t, kind);
+}
+
+void retain_changed(struct log *log, uint32_t id)
+{
+    struct topic *t = names_id(&log->names, id);
+    if (!t || topic_deleted(t))
+        return;
+    retain_forget(log, t);
+    t->retained = t->keep_bytes > 0 || t->keep_age > 0 || t->policy;
+    if (!t->retained)
+        return;
+    retain_look(log, t);
+    /* Its oldest data may be older than what retain_look goes by. */
+    for (unsigned kind = RETAIN_AGE; kind <= RETAIN_FULL; kind++)
+        if (t->queued[kind].place > 0) {
+            t->queued[kind].key = 0;
+            sift_up(&log->retain.queue[kind], kind, t->queued[kind].place - 1u);
+            note_due(log);
+        }
+}
+
+void retain_resume(struct log *log)
+{
+    for (struct topic *t = log->names.by_id; t; t = t->by_id.next)
+        if (!names_is_dir(t))
+            retain_changed(log, t->id);
+}
+
+void retain_destroy(struct log *log)
+{
+    for (unsigned kind = 0; kind < RETAIN_KINDS; kind++)
+        free(log->retain.queue[kind].topic);
+}
+
+void retain_starve(struct log *log, uint64_t bytes)
+{
+    struct retain *r = &log->retain;
+    uint64_t want = atomic_load_explicit(&r->want, memory_order_relaxed);
+    while (want < bytes && !atomic_compare_exchange_weak_explicit(
+                               &r->want, &want, bytes, memory_order_relaxed, memory_order_relaxed))
+        ;
+    note_due(log);
+    /* seq_cst, with the background thread's last look before it sleeps. */
+    atomic_store_explicit(&log->seq.handed, true, memory_order_seq_cst);
+    background_wake(log);
+}
+
+/* ---- Trimming ----------------------------------------------------------------------------- */
+
+static int trim_to(struct log *log, struct topic *t, uint64_t base)
+{
+    struct control c = {.kind = MEDIA_C_TRIM, .id = t->id, .value = base};
+    struct commit commit = {0};
+    return seq_control(log, &c, &commit);
+}
+
+/* 0: go on; else: no space for an entry now. */
+static int trim_over(struct log *log, struct topic *t)
+{
+    uint64_t end = topic_end(t);
+    int rc = over(t) ? trim_to(log, t, end - t->keep_bytes) : 0;
+    if (rc == -EMBAR_EFULL || rc == -EAGAIN)
+        return rc;
+    queue_remove(log, t, RETAIN_BYTES); /* damaged: tried again at its next batch */
+    return 0;
+}
+
+/* Time of the batch that holds the base. */
+static int oldest_time(struct topic *t, uint64_t *time)
+{
+    struct batch_cursor c = {.offset = topic_base(t)};
+    struct batch_view v;
+    int rc = topic_next(t, &c, &v);
+    if (rc == 1) {
+        *time = v.time;
+        read_release(&v.data);
+    }
+    return rc < 0 ? rc : 0;
+}
+
+static int trim_aged(struct log *log, struct topic *t, uint64_t now)
+{
+    uint64_t oldest = now, to;
+    int rc = oldest_time(t, &oldest);
+    uint64_t date = plus(plus(oldest, t->keep_age), age_slack(t->keep_age));
+    if (rc == 0 && date <= now) {
+        rc = topic_seek_time(t, now - t->keep_age, &to);
+        if (rc == 0)
+            rc = trim_to(log, t, to);
+        if (rc == -EMBAR_EFULL || rc == -EAGAIN)
+            return rc;
+        if (rc == 0)
+            rc = oldest_time(t, &oldest);
+        date = plus(plus(oldest, t->keep_age), age_slack(t->keep_age));
+    }
+    queue_later(log, t, RETAIN_AGE, rc || date <= now ? plus(now, DAMAGED_NS) : date);
+    return 0;
+}
+
+/* ---- A full pool -------------------------------------------------------------------------- */
+
+/* Room for the reservation, and for some that come after it. */
+static bool room(struct log *log, uint64_t want)
+{
+    struct extents_stat st;
+    extents_stat(log->extents, &st);
+    uint64_t spare = log->pool.data_size / 64;
+    return extents_fit(log->extents, want) &&
+           st.free >= plus(st.reserve, want > spare ? want : spare);
+}
+
+/* The topic's oldest data, so much of it that an extent comes free and that it was worth an entry. */
+static int trim_oldest(struct log *log, struct topic *t, uint64_t want)
+{
+    uint64_t live = topic_end(t) - topic_base(t);
+    uint64_t least = live / 8 < want ? live / 8 : want;
+    return trim_to(log, t, topic_extent_end(t, topic_base(t) + least));
+}
+
+/* Half of what was given up did not come free: replies in flight or reservations hold it. */
+static bool pinned(struct log *log, uint64_t free, uint64_t given)
+{
+    struct extents_stat st;
+    extents_stat(log->extents, &st);
+    return given >= log->pool.data_size / 32 && st.free < free + given / 2;
+}
+
+/* Extents that topics fill and that hold nothing: what is written next goes elsewhere. */
+static void squeeze(struct log *log, uint64_t now)
+{
+    struct retain *r = &log->retain;
+    if (now < r->squeezed + RETRY_NS && now >= r->squeezed)
+        return;
+    r->squeezed = now;
+    for (struct topic *t = log->names.by_id; t; t = t->by_id.next)
+        reserve_idle(t);
+}
+
+static int trim_victims(struct log *log, unsigned *left, uint64_t now)
+{
+    struct retain *r = &log->retain;
+    struct extents_stat before;
+    uint64_t want = atomic_load_explicit(&r->want, memory_order_relaxed), given = 0;
+    extents_stat(log->extents, &before);
+    if (want > 0 && !room(log, want))
+        squeeze(log, now);
+    while (want > 0 && !room(log, want)) {
+        uint64_t time = 0;
+        if (*left == 0)
+            return 0;
+        if (pinned(log, before.free, given))
+            return -EAGAIN;
+        /* What went already is free after a sync: more may not have to go. */
+        if (extents_waiting(log->extents))
+            return -EBUSY;
+        struct topic *t = queue_first(log, RETAIN_FULL);
+        if (!t)
+            break;
+        int rc = oldest_time(t, &time);
+        if (rc == 0 && time > t->queued[RETAIN_FULL].key) {
+            queue_later(log, t, RETAIN_FULL, time);
+            continue;
+        }
+        uint64_t base = topic_base(t);
+        --*left;
+        if (rc == 0)
+            rc = trim_oldest(log, t, want);
+        given += topic_base(t) - base;
+        if (rc == -EMBAR_EFULL || rc == -EAGAIN)
+            return rc;
+        if (rc)
+            queue_remove(log, t, RETAIN_FULL); /* damaged */
+        else if (topic_base(t) == topic_end(t) || oldest_time(t, &time))
+            queue_remove(log, t, RETAIN_FULL);
+        else
+            queue_later(log, t, RETAIN_FULL, time);
+    }
+    /* Who came meanwhile with a larger one says so again. */
+    atomic_compare_exchange_strong_explicit(&r->want, &want, 0, memory_order_relaxed,
+                                            memory_order_relaxed);
+    return 0;
+}
+
+/* ---- Turns -------------------------------------------------------------------------------- */
+
+static int turn(struct log *log, uint64_t now, unsigned left, bool *more)
+{
+    struct topic *t;
+    int rc = 0;
+    while (rc == 0 && left > 0 && (t = queue_first(log, RETAIN_BYTES))) {
+        rc = trim_over(log, t);
+        left--;
+    }
+    while (rc == 0 && left > 0 && (t = queue_first(log, RETAIN_AGE)) &&
+           t->queued[RETAIN_AGE].key <= now) {
+        rc = trim_aged(log, t, now);
+        left--;
+    }
+    if (rc == 0)
+        rc = trim_victims(log, &left, now);
+    *more = left == 0;
+    return rc;
+}
+
+enum retain_next retain_run(struct log *log, uint64_t now)
+{
+    struct retain *r = &log->retain;
+    bool more = false;
+    /* Before the look at the queues: who adds to them afterwards sets it again. */
+    atomic_store_explicit(&r->due, false, memory_order_relaxed);
+    if (log->readonly || atomic_load_explicit(&log->faulted, memory_order_relaxed))
+        return RETAIN_DONE;
+    int rc = turn(log, now, TURN, &more);
+    const struct topic *t = queue_first(log, RETAIN_AGE);
+    uint64_t date = t ? t->queued[RETAIN_AGE].key : UINT64_MAX;
+    if (rc == -EMBAR_EFULL || rc == -EAGAIN)
+        date = plus(now, RETRY_NS);
+    atomic_store_explicit(&r->date, date, memory_order_relaxed);
+    if (rc == -EBUSY)
+        return RETAIN_SYNC;
+    return more ? RETAIN_MORE : RETAIN_DONE;
+}
+
+uint64_t retain_wait(const struct log *log, uint64_t now)
+{
+    uint64_t date = atomic_load_explicit(&log->retain.date, memory_order_relaxed);
+    return date == UINT64_MAX ? UINT64_MAX : date > now ? date - now : 0;
+}
