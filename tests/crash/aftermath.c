@@ -76,8 +76,9 @@ static void wait_done(struct completion *self, const struct commit *commit)
     w->done = true;
 }
 
-/* One batch of one message. */
-static int publish(struct log *log, struct topic *t, const struct session_stat *s, uint32_t length)
+/* One batch of one message; a session's as number `sequence`. 1: it was committed before. */
+static int publish(struct log *log, struct topic *t, const struct session_stat *s,
+                   uint64_t sequence, uint32_t length)
 {
     char bytes[512];
     struct wait w = {.completion.done = wait_done};
@@ -87,7 +88,7 @@ static int publish(struct log *log, struct topic *t, const struct session_stat *
                       .count = 1,
                       .equal = true,
                       .session = s ? s->id : 0,
-                      .sequence = s ? s->sequence + 1 : 0,
+                      .sequence = sequence,
                       .epoch = s ? s->epoch : 0,
                       .payload_crc = crc32c(0, bytes, length),
                       .completion = &w.completion};
@@ -108,7 +109,7 @@ static int publish(struct log *log, struct topic *t, const struct session_stat *
     epochs_run(log);
     if (!w.done)
         return -EMBAR_EFAULTED;
-    return w.commit.duplicate ? -EMBAR_EPROTO : w.commit.status;
+    return w.commit.status ? w.commit.status : w.commit.duplicate;
 }
 
 static bool publish_all(struct log *log, const struct ledger *l, uint64_t *random, char *why)
@@ -117,16 +118,53 @@ static bool publish_all(struct log *log, const struct ledger *l, uint64_t *rando
         struct topic *t = l->node[i].is_dir ? NULL : log_topic(log, l->node[i].id);
         if (!t)
             continue;
-        int rc = publish(log, t, NULL, 1 + below(random, 500));
+        int rc = publish(log, t, NULL, 0, 1 + below(random, 500));
         for (unsigned k = 0; rc == 0 && k < l->sessions; k++) {
             struct session_stat st;
             if (l->session[k].topic == l->node[i].id &&
                 log_session(log, l->session[k].id, &st) == 0)
-                rc = publish(log, t, &st, 1 + below(random, 100));
+                rc = publish(log, t, &st, st.sequence + 1, 1 + below(random, 100));
         }
         topic_put(t);
         if (rc && rc != -EMBAR_EFULL) {
             snprintf(why, 512, "publishing to topic %u after recovery: %d", l->node[i].id, rc);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What was committed is a duplicate, for ever; what was not is none. */
+static bool resend_all(struct log *log, struct ledger *l, uint64_t *random, char *why)
+{
+    for (unsigned i = 0; i < l->sessions; i++) {
+        const struct promise *p = &l->session[i];
+        const struct node *n = ledger_node(l, p->topic);
+        struct session_stat st;
+        struct topic *t = log_topic(log, p->topic);
+        if (!n || !t || log_session(log, p->id, &st) != 0) {
+            snprintf(why, 512, "session %" PRIu64 " or its topic is gone", p->id);
+            return false;
+        }
+        uint64_t sequence = p->sequence;
+        int rc = sequence > 0 ? publish(log, t, &st, 1 + draw(random) % sequence, 9) : 1;
+        for (unsigned k = 0; (rc == 1 || rc == -EMBAR_EFULL) && k < p->aheads; k++) {
+            sequence = p->ahead[k].sequence;
+            rc = publish(log, t, &st, sequence, 9);
+        }
+        bool ok = rc == 1 || rc == -EMBAR_EFULL;
+        if (ok && n->order != 5) {
+            do
+                sequence = p->sequence + 1 + below(random, 1024);
+            while (promise_has(p, sequence));
+            rc = publish(log, t, &st, sequence, 9);
+            ok = rc == 0 || rc == -EMBAR_EFULL;
+        }
+        topic_put(t);
+        if (!ok) {
+            snprintf(why, 512,
+                     "session %" PRIu64 ", mark %" PRIu64 ": batch %" PRIu64 " sent again: %d",
+                     p->id, p->sequence, sequence, rc);
             return false;
         }
     }
@@ -149,7 +187,8 @@ bool aftermath_use(struct log **log, const struct log_options *options, struct l
     static struct print before, after;
     struct control make = {.kind = MEDIA_C_CREATE, .parent = LOG_ROOT_ID, .order = 5};
     snprintf(make.name, sizeof make.name, "after");
-    if (!publish_all(*log, l, &random, why) || !control(*log, make, why))
+    if (!resend_all(*log, l, &random, why) || !publish_all(*log, l, &random, why) ||
+        !control(*log, make, why))
         return false;
     if (l->nodes > 1 && !control(*log,
                                  (struct control){.kind = MEDIA_C_RENAME,

@@ -155,10 +155,45 @@ void ledger_append(struct ledger *l, uint32_t topic, const struct entry_batch *b
     t->end += b->length;
     t->messages += b->count;
     struct promise *s = b->session ? ledger_session(l, b->session) : NULL;
-    if (s) {
-        s->sequence = b->sequence;
-        s->messages += b->count;
+    if (s)
+        promise_take(s, b->sequence, b->count);
+}
+
+/* ---- Sessions ----------------------------------------------------------------------------- */
+
+static unsigned ahead_find(const struct promise *s, uint64_t sequence)
+{
+    unsigned i = 0;
+    while (i < s->aheads && s->ahead[i].sequence != sequence)
+        i++;
+    return i;
+}
+
+bool promise_has(const struct promise *s, uint64_t sequence)
+{
+    return sequence <= s->sequence || ahead_find(s, sequence) < s->aheads;
+}
+
+void promise_take(struct promise *s, uint64_t sequence, uint32_t messages)
+{
+    if (s->aheads == LEDGER_AHEAD)
+        abort();
+    s->ahead[s->aheads].sequence = sequence;
+    s->ahead[s->aheads++].messages = messages;
+    for (unsigned i; (i = ahead_find(s, s->sequence + 1)) < s->aheads;) {
+        s->sequence++;
+        s->messages += s->ahead[i].messages;
+        s->ahead[i] = s->ahead[--s->aheads];
     }
+}
+
+/* What was sent and did not come never will: the mark moves over it. */
+static void promise_fence(struct promise *s)
+{
+    s->epoch++;
+    for (; s->aheads > 0; s->aheads--)
+        if (s->ahead[s->aheads - 1].sequence > s->sequence)
+            s->sequence = s->ahead[s->aheads - 1].sequence;
 }
 
 /* ---- Control actions ---------------------------------------------------------------------- */
@@ -317,7 +352,7 @@ static int session(struct ledger *l, const struct control *c, uint64_t number)
     if (c->kind == MEDIA_C_CLOSE)
         drop_session(l, s);
     else
-        s->epoch++;
+        promise_fence(s);
     return 0;
 }
 

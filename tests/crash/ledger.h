@@ -17,6 +17,7 @@
 #define LEDGER_NODES    40u
 #define LEDGER_SESSIONS 40u
 #define LEDGER_NAME     16u
+#define LEDGER_AHEAD    64u
 #define LEDGER_MIN      4u /* bytes of the smallest batch: its serial number */
 
 struct entry_batch {
@@ -37,8 +38,14 @@ struct node {
 };
 
 struct promise { /* a session */
-    uint64_t id, sequence, messages;
+    uint64_t id;
+    uint64_t sequence, messages; /* the mark, up to which all is committed, and what is in that */
     uint32_t topic, principal, epoch;
+    unsigned aheads;
+    struct {
+        uint64_t sequence;
+        uint32_t messages;
+    } ahead[LEDGER_AHEAD]; /* committed above the mark, in no order */
 };
 
 struct batch_list {
@@ -70,6 +77,10 @@ struct promise *ledger_session(struct ledger *l, uint64_t id);
 struct entry_batch *ledger_batch(const struct ledger *l, uint32_t topic, size_t i);
 /* Index of the first batch that reaches above `offset`. */
 size_t ledger_find(const struct ledger *l, const struct node *t, uint64_t offset);
+
+/* Is the batch of the session committed? It is now. */
+bool promise_has(const struct promise *s, uint64_t sequence);
+void promise_take(struct promise *s, uint64_t sequence, uint32_t messages);
 
 /* Apply a control action, which an entry `number` commits: 0; 1: nothing to do; or why it is
  * refused, as the log would say. */

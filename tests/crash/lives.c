@@ -44,10 +44,6 @@ static void adopt(struct trial *r, struct log *log)
         return;
     }
     r->now = out.ledger;
-    for (unsigned found = 1; found <= out.found; found++)
-        for (unsigned i = 0; i < FLIGHTS; i++)
-            if (r->flight[i].found == found)
-                ledger_append(&r->now, r->flight[i].topic, &r->flight[i].m);
     r->now.number = atomic_load(&log->committed);
     memset(r->flight, 0, sizeof r->flight);
     r->controlling = false;

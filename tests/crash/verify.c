@@ -254,23 +254,27 @@ static bool check_session(struct check *c, const struct promise *s)
     struct session_stat st;
     if (log_session(c->log, s->id, &st))
         return bad(c, "session %" PRIu64 " is not known", s->id);
-    uint64_t sequence = s->sequence, messages = s->messages;
+    struct promise now = *s;
+    const struct node *t = ledger_node((struct ledger *)c->m, s->topic);
     for (unsigned found = 1; found <= c->found; found++)
         for (unsigned i = 0; i < FLIGHTS; i++) {
             const struct flight *f = &c->e->flight[i];
             if (f->found != found || f->m.session != s->id)
                 continue;
-            if (f->m.sequence != ++sequence)
+            if (promise_has(&now, f->m.sequence))
+                return bad(c, "session %" PRIu64 ": batch %" PRIu64 " is there twice", s->id,
+                           f->m.sequence);
+            if (t && t->order == 5 && f->m.sequence != now.sequence + 1)
                 return bad(c,
                            "session %" PRIu64 ": batch %" PRIu64 " stands where %" PRIu64 " is due",
-                           s->id, f->m.sequence, sequence);
-            messages += f->m.count;
+                           s->id, f->m.sequence, now.sequence + 1);
+            promise_take(&now, f->m.sequence, f->m.count);
         }
-    if (st.sequence != sequence || st.messages != messages)
+    if (st.sequence != now.sequence || st.messages != now.messages)
         return bad(c,
                    "session %" PRIu64 " stands at %" PRIu64 " with %" PRIu64
                    " messages, not %" PRIu64 " with %" PRIu64,
-                   s->id, st.sequence, st.messages, sequence, messages);
+                   s->id, st.sequence, st.messages, now.sequence, now.messages);
     if (st.epoch != s->epoch || st.topic != s->topic || st.principal != s->principal)
         return bad(c, "session %" PRIu64 " has epoch %u, topic %u, principal %u", s->id, st.epoch,
                    st.topic, st.principal);
@@ -348,6 +352,15 @@ static uint64_t opened(const struct check *c, uint64_t cut)
     return cut;
 }
 
+/* What was in flight and is there is a promise from now on. */
+static void take_flights(const struct check *c, struct ledger *to)
+{
+    for (unsigned found = 1; found <= c->found; found++)
+        for (unsigned i = 0; i < FLIGHTS; i++)
+            if (c->e->flight[i].found == found)
+                ledger_append(to, c->e->flight[i].topic, &c->e->flight[i].m);
+}
+
 bool verify(struct log *log, struct expect *e, struct outcome *out, char *why)
 {
     uint64_t cut = cut_of(log);
@@ -367,7 +380,7 @@ bool verify(struct log *log, struct expect *e, struct outcome *out, char *why)
     }
     c.may_fly = !e->control && i == e->tail_count;
     if (check_state(&c)) {
-        out->found = c.found;
+        take_flights(&c, &out->ledger);
         return true;
     }
     if (!e->control || i < e->tail_count)
@@ -378,7 +391,7 @@ bool verify(struct log *log, struct expect *e, struct outcome *out, char *why)
         return false;
     out->has_control = true;
     if (check_state(&c)) {
-        out->found = c.found;
+        take_flights(&c, &out->ledger);
         return true;
     }
     size_t n = strlen(why);

@@ -17,10 +17,9 @@ struct expect {
 };
 
 struct outcome {
-    struct ledger ledger; /* must, tail and control as far as they are there */
+    struct ledger ledger; /* must, tail, control and flights as far as they are there */
     uint64_t cut;         /* number of the last entry that recovery accepted */
     bool has_control;
-    unsigned found; /* flights; which and in what order stands in flight[].found */
 };
 
 /* shots.c: what a run promises at this moment, to whoever opens an image on the same boot or after
