@@ -27,6 +27,9 @@
  *   NO_SEAL      what was recovered is told before the term's entry   log_serve
  *   GREEDY       where histories part, the higher next term is taken  next_entry
  *   EARLY_MARK   the watermark is written before the claims are read  seq_epoch
+ * and with ORDER 2, where batches are taken as they come:
+ *   NO_WINDOW    only the mark is known, not what was taken above it   session_taken
+ *   NO_AHEAD     the same after an open                               checkpoint, recovery
  */
 #ifndef BROKERS
 #define BROKERS 2
@@ -47,6 +50,10 @@
 #define SPLIT 0 /* 1: batch N stands in two runs, so it takes two entries */
 #endif
 
+#ifndef ORDER
+#define ORDER 5
+#endif
+
 #ifndef TORN
 #define TORN 0 /* 1: an opener reads line by line while others write */
 #endif
@@ -59,6 +66,8 @@
  * places number 0 stay empty. */
 #ifdef NO_FOLD
 #define LEN (N * TERMS + SPLIT + TERMS + FENCES)
+#elif defined(NO_WINDOW) || defined(NO_AHEAD)
+#define LEN (3 * N + SPLIT + TERMS + FENCES)
 #else
 #define LEN (N + SPLIT + TERMS + FENCES)
 #endif
@@ -75,6 +84,29 @@
 #define PART          13 /* second half of a split batch */
 #define FENCE         14
 #define TERM          15
+
+/* What is taken of a session: at order 5 its last sequence; at order 2 bit s for sequence s, N <= 3. */
+#if ORDER == 5
+#define HAS(t, s)    ((s) <= (t))
+#define WITH(t, s)   (s)
+#define WITHIN(t, u) ((t) <= (u))
+#define FENCED(t)    (t)
+#define FULL         N
+#else
+#define LOW(s)       ((1 << ((s) + 1)) - 2)
+#define BIT(t, s)    (((t) >> (s)) & 1)
+#define WITH(t, s)   ((t) | (1 << (s)))
+#define WITHIN(t, u) (((t) & ~(u)) == 0)
+#define FENCED(t)    ((t) >= 8 -> 14 : ((t) >= 4 -> 6 : ((t) >= 2 -> 2 : 0)))
+#define FULL         LOW(N)
+#define GAP(t)       (((t) & ((t) + 2)) != 0)
+#define MARK(t)      (BIT(t, 1) == 0 -> 0 : (BIT(t, 2) == 0 -> 2 : (BIT(t, 3) == 0 -> 6 : 14)))
+#ifdef NO_WINDOW
+#define HAS(t, s)    BIT(MARK(t), s)
+#else
+#define HAS(t, s)    BIT(t, s)
+#endif
+#endif
 
 /* Index lines on the media. The chained CRC is modelled by the term of the entry before: a number
  * and a term name one entry, since each term is one broker's and is used once. */
@@ -94,7 +126,7 @@ byte deaths;
 /* What anybody was told: the value at each number, how far, and what follows from it. */
 byte seen[LEN + 2];
 byte seen_end;
-byte done;   /* highest sequence told */
+byte done;   /* sequences told, as HAS says */
 byte fences; /* told */
 #ifdef EARLY_MARK
 byte mark; /* the watermark line, as soon as it may stand */
@@ -217,8 +249,8 @@ inline walk(latest)
         :: else
         fi;
         if
-        :: vval[pick] == FENCE -> wepoch++
-        :: IS_BATCH(vval[pick]) -> wlast = SEQUENCE(vval[pick])
+        :: vval[pick] == FENCE -> wepoch++; wlast = FENCED(wlast)
+        :: IS_BATCH(vval[pick]) -> wlast = WITH(wlast, SEQUENCE(vval[pick]))
         :: else
         fi;
         wval[wnext] = vval[pick];
@@ -306,7 +338,7 @@ inline put(v)
 inline put_batch(v)
 {
     put(v);
-    last = SEQUENCE(v);
+    last = WITH(last, SEQUENCE(v));
     if
     :: IS_SPLIT(v) -> put(PART)
     :: else
@@ -325,11 +357,15 @@ inline tell()
         :: else ->
             if
             :: IS_BATCH(hist[n]) ->
+#if ORDER == 5
                 assert(SEQUENCE(hist[n]) == done + 1); /* I4, I5 */
+#else
+                assert(!BIT(done, SEQUENCE(hist[n]))); /* I4 */
+#endif
                 assert(EPOCH(hist[n]) == fences + 1);
                 assert(!IS_SPLIT(hist[n]) || hist[n + 1] == PART);
-                done = SEQUENCE(hist[n])
-            :: hist[n] == FENCE -> fences++
+                done = WITH(done, SEQUENCE(hist[n]))
+            :: hist[n] == FENCE -> fences++; done = FENCED(done)
             :: else
             fi;
             printf("broker %d, term %d: tells entry %d\n", me, term, n);
@@ -341,7 +377,7 @@ inline tell()
     :: else -> break
     od;
     first = next;
-    assert(last <= done); /* what duplicates hear */
+    assert(WITHIN(last, done)); /* what duplicates hear */
     check()
 }
 
@@ -461,6 +497,10 @@ inline recovered()
         ;
         last = 0
 #endif
+#ifdef NO_AHEAD
+        ;
+        last = MARK(last)
+#endif
     }
 }
 
@@ -468,6 +508,11 @@ inline recovered()
 #define TAKES(e) true
 #else
 #define TAKES(e) (e == epoch)
+#endif
+#ifdef NO_WINDOW
+#define ROOM (next < first + N) /* what is taken twice is told before the ring is full */
+#else
+#define ROOM true
 #endif
 #ifdef EARLY_ACK
 #define DUPLICATE_WAITS false
@@ -516,7 +561,7 @@ closed:
 serve:
     if
     :: atomic { /* order() of a batch that was announced */
-           last < N ->
+           last != FULL && ROOM ->
            s = 1;
            do
            :: s < N -> s++
@@ -530,9 +575,12 @@ serve:
            d_step {
                if
                :: !TAKES(e) /* refuse(): EMBAR_EFENCED */
-               :: TAKES(e) && s <= last ->
+               :: TAKES(e) && HAS(last, s) ->
                    /* A duplicate: it hears the mark, after the epoch's drain if there is one. */
-                   assert(last <= done || (next > first && DUPLICATE_WAITS))
+                   assert(WITHIN(last, done) || (next > first && DUPLICATE_WAITS))
+#if ORDER != 5
+               :: TAKES(e) && !HAS(last, s) -> put_batch(BATCH(s, e))
+#else
 #ifndef NO_HOLD
                :: TAKES(e) && s > last + 1 -> held = BATCH(s, e) /* hold() */
 #else
@@ -545,15 +593,21 @@ serve:
                    :: held != NONE && SEQUENCE(held) <= last -> held = NONE
                    :: else
                    fi
+#endif
                fi;
                s = 0; e = 0
            }
        }
     :: d_step { /* order_expire(): the gap lasts too long */
+#if ORDER == 5
            held != NONE && next == first && epoch <= FENCES ->
+#else
+           GAP(last) && next == first && epoch <= FENCES -> /* asked for: nothing is held */
+#endif
            held = NONE;
            base = next;
            put(FENCE);
+           last = FENCED(last);
            epoch++
        };
        goto commit
