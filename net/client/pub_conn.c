@@ -118,7 +118,7 @@ static int open_channel(struct pub_conn *c, int fd, bool first, uint32_t *epoch,
     return rc;
 }
 
-int conn_open(struct pub_conn *c, struct embar_error *err)
+int pub_conn_open(struct pub_conn *c, struct embar_error *err)
 {
     struct embar_publisher *p = c->pub;
     struct link_peer peer;
@@ -155,7 +155,7 @@ int conn_open(struct pub_conn *c, struct embar_error *err)
     return 0;
 }
 
-void conn_close(struct pub_conn *c)
+void pub_conn_close(struct pub_conn *c)
 {
     if (c->fd < 0)
         return;
@@ -211,7 +211,7 @@ static int rest_of_frame(struct pub_conn *c, struct iovec iov[WRITE_PIECES])
     return n;
 }
 
-bool conn_pump(struct pub_conn *c)
+bool pub_conn_pump(struct pub_conn *c)
 {
     struct embar_publisher *p = c->pub;
     if (c->fd < 0 || c->blocked)
@@ -237,7 +237,7 @@ bool conn_pump(struct pub_conn *c)
         return false;
     }
     if (n < 0) {
-        conn_read(c); /* the broker's reason may still be there to be read */
+        pub_conn_read(c); /* the broker's reason may still be there to be read */
         if (c->fd >= 0) {
             struct embar_error why;
             (void)embar_fail(&why, (int)n, "The connection to the broker broke (%s).",
@@ -327,7 +327,7 @@ static bool take_frames(struct pub_conn *c)
     return true;
 }
 
-void conn_read(struct pub_conn *c)
+void pub_conn_read(struct pub_conn *c)
 {
     while (c->fd >= 0) {
         ssize_t n = recv(c->fd, c->in + c->in_have, PUB_IN - c->in_have, MSG_DONTWAIT);

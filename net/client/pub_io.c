@@ -55,7 +55,7 @@ void pub_fail(struct embar_publisher *p, const struct embar_error *why)
     pub_seal(p);
     pthread_mutex_unlock(&p->lock);
     for (unsigned i = 0; i < p->connections; i++)
-        conn_close(&p->conns[i]);
+        pub_conn_close(&p->conns[i]);
     pthread_mutex_lock(&p->lock);
     for (struct pub_batch *b = p->head; b; b = b->next)
         b->acked = b->taken = true;
@@ -74,7 +74,7 @@ void pub_lost(struct pub_conn *c, const struct embar_error *why)
     struct pub_batch *half = c->writing;
     uint64_t now = clock_ns();
     bool steady = now - c->up_since > STEADY;
-    conn_close(c);
+    pub_conn_close(c);
     if (steady || c->backoff_ms == 0)
         c->backoff_ms = BACKOFF_MIN;
     c->retry_at = now + c->backoff_ms * MS;
@@ -123,37 +123,55 @@ static void batch_acked(struct embar_publisher *p, struct pub_batch *b)
     p->down_since = 0; /* the next outage is a new one */
 }
 
+/* Does the mark cover this batch, or a bit name it? */
+static bool is_named(const struct pub_mark *m, const struct pub_batch *b)
+{
+    return b->sequence <= m->sequence || bit_of(m, b->sequence - m->sequence - 1);
+}
+
+static bool is_beyond(const struct pub_mark *m, const struct pub_batch *b)
+{
+    return b->sequence > m->sequence + 64ull * m->words;
+}
+
 /* Why an ACK cannot be: NULL when it can. */
-static const char *session_acked(struct embar_publisher *p, const struct pub_conn *c,
-                                 const struct pub_mark *m, bool *progress)
+static const char *session_wrong(const struct embar_publisher *p, const struct pub_conn *c,
+                                 const struct pub_mark *m)
 {
     if (m->sequence > p->sequence || !bits_end(m, p->sequence))
         return "The broker acknowledged what was never sent.";
-    p->ahead |= m->words > 0;
     uint64_t messages = p->info.messages;
-    for (struct pub_batch *b = p->head; b; b = b->next) {
-        if (b->sequence > m->sequence + 64ull * m->words)
-            break;
-        if (b->sequence > m->sequence) {
-            if (!bit_of(m, b->sequence - m->sequence - 1) || b->acked)
-                continue;
-            if (!b->taken || b->owner != c || c->writing == b)
-                return "The broker acknowledged a batch that this connection did not send.";
-        } else if (b->sequence > p->committed) {
-            messages += b->count;
-        }
-        *progress |= !b->acked;
-        batch_acked(p, b);
+    for (const struct pub_batch *b = p->head; b && !is_beyond(m, b); b = b->next) {
+        if (b->sequence <= m->sequence)
+            messages += b->sequence > p->committed ? b->count : 0;
+        else if (is_named(m, b) && !b->acked && (!b->taken || b->owner != c || c->writing == b))
+            return "The broker acknowledged a batch that this connection did not send.";
     }
-    if (m->sequence <= p->committed)
-        return NULL;
     /* At order 5 all of these were on the list: what else the session counts is somebody else's. */
-    if (p->info.order == 5 && !p->ahead && messages != m->messages)
+    if (p->info.order == 5 && !p->ahead && m->sequence > p->committed && messages != m->messages)
         return "Another publisher sends batches in this session as well: what each of them sent "
                "may "
                "be missing. Give each publisher a session of its own.";
-    p->committed = p->info.sequence = m->sequence;
-    p->info.messages = m->messages;
+    return NULL;
+}
+
+static const char *session_acked(struct embar_publisher *p, const struct pub_conn *c,
+                                 const struct pub_mark *m, bool *progress)
+{
+    p->ahead |= m->words > 0;
+    const char *wrong = session_wrong(p, c, m);
+    if (wrong)
+        return wrong;
+    for (struct pub_batch *b = p->head; b && !is_beyond(m, b); b = b->next) {
+        if (!is_named(m, b))
+            continue;
+        *progress |= !b->acked;
+        batch_acked(p, b);
+    }
+    if (m->sequence > p->committed) {
+        p->committed = p->info.sequence = m->sequence;
+        p->info.messages = m->messages;
+    }
     return NULL;
 }
 
@@ -195,6 +213,27 @@ void pub_acked(struct embar_publisher *p, struct pub_conn *c, const struct pub_m
     pub_tell(p, NULL);
 }
 
+/* Who still has something of the old epoch on its way will hear of the fence for it, if it ever gets
+ * there: perhaps this is the connection that stands still and made the gap. All of them are dialled
+ * anew, so that nothing waits for an outdated frame. */
+static void renew_conns(struct embar_publisher *p)
+{
+    struct embar_error why;
+    (void)embar_fail(&why, -EMBAR_EFENCED, NULL);
+    for (unsigned i = 0; i < p->connections; i++) {
+        struct pub_conn *c = &p->conns[i];
+        pthread_mutex_lock(&p->lock);
+        bool busy = c->writing != NULL;
+        for (struct pub_batch *b = p->head; b && !busy; b = b->next)
+            busy = b->owner == c && b->taken && !b->acked;
+        pthread_mutex_unlock(&p->lock);
+        if (c->fd < 0 || !busy)
+            continue;
+        pub_lost(c, &why);
+        c->retry_at = 0;
+    }
+}
+
 void pub_fenced(struct embar_publisher *p, uint32_t epoch, uint64_t sequence, uint64_t messages)
 {
     pthread_mutex_lock(&p->lock);
@@ -220,6 +259,7 @@ void pub_fenced(struct embar_publisher *p, uint32_t epoch, uint64_t sequence, ui
     }
     struct pub_mark m = {.sequence = sequence, .messages = messages};
     pub_acked(p, &p->conns[0], &m);
+    renew_conns(p);
     pthread_mutex_lock(&p->lock);
     for (struct pub_batch *b = p->head; b; b = b->next)
         if (!b->acked)
@@ -249,7 +289,7 @@ static uint64_t redial(struct pub_conn *c, uint64_t now)
         return c->retry_at;
     bool again = c->up_since != 0;
     struct embar_error why = {.code = 0};
-    int rc = conn_open(c, &why);
+    int rc = pub_conn_open(c, &why);
     if (rc == 0) {
         pthread_mutex_lock(&p->lock);
         p->info.reconnects += again;
@@ -330,7 +370,7 @@ void *pub_thread(void *arg)
         for (unsigned i = 0; i < p->connections; i++) {
             struct pub_conn *c = &p->conns[i];
             if (c->fd >= 0) {
-                busy |= conn_pump(c);
+                busy |= pub_conn_pump(c);
             } else if (!dead) {
                 uint64_t at = redial(c, now);
                 until = at < until ? at : until;
@@ -357,7 +397,7 @@ void *pub_thread(void *arg)
             }
             c->blocked = false;
             if (c->fd >= 0 && (ev[i].events & ~(uint32_t)EPOLLOUT))
-                conn_read(c);
+                pub_conn_read(c);
         }
     }
 }

@@ -19,7 +19,7 @@
 static void publisher_free(struct embar_publisher *p)
 {
     for (unsigned i = 0; p->conns && i < p->connections; i++)
-        conn_close(&p->conns[i]);
+        pub_conn_close(&p->conns[i]);
     while (p->free) {
         struct pub_batch *b = p->free;
         p->free = b->next;
@@ -74,7 +74,7 @@ static int publisher_start(struct embar_publisher *p, struct embar_error *err)
     struct epoll_event ev = {.events = EPOLLIN};
     if (p->epoll < 0 || p->wake < 0 || epoll_ctl(p->epoll, EPOLL_CTL_ADD, p->wake, &ev) < 0)
         return embar_fail(err, -errno, "A publisher cannot be set up");
-    int rc = conn_open(&p->conns[0], err);
+    int rc = pub_conn_open(&p->conns[0], err);
     if (rc < 0)
         return rc;
     if (p->opt.batch_bytes > p->peer.max_batch)
@@ -289,11 +289,11 @@ static int forget(struct embar_publisher *p, struct embar_error *err)
         if (!c && it->fd >= 0 && it->in_have == 0 && !it->writing)
             c = it;
         else
-            conn_close(it);
+            pub_conn_close(it);
     }
     if (!c) {
         c = &p->conns[0];
-        int rc = conn_open(c, err);
+        int rc = pub_conn_open(c, err);
         if (rc < 0)
             return rc;
     }

@@ -129,12 +129,12 @@ void pub_wake(struct embar_publisher *p);
 /* ---- pub_conn.c: the I/O thread, without the lock ----------------------------------------- */
 
 /* Dial and OPEN. The first of a publisher is called by the opening thread. */
-int conn_open(struct pub_conn *c, struct embar_error *err) __attribute__((warn_unused_result));
-void conn_close(struct pub_conn *c);
+int pub_conn_open(struct pub_conn *c, struct embar_error *err) __attribute__((warn_unused_result));
+void pub_conn_close(struct pub_conn *c);
 /* Write what the socket takes of one batch. True: there may be more to do at once. */
-bool conn_pump(struct pub_conn *c);
+bool pub_conn_pump(struct pub_conn *c);
 /* Take in what arrived. */
-void conn_read(struct pub_conn *c);
+void pub_conn_read(struct pub_conn *c);
 
 /* ---- pub_io.c ----------------------------------------------------------------------------- */
 

@@ -1,0 +1,369 @@
+/* libembar's publisher against the real server when its session is fenced at order 5: because a foreign
+ * connection, or a connection of its own that stands still, leaves a gap. The stream arrives exactly
+ * once, and other sessions do not wait for any of it.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "embar/embar.h"
+#include "tests/unit/server/rig.h"
+
+enum { MESSAGE = 1000 };
+
+static struct embar_publisher *publisher_on(const char *socket, const char *topic,
+                                            unsigned connections, struct embar_client **c)
+{
+    struct embar_error err = {.code = 0};
+    struct embar_options o = {.server = socket};
+    struct embar_publisher_options po = EMBAR_PUBLISHER_OPTIONS;
+    struct embar_publisher *pub;
+    po.batch_bytes = 10 * MESSAGE;
+    po.connections = connections;
+    po.window = 2 << 20;
+    if (embar_connect(c, &o, &err) < 0 || embar_publisher_open(&pub, *c, topic, &po, &err) < 0)
+        fail_msg("%s", err.text);
+    return pub;
+}
+
+static void publish_some(struct embar_publisher *pub, unsigned from, unsigned to)
+{
+    uint8_t data[MESSAGE];
+    for (unsigned i = from; i < to; i++) {
+        fill(data, MESSAGE, i);
+        assert_int_equal(embar_publish(pub, data, MESSAGE, NULL, NULL), 0);
+    }
+}
+
+static void flush_all(struct embar_publisher *pub)
+{
+    struct embar_error err = {.code = 0};
+    if (embar_flush(pub, 30000, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+static void topic_has(const struct rig *r, const char *topic, unsigned count)
+{
+    uint8_t data[MESSAGE];
+    struct stream s = read_topic(r, topic);
+    assert_int_equal(s.size, (size_t)count * MESSAGE);
+    for (unsigned i = 0; i < count; i++) {
+        fill(data, MESSAGE, i);
+        assert_memory_equal(s.buf + (size_t)i * MESSAGE, data, MESSAGE);
+    }
+    free(s.buf);
+}
+
+static struct session_stat session_of(const struct rig *r, struct embar_publisher *pub)
+{
+    struct embar_publisher_info info;
+    struct session_stat st;
+    embar_publisher_info(pub, &info);
+    assert_int_equal(log_session(r->log, info.session, &st), 0);
+    return st;
+}
+
+static bool is_held(void *arg)
+{
+    const struct rig *r = arg;
+    struct log_stat st;
+    log_stat_all(r->log, &st);
+    return st.held > 0;
+}
+
+static bool is_fenced(void *arg)
+{
+    const struct rig *r = arg;
+    struct log_stat st;
+    log_stat_all(r->log, &st);
+    return st.fenced > 0;
+}
+
+/* A foreign connection of the same principal joins the session and sends what leaves a gap. */
+static void a_foreign_gap(void **state)
+{
+    (void)state;
+    struct rig r = {.hold_ms = 3600000}; /* so nothing here happens because time passes */
+    rig_start(&r);
+    struct embar_client *c, *d;
+    struct embar_publisher *pub = publisher_on(r.socket, "t", 2, &c);
+    struct embar_publisher *other = publisher_on(r.socket, "t", 1, &d);
+    struct embar_publisher *else_ = publisher_on(r.socket, "u", 1, &d);
+    publish_some(pub, 0, 100);
+    flush_all(pub);
+    struct session_stat st = session_of(&r, pub);
+    int fd = peer(&r, true);
+    join_session(fd, "t", 1, st.id, st.epoch);
+    publish(fd, 1, st.sequence + 500, st.epoch, "foreign", 7, NULL, 1);
+    until(is_held, &r);
+    /* The gap is there and stays: nobody else waits, on this topic or another. */
+    uint8_t text[MESSAGE];
+    fill(text, MESSAGE, 12345);
+    for (unsigned i = 0; i < 20; i++) {
+        struct embar_error err = {.code = 0};
+        assert_int_equal(embar_publish_wait(other, text, MESSAGE, &err), 0);
+    }
+    publish_some(else_, 0, 200);
+    flush_all(else_);
+    topic_has(&r, "u", 200);
+    /* Nor does the publisher itself, below the gap. */
+    publish_some(pub, 100, 200);
+    flush_all(pub);
+    /* More than a session may hold: it is fenced, at once. */
+    enum { BIG = 1 << 20 };
+    uint8_t *big = calloc(1, BIG);
+    for (unsigned i = 0; i < 4; i++)
+        publish(fd, 1, st.sequence + 501 + i, st.epoch, big, BIG, NULL, 1);
+    free(big);
+    until(is_fenced, &r);
+    assert_int_equal(expect_error(fd), EMBAR_EFENCED);
+    publish_some(pub, 200, 1000);
+    flush_all(pub);
+    struct embar_publisher_info info;
+    embar_publisher_info(pub, &info);
+    assert_int_equal(info.fences, 1);
+    assert_int_equal(info.messages, 1000);
+    struct embar_error err = {.code = 0};
+    assert_int_equal(embar_publisher_close(other, EMBAR_CLOSE_KEEP, &err), 0);
+    assert_int_equal(embar_publisher_close(else_, EMBAR_CLOSE_KEEP, &err), 0);
+    assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_KEEP, &err), 0);
+    embar_disconnect(c);
+    embar_disconnect(d);
+    close(fd);
+    /* Of "t": what pub sent, in order, with other's 20 among it. */
+    struct stream s = read_topic(&r, "t");
+    assert_int_equal(s.size, 1020 * MESSAGE);
+    uint8_t data[MESSAGE];
+    unsigned next = 0, foreign = 0;
+    for (size_t at = 0; at < s.size; at += MESSAGE) {
+        fill(data, MESSAGE, next);
+        if (memcmp(s.buf + at, data, MESSAGE) == 0) {
+            next++;
+            continue;
+        }
+        assert_memory_equal(s.buf + at, text, MESSAGE);
+        foreign++;
+    }
+    assert_int_equal(next, 1000);
+    assert_int_equal(foreign, 20);
+    free(s.buf);
+    rig_stop(&r);
+}
+
+/* Somebody else in the session sends a batch under a number that the publisher gives to one of its
+ * own: that cannot go well, and is said instead of acknowledged. */
+static void a_foreign_batch(void **state)
+{
+    (void)state;
+    struct rig r = {0};
+    rig_start(&r);
+    struct embar_client *c;
+    struct embar_publisher *pub = publisher_on(r.socket, "t", 1, &c);
+    publish_some(pub, 0, 10);
+    flush_all(pub);
+    struct session_stat st = session_of(&r, pub);
+    int fd = peer(&r, true);
+    join_session(fd, "t", 1, st.id, st.epoch);
+    publish(fd, 1, st.sequence + 1, st.epoch, "foreign", 7, NULL, 7);
+    await_ack(fd, 1, st.sequence + 1);
+    publish_some(pub, 10, 11);
+    struct embar_error err = {.code = 0};
+    assert_int_equal(embar_flush(pub, 30000, &err), -EMBAR_EPROTO);
+    assert_non_null(strstr(err.text, "Another publisher"));
+    assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_NOW, NULL), 0);
+    embar_disconnect(c);
+    close(fd);
+    rig_stop(&r);
+}
+
+/* At orders 0 and 2 a process that resumes the session ends the one that had it. */
+static void taken_over(void **state)
+{
+    (void)state;
+    struct rig r = {0};
+    rig_start(&r);
+    struct control k = {.kind = MEDIA_C_CREATE,
+                        .parent = LOG_ROOT_ID,
+                        .mode = 0644,
+                        .order = 2,
+                        .ack = 1,
+                        .name = "t"};
+    struct commit commit;
+    assert_int_equal(log_control_wait(r.log, &k, &commit), 0);
+    struct embar_client *c;
+    struct embar_publisher *pub = publisher_on(r.socket, "t", 1, &c);
+    publish_some(pub, 0, 100);
+    flush_all(pub);
+    struct session_stat st = session_of(&r, pub);
+    int fd = peer(&r, true);
+    struct wire_opened o = open_topic(fd, "t", 1, WIRE_S_RESUME, st.id);
+    assert_int_equal(le64_get(o.messages), 100);
+    /* Taken or not: it hears of it. */
+    uint8_t late[MESSAGE] = {0};
+    int rc = embar_publish(pub, late, MESSAGE, NULL, NULL);
+    assert_true(rc == 0 || rc == -EMBAR_EFENCED);
+    struct embar_error err = {.code = 0};
+    assert_int_equal(embar_flush(pub, 30000, &err), -EMBAR_EFENCED);
+    assert_non_null(strstr(err.text, "Another process"));
+    assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_NOW, NULL), 0);
+    embar_disconnect(c);
+    close(fd);
+    topic_has(&r, "t", 100);
+    rig_stop(&r);
+}
+
+/* ---- A connection that stands still -------------------------------------------------------- */
+
+/* Between the publisher and the server; its second connection stops being read after a while. */
+struct between {
+    const struct rig *rig;
+    char path[256];
+    int listener;
+    pthread_t thread;
+    struct pipe_ {
+        int from, to;
+        bool stops;
+        unsigned batches;
+        pthread_t thread;
+    } pipes[64];
+    unsigned count;
+};
+
+static bool take_all(int fd, uint8_t *b, size_t n)
+{
+    return recv(fd, b, n, MSG_WAITALL) == (ssize_t)n;
+}
+
+/* One frame on. False: there is none. */
+static bool copy_frame(struct pipe_ *p, uint8_t *b, size_t size)
+{
+    struct wire_frame f;
+    if (!take_all(p->from, b, sizeof(f)))
+        return false;
+    memcpy(&f, b, sizeof(f));
+    size_t n = le32_get(f.length);
+    assert_true(sizeof(f) + n <= size);
+    if (!take_all(p->from, b + sizeof(f), n))
+        return false;
+    p->batches += f.type == WIRE_PUBLISH;
+    send_bytes(p->to, b, sizeof(f) + n);
+    return true;
+}
+
+static void *copy_on(void *arg)
+{
+    struct pipe_ *p = arg;
+    uint8_t b[65536];
+    ssize_t n = 1;
+    while (p->stops && copy_frame(p, b, sizeof(b)))
+        if (p->batches == 2)
+            return NULL; /* between two frames; both sides stay open */
+    while (!p->stops && (n = recv(p->from, b, sizeof(b), 0)) > 0)
+        send_bytes(p->to, b, (size_t)n);
+    shutdown(p->to, SHUT_RDWR);
+    shutdown(p->from, SHUT_RDWR);
+    return NULL;
+}
+
+static void *accept_on(void *arg)
+{
+    struct between *w = arg;
+    for (unsigned n = 0;; n++) {
+        int from = accept(w->listener, NULL, NULL);
+        if (from < 0)
+            return NULL;
+        int to = dial_unix(w->rig);
+        struct timeval never = {0};
+        setsockopt(to, SOL_SOCKET, SO_RCVTIMEO, &never, sizeof(never));
+        assert_true(w->count + 2 <= sizeof(w->pipes) / sizeof(w->pipes[0]));
+        /* The first is the client's own, the second and third the publisher's. */
+        for (unsigned way = 0; way < 2; way++) {
+            struct pipe_ *p = &w->pipes[w->count++];
+            p->from = way ? to : from;
+            p->to = way ? from : to;
+            p->stops = n == 2 && way == 0;
+            assert_int_equal(pthread_create(&p->thread, NULL, copy_on, p), 0);
+        }
+    }
+}
+
+static void between_start(struct between *w, const struct rig *r)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    w->rig = r;
+    assert_true(snprintf(w->path, sizeof(w->path), "%s/between", r->dir) <
+                (int)sizeof(un.sun_path));
+    memcpy(un.sun_path, w->path, strlen(w->path) + 1);
+    w->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(w->listener, (struct sockaddr *)&un, sizeof(un)), 0);
+    assert_int_equal(listen(w->listener, 64), 0);
+    assert_int_equal(pthread_create(&w->thread, NULL, accept_on, w), 0);
+}
+
+static void between_stop(struct between *w)
+{
+    shutdown(w->listener, SHUT_RDWR);
+    pthread_join(w->thread, NULL);
+    close(w->listener);
+    for (unsigned i = 0; i < w->count; i++)
+        shutdown(w->pipes[i].from, SHUT_RDWR);
+    for (unsigned i = 0; i < w->count; i++)
+        pthread_join(w->pipes[i].thread, NULL);
+    for (unsigned i = 0; i < w->count; i += 2) {
+        close(w->pipes[i].from);
+        close(w->pipes[i].to);
+    }
+    assert_int_equal(unlink(w->path), 0);
+}
+
+static void a_connection_that_stands_still(void **state)
+{
+    (void)state;
+    struct rig r = {.hold_ms = 200, .spec = "mem:256M"};
+    struct between w = {.count = 0};
+    rig_start(&r);
+    between_start(&w, &r);
+    struct embar_client *c;
+    struct embar_publisher *pub = publisher_on(w.path, "t", 2, &c);
+    /* Until it has happened; the window stops us while the gap is there. */
+    struct embar_publisher_info info = {.fences = 0};
+    unsigned count = 0;
+    while (info.fences == 0) {
+        assert_true(count < 1000000);
+        publish_some(pub, count, count + 100);
+        count += 100;
+        embar_publisher_info(pub, &info);
+    }
+    publish_some(pub, count, count + 1000);
+    count += 1000;
+    flush_all(pub);
+    struct embar_error err = {.code = 0};
+    assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_KEEP, &err), 0);
+    embar_disconnect(c);
+    topic_has(&r, "t", count);
+    between_stop(&w);
+    rig_stop(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_foreign_gap),
+        cmocka_unit_test(a_foreign_batch),
+        cmocka_unit_test(taken_over),
+        cmocka_unit_test(a_connection_that_stands_still),
+    };
+    return cmocka_run_group_tests_name("server fence", tests, NULL, NULL);
+}
