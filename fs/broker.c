@@ -161,7 +161,7 @@ int broker_start(struct fs *fs, struct embar_error *err)
                                 .workers = workers(fs),
                                 .first_producer = FS_PRODUCER + 1,
                                 .auto_create = !fs->opt.no_auto_create,
-                                .ack_max = 1,
+                                .ack_max = FS_ACK_MAX,
                                 .insecure = fs->opt.insecure};
     rc = server_start(&fs->server, &so, err);
     if (rc == -EADDRINUSE && !fs->opt.listen) { /* taken since it was looked at */

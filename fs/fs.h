@@ -441,5 +441,6 @@ static inline void count_sub(atomic_uint_fast64_t *c, uint64_t n)
 #define FS_DIR_SIZE 4096u        /* st_blksize of directories: what a listing is read in */
 #define FS_HELD_MAX (256u << 20) /* unfinished lines of all open files together, bytes */
 #define FS_PRODUCER 0u           /* ours of the log's producers; the workers use the others */
+#define FS_ACK_MAX  1u           /* there is no replica */
 
 #endif

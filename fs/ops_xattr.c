@@ -158,7 +158,12 @@ static int setting(struct control *c, enum fact fact, const char *text)
     switch (fact) {
     case TRIM: c->kind = MEDIA_C_TRIM; return size_parse(text, &c->value) ? -EINVAL : 0;
     case ORDER: c->flags = MEDIA_A_ORDER; return digit_parse(text, &c->order);
-    case ACK: c->flags = MEDIA_A_ACK; return digit_parse(text, &c->ack);
+    case ACK:
+        c->flags = MEDIA_A_ACK;
+        if (digit_parse(text, &c->ack))
+            return -EINVAL;
+        /* As the network: what the daemon cannot give is not promised to anybody. */
+        return c->ack <= 2 && c->ack > FS_ACK_MAX ? -embar_to_errno(EMBAR_EACK) : 0;
     case RETENTION_BYTES:
         c->flags = MEDIA_A_BYTES;
         return size_parse(text, &c->value) ? -EINVAL : 0;

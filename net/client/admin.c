@@ -76,6 +76,8 @@ static int ask(struct embar_client *c, struct wire_admin *a, const char *path, c
     } else if (rc == 0) {
         rc = embar_fail(&why, -EMBAR_EPROTO, "The broker did not answer a request as such.");
     }
+    if (rc < 0 && r->frame.type == WIRE_ERROR && path)
+        link_name(&why, path);
     if (rc < 0 && r->frame.type != WIRE_ERROR && rc != -ENOMEM) {
         close(c->fd); /* whatever still comes on it would answer an older question */
         c->fd = -1;

@@ -8,6 +8,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -219,6 +220,20 @@ int link_receive(int fd, struct link_reply *r, size_t max, const struct link_lim
     r->length = n;
     rc = receive_all(fd, r->body, n, limit);
     return rc < 0 ? lost(rc, err) : 0;
+}
+
+void link_name(struct embar_error *err, const char *name)
+{
+    enum { LONGEST = 160 }; /* a path may have 1,024 bytes: its end tells most */
+    size_t n = strlen(name);
+    char text[sizeof(err->text)];
+    if (!err || n == 0)
+        return;
+    int wrote = snprintf(text, sizeof(text), "%s%s: %s", n > LONGEST ? "..." : "",
+                         n > LONGEST ? name + n - LONGEST : name, err->text);
+    if (wrote >= (int)sizeof(text))
+        memcpy(text + sizeof(text) - 4, "...", 4);
+    memcpy(err->text, text, sizeof(err->text));
 }
 
 int link_refusal(const void *body, size_t length, struct wire_error *detail,

@@ -68,6 +68,9 @@ int link_ask(int fd, enum wire_type type, uint16_t channel, uint64_t ref, const 
              int pieces, struct link_reply *r, size_t max, const struct link_limit *limit,
              struct embar_error *err) __attribute__((warn_unused_result));
 
+/* Put what an ask was about in front of its refusal: "NAME: sentence". */
+void link_name(struct embar_error *err, const char *name);
+
 /* An ERROR frame's body: its code (negative), with its text in err; *detail may be NULL. */
 int link_refusal(const void *body, size_t length, struct wire_error *detail,
                  struct embar_error *err);

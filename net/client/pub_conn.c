@@ -114,6 +114,8 @@ static int open_channel(struct pub_conn *c, int fd, bool first, uint32_t *epoch,
         memcpy(&detail, r.body, sizeof(detail));
         *epoch = le32_get(detail.epoch);
     }
+    if (rc < 0 && r.frame.type == WIRE_ERROR && le16_get(r.frame.channel) != 0)
+        link_name(err, p->topic);
     free(r.body);
     return rc;
 }

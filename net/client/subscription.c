@@ -96,6 +96,8 @@ static int attach(struct embar_subscription *s, bool again, struct embar_error *
         (void)embar_fail(err, rc, "%s %llu is beyond the end of %s.",
                          s->opt.from == EMBAR_MESSAGE ? "Message" : "Offset",
                          (unsigned long long)s->opt.value, s->topic);
+    else if (rc < 0 && r.frame.type == WIRE_ERROR)
+        link_name(err, s->topic);
     if (rc == 0 && (r.frame.type != WIRE_SUBSCRIBE || r.length < sizeof(d)))
         rc = embar_fail(err, -EMBAR_EPROTO, "The broker did not answer a SUBSCRIBE as such.");
     if (rc == 0) {

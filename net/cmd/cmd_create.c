@@ -50,7 +50,8 @@ int cmd_create(int argc, char **argv)
 {
     static const struct argp_option options[] = {
         {"order", 'o', "N", 0, "0, 2 or 5: what order its messages keep (default: 5)", 0},
-        {"ack", 'a', "N", 0, "0, 1 or 2: the default of its publishers", 0},
+        {"ack", 'a', "N", 0,
+         "0 or 1: of publishers that ask for none (default: 1); 2 needs a replica", 0},
         {"mode", 'm', "MODE", 0, "Permissions, octal (default: 644)", 0},
         {"parents", 'p', NULL, 0, "Make missing directories; no error when the topic is there", 0},
         {NULL, 0, NULL, 0, NULL, 0},
@@ -67,7 +68,7 @@ int cmd_create(int argc, char **argv)
         struct embar_error err;
         int rc = embar_create(client, a.paths[i], &a.topic, &err);
         if (rc < 0 && !(rc == -EEXIST && a.topic.parents)) {
-            cmd_say(argv[0], "%s: %s", a.paths[i], err.text);
+            cmd_fail(argv[0], &err);
             status = CMD_FAILURE;
         }
     }

@@ -46,7 +46,7 @@ int cmd_mkdir(int argc, char **argv)
         struct embar_error err;
         int rc = embar_mkdir(client, a.paths[i], a.parents, &err);
         if (rc < 0 && !(rc == -EEXIST && a.parents)) {
-            cmd_say(argv[0], "%s: %s", a.paths[i], err.text);
+            cmd_fail(argv[0], &err);
             status = CMD_FAILURE;
         }
     }

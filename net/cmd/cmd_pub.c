@@ -225,7 +225,10 @@ int cmd_pub(int argc, char **argv)
          "Resume a session, skipping the messages of the input that it has committed; or a new one "
          "that is kept at the end",
          0},
-        {"ack", KEY_ACK, "N", 0, "0: none, 1: when committed (default), 2: when on a replica, too",
+        {"ack", KEY_ACK, "N", 0,
+         "0: none, 1: when committed, 2: when on a replica, too (default: the topic's own, 1 "
+         "unless "
+         "it was made otherwise)",
          0},
         {"order", KEY_ORDER, "N", 0, "Fail unless the topic's order is 0, 2 or 5", 0},
         {"batch", KEY_BATCH, "SIZE", 0, "Bytes a batch (default: 2M)", 0},

@@ -51,7 +51,7 @@ int cmd_rm(int argc, char **argv)
         struct embar_error err;
         int rc = embar_remove(client, a.paths[i], &err);
         if (rc < 0 && !(rc == -ENOENT && a.force)) {
-            cmd_say(argv[0], "%s: %s", a.paths[i], err.text);
+            cmd_fail(argv[0], &err);
             status = CMD_FAILURE;
         }
     }

@@ -4,6 +4,9 @@
  * who may do what are those of a filesystem. Answers in JSON are report.c's.
  */
 #include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -20,7 +23,26 @@ struct verb {
     const char *path, *second;
     uint16_t path_length, second_length, flags;
     uint64_t value;
+    char why[200]; /* a refusal's own sentence; empty: the code's */
 };
+
+static int say(struct verb *v, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static int say(struct verb *v, int rc, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    (void)vsnprintf(v->why, sizeof(v->why), fmt, args);
+    va_end(args);
+    return rc;
+}
+
+static int check_ack(const struct conn *c, struct verb *v)
+{
+    if (v->a.ack == WIRE_ANY || v->a.ack <= c->worker->server->opt.ack_max)
+        return 0;
+    return say(v, -EMBAR_EACK,
+               "ack 2 needs a replica and this broker has none: let the topic's ack be 1, or 0");
+}
 
 /* Submit what `c->ask` was filled with. */
 static int submitted(struct conn *c)
@@ -29,15 +51,21 @@ static int submitted(struct conn *c)
     return 1;
 }
 
-static int do_create(struct conn *c, const struct wire_frame *f, const struct verb *v)
+static int do_create(struct conn *c, const struct wire_frame *f, struct verb *v)
 {
     struct walked w;
     bool made;
     if (v->path_length == 0)
         return -EMBAR_ENAME;
-    int rc =
-        make_path(c, v->path, v->path_length, v->flags & WIRE_A_PARENTS, v->a.verb == WIRE_V_MKDIR,
-                  le32_get(v->a.mode), v->a.order, v->a.ack, &w, &made);
+    int rc = check_ack(c, v);
+    if (rc == 0)
+        rc = make_path(c, v->path, v->path_length, v->flags & WIRE_A_PARENTS,
+                       v->a.verb == WIRE_V_MKDIR, le32_get(v->a.mode), v->a.order, v->a.ack, &w,
+                       &made);
+    if (rc == -ENOENT)
+        return say(v, rc,
+                   "a directory on the way does not exist; make it first, or together with this "
+                   "(-p)");
     if (rc)
         return rc;
     if (!made)
@@ -46,13 +74,13 @@ static int do_create(struct conn *c, const struct wire_frame *f, const struct ve
     return 0;
 }
 
-static int do_remove(struct conn *c, const struct verb *v)
+static int do_remove(struct conn *c, struct verb *v)
 {
     struct walked w;
     struct ask *a;
     int rc = walk(c, v->path, v->path_length, &w);
     if (rc == 0 && w.node.id == LOG_ROOT_ID)
-        rc = -EBUSY;
+        return say(v, -EBUSY, "the root directory cannot be removed; name what is in it");
     if (rc == 0)
         rc = may_take(c, &w.dir, &w.node);
     if (rc == 0)
@@ -78,7 +106,7 @@ static int may_rename(const struct conn *c, const struct walked *from,
     return may(c, parent, 3) && (!moves || may(c, &from->node, 2)) ? 0 : -EACCES;
 }
 
-static int do_rename(struct conn *c, const struct verb *v)
+static int do_rename(struct conn *c, struct verb *v)
 {
     struct walked from, to;
     struct ask *a;
@@ -86,12 +114,16 @@ static int do_rename(struct conn *c, const struct verb *v)
     if (rc)
         return rc;
     rc = walk(c, v->second, v->second_length, &to);
-    if (rc && (rc != -ENOENT || !to.name || to.more))
+    if (rc == -ENOENT && to.name && to.more)
+        return say(v, rc, "the directory for the new name does not exist; make it first");
+    if (rc && (rc != -ENOENT || !to.name))
         return rc;
     /* Missing: `node` is the directory that shall hold it; found: `dir` does. */
     const struct node_stat *parent = rc ? &to.node : &to.dir;
-    if (from.node.id == LOG_ROOT_ID || v->second_length == 0 || !to.name)
-        return -EBUSY;
+    if (from.node.id == LOG_ROOT_ID)
+        return say(v, -EBUSY, "the root directory cannot be renamed");
+    if (v->second_length == 0 || !to.name)
+        return say(v, -EBUSY, "the new name is the root directory; give a name in it");
     rc = may_rename(c, &from, parent, rc ? NULL : &to.node);
     if (rc == 0)
         rc = ask_begin(c, STAGE_VERB, &a);
@@ -104,15 +136,39 @@ static int do_rename(struct conn *c, const struct verb *v)
     return submitted(c);
 }
 
-static int trim_to(struct topic *t, const struct node_stat *st, const struct verb *v, uint64_t *at)
+/* What the log says of a rename that cannot be, for people. */
+static const char *rename_text(int rc)
+{
+    switch (-rc) {
+    case EINVAL: return "a directory cannot be moved into itself or below itself";
+    case EISDIR: return "the new name is a directory; give the name it shall have in there, too";
+    case ENOTDIR: return "the new name is a topic, which a directory cannot replace";
+    case ENOTEMPTY: return "the new name is a directory that is not empty; remove what is in it";
+    default: return NULL;
+    }
+}
+
+static int trim_to(struct topic *t, const struct node_stat *st, struct verb *v, uint64_t *at)
 {
     int rc = 0;
     *at = v->value;
     switch (v->a.from) {
     case WIRE_FROM_EARLIEST: *at = st->base; break;
     case WIRE_FROM_LATEST: *at = st->end; break;
-    case WIRE_FROM_OFFSET: break;
-    case WIRE_FROM_MESSAGE: rc = topic_seek_message(t, v->value, at); break;
+    case WIRE_FROM_OFFSET:
+        if (v->value > topic_end(t))
+            return say(v, -EMBAR_EINVALID,
+                       "offset %" PRIu64 " is beyond the end of the topic, which is %" PRIu64,
+                       v->value, topic_end(t));
+        break;
+    case WIRE_FROM_MESSAGE:
+        rc = topic_seek_message(t, v->value, at);
+        if (rc == -EMBAR_EINVALID)
+            return say(v, rc,
+                       "message %" PRIu64 " is beyond the end of the topic: the next one will have "
+                       "number %" PRIu64,
+                       v->value, st->messages);
+        break;
     case WIRE_FROM_TIME: rc = topic_seek_time(t, v->value, at); break;
     default: return -EMBAR_EINVALID;
     }
@@ -123,7 +179,7 @@ static int trim_to(struct topic *t, const struct node_stat *st, const struct ver
     return rc;
 }
 
-static int do_trim(struct conn *c, const struct verb *v)
+static int do_trim(struct conn *c, struct verb *v)
 {
     struct walked w;
     struct ask *a;
@@ -150,13 +206,15 @@ static int do_trim(struct conn *c, const struct verb *v)
     return submitted(c);
 }
 
-static int do_attr(struct conn *c, const struct verb *v)
+static int do_attr(struct conn *c, struct verb *v)
 {
     struct walked w;
     struct ask *a;
     if (v->flags == 0 || (v->flags & ~ATTR_ALLOWED))
         return -EMBAR_EINVALID;
-    int rc = walk(c, v->path, v->path_length, &w);
+    int rc = v->flags & MEDIA_A_ACK ? check_ack(c, v) : 0;
+    if (rc == 0)
+        rc = walk(c, v->path, v->path_length, &w);
     if (rc == 0 && (v->flags & ~MEDIA_A_MODE) && !may(c, &w.node, 2))
         rc = -EACCES;
     if (rc == 0 && (v->flags & MEDIA_A_MODE) && !owns(c, &w.node))
@@ -202,7 +260,7 @@ static int do_stat(struct conn *c, const struct wire_frame *f, const struct verb
 }
 
 /* 0: answered, 1: asked the log, else an error. */
-static int run(struct conn *c, const struct wire_frame *f, const struct verb *v)
+static int run(struct conn *c, const struct wire_frame *f, struct verb *v)
 {
     switch (v->a.verb) {
     case WIRE_V_CREATE:
@@ -220,7 +278,7 @@ static int run(struct conn *c, const struct wire_frame *f, const struct verb *v)
 
 enum turn admin_frame(struct conn *c, const struct wire_frame *f, const uint8_t *body)
 {
-    struct verb v;
+    struct verb v = {.path = NULL};
     uint32_t length = le32_get(f->length);
     if (length < sizeof(v.a)) {
         conn_fail(c, -EMBAR_EPROTO, "an ADMIN of the wrong size");
@@ -238,7 +296,8 @@ enum turn admin_frame(struct conn *c, const struct wire_frame *f, const uint8_t 
         return TURN_WAIT;
     }
     int rc;
-    if (c->ask && c->ask->stage == STAGE_VERB) {
+    bool asked = c->ask && c->ask->stage == STAGE_VERB;
+    if (asked) {
         const struct commit *r = &c->ask->result;
         rc = r->status;
         if (rc == 0)
@@ -249,7 +308,11 @@ enum turn admin_frame(struct conn *c, const struct wire_frame *f, const uint8_t 
     if (rc == 1)
         return TURN_WAIT;
     ask_end(c);
-    if (rc)
-        conn_refuse(c, f, rc, NULL);
+    if (rc) {
+        const char *text = v.why[0] ? v.why : NULL;
+        if (!text && v.a.verb == WIRE_V_RENAME && asked)
+            text = rename_text(rc);
+        conn_refuse(c, f, rc, text);
+    }
     return TURN_NEXT;
 }

@@ -181,6 +181,8 @@ static void put_error(struct conn *c, uint16_t channel, uint64_t ref, int code, 
 
 void conn_refuse(struct conn *c, const struct wire_frame *f, int code, const char *text)
 {
+    if (!text && code == -ENOENT)
+        text = "there is no topic or directory of that name here";
     put_error(c, le16_get(f->channel), le64_get(f->ref), code, text);
 }
 

@@ -52,18 +52,55 @@ fails 1 'name' embar pub ''
 fails 1 'name' embar create "$(head -c 256 /dev/zero | tr '\0' n)"
 fails 1 'reserved' embar create .embar/x
 fails 1 '' embar pub a
-fails 1 '' embar sub absent
-fails 1 '' embar rm absent
+for command in sub stat rm 'trim --before latest' 'mv absent' 'pub --no-create'; do
+    # shellcheck disable=SC2086 # the options that some of them need
+    fails 1 "^embar ${command%% *}: absent: there is no topic or directory of that name" embar $command absent
+done
+fails 1 'beyond the end of the topic, which is 0' embar trim two --before offset:99
+fails 1 'message 5 is beyond the end of the topic' embar trim two --before message:5
+fails 1 'root directory cannot be removed' embar rm /
+fails 1 'root directory cannot be renamed' embar mv / elsewhere
+fails 1 'the new name is the root directory' embar mv two /
+fails 1 'into itself or below itself' embar mv c c/d/e
+fails 1 'directory for the new name does not exist' embar mv c c/e/d
+fails 1 'the new name is a directory' embar mv two c
+fails 1 'a directory cannot replace' embar mv c two
+fails 1 'a directory on the way does not exist' embar mkdir nowhere/x
 embar rm -f absent
 fails 1 '' embar rm a
-fails 1 '' embar mv absent other
 fails 1 'order' embar pub two --order 5
-fails 1 '' embar pub absent --no-create
-fails 1 'replica|ack' embar pub two --ack 2
+fails 1 'ack 2 needs a broker with a replica' embar pub two --ack 2
+fails 1 'ack 2 needs a replica and this broker has none' embar create three --ack 2
+fails 2 'ack 0 has no session' embar pub two --ack 0 --session new
+fails 1 'has another order' embar pub two --order 0
 fails 1 'trimmed|beyond|offset' embar sub two --from offset:99
 fails 1 'cannot be read' embar pub two "$scratch/absent"
 fails 1 'directory' embar pub two "$scratch"
 same "after refusals" "$before" "$(embar topics -l | sort)"
+
+say "orders and acks of a topic are those of its publishers, unless they ask otherwise"
+# ack_is WANT WORD COMMAND...: what the topic tells, and what the summary of publishing to it says.
+ack_is() {
+    same "ack of $3" "$1" "$(embar stat "$3" --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["ack"])')"
+    echo line | embar pub "${@:3}" 2>"$scratch/err"
+    grep -qE "MB/s $2\$" "$scratch/err" || die "pub ${*:3} said: $(cat "$scratch/err")"
+}
+embar create quiet --ack 0 --order 0
+embar create loud --ack 1
+ack_is 0 sent quiet
+ack_is 0 acked quiet --ack 1
+ack_is 0 sent quiet --order 0
+ack_is 1 acked loud
+ack_is 1 sent loud --ack 0
+echo line | embar pub quiet --session new 2>"$scratch/err"
+grep -q 'session [0-9]' "$scratch/err" || die "no session: $(cat "$scratch/err")"
+grep -q 'acked$' "$scratch/err" || die "a session is asked for to hear acks: $(cat "$scratch/err")"
+fails 1 'has another order' embar pub quiet --order 5
+lines_of_quiet() {
+    [ "$(embar sub quiet | wc -l)" -eq 4 ]
+}
+wait_until 30 lines_of_quiet || die "quiet has $(embar sub quiet | wc -l) lines"
+embar rm quiet loud
 
 say "move, trim, remove"
 embar mv a/b/one a/moved

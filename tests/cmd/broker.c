@@ -4,7 +4,8 @@
  *
  * Serves the pool (made with SIZE when absent; "mem:SIZE" too) on a Unix socket and on loopback TCP
  * (a free port), makes the TOKEN file when there is none, writes "host:port" to READY
- * (a new file, moved into place) once it serves, and ends on SIGTERM.
+ * (a new file, moved into place) once it serves, and ends on SIGTERM. BROKER_SESSIONS in the
+ * environment bounds the table of sessions.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -68,7 +69,9 @@ int main(int argc, char **argv)
     if (region_open(&region, &ro, &err) < 0)
         return fail("pool", &err);
     struct log *log;
-    struct log_options lo = {.region = &region};
+    const char *sessions = getenv("BROKER_SESSIONS");
+    struct log_options lo = {.region = &region,
+                             .sessions = sessions ? (unsigned)atoi(sessions) : 0};
     if (log_open(&log, &lo, &err) < 0)
         return fail("log", &err);
     uint8_t token[WIRE_TOKEN];

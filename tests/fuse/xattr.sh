@@ -57,3 +57,24 @@ mount_pool
 equal retention "$(xattr retention_bytes "$mnt/t") $(xattr retention_age "$mnt/t") $(xattr when_full "$mnt/t")" "10485760 7200 trim"
 setfattr -x user.embar.retention_bytes "$mnt/t"
 equal retention_bytes "$(xattr retention_bytes "$mnt/t")" 0
+
+# Order and ack are the publishers', unless they ask otherwise. What the daemon cannot give is refused.
+refuses 'Operation not supported' set_to ack 2
+for bad in 'ack 3' 'ack x' 'order 1'; do
+    read -r name value <<<"$bad"
+    refuses 'Invalid argument' set_to "$name" "$value"
+done
+equal "order, ack" "$(xattr order "$mnt/t") $(xattr ack "$mnt/t")" "5 1"
+set_to ack 0
+set_to order 2
+equal "order, ack" "$(xattr order "$mnt/t") $(xattr ack "$mnt/t")" "2 0"
+before=$(xattr end "$mnt/t")
+echo sent | embar -s "$mnt" pub t 2>"$scratch/err"
+grep -q 'MB/s sent$' "$scratch/err" || die "pub said: $(cat "$scratch/err")"
+echo acked | embar -s "$mnt" pub t --ack 1 --order 2 2>"$scratch/err"
+grep -q 'MB/s acked$' "$scratch/err" || die "pub said: $(cat "$scratch/err")"
+refuses 'has another order' embar -s "$mnt" pub t --order 5 </dev/null
+both_are_there() {
+    [ "$(xattr end "$mnt/t")" -eq $((before + 11)) ]
+}
+wait_until 20 both_are_there || die "the topic ends at $(xattr end "$mnt/t"), not at $((before + 11))"

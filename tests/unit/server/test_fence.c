@@ -97,10 +97,10 @@ static void a_foreign_gap(void **state)
     (void)state;
     struct rig r = {.hold_ms = 3600000}; /* so nothing here happens because time passes */
     rig_start(&r);
-    struct embar_client *c, *d;
+    struct embar_client *c, *d, *e;
     struct embar_publisher *pub = publisher_on(r.socket, "t", 2, &c);
     struct embar_publisher *other = publisher_on(r.socket, "t", 1, &d);
-    struct embar_publisher *else_ = publisher_on(r.socket, "u", 1, &d);
+    struct embar_publisher *else_ = publisher_on(r.socket, "u", 1, &e);
     publish_some(pub, 0, 100);
     flush_all(pub);
     struct session_stat st = session_of(&r, pub);
@@ -141,6 +141,7 @@ static void a_foreign_gap(void **state)
     assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_KEEP, &err), 0);
     embar_disconnect(c);
     embar_disconnect(d);
+    embar_disconnect(e);
     close(fd);
     /* Of "t": what pub sent, in order, with other's 20 among it. */
     struct stream s = read_topic(&r, "t");
