@@ -105,6 +105,10 @@ static int validate_rename(struct log *log, struct control *c, const struct topi
         return -EEXIST;
     if (names_is_dir(there) != names_is_dir(t))
         return names_is_dir(there) ? -EISDIR : -ENOTDIR;
+    /* What holds data is not overwritten: sed -i and its like would lose what was appended since
+     * they read it. Who means to remove it says so. */
+    if (topic_end(there) > topic_base(there))
+        return -EPERM;
     c->value = there->id;
     return validate_remove(there);
 }

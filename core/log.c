@@ -363,6 +363,7 @@ void log_stat_all(struct log *log, struct log_stat *st)
     pthread_rwlock_rdlock(&log->names.lock);
     st->topics = log->names.topics;
     st->directories = log->names.directories;
+    st->max_nodes = log->names.limit;
     pthread_rwlock_unlock(&log->names.lock);
     pthread_mutex_lock(&log->sessions.lock);
     st->sessions = log->sessions.count;

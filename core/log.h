@@ -136,7 +136,9 @@ struct control {
     struct control *next;
 };
 
-#define LOG_RENAME_NOREPLACE 0x8000u /* flag of RENAME: an existing target is -EEXIST */
+/* Flag of RENAME: an existing target is -EEXIST. Without it an empty directory or topic is replaced;
+ * a topic that holds data is -EPERM. */
+#define LOG_RENAME_NOREPLACE 0x8000u
 
 /* Queue a control action; the completion is called when it is committed or refused (after
  * log_commit). Any thread. What MKDIR and CREATE make in a set-group-id directory gets its group.
@@ -258,7 +260,8 @@ struct log_stat {
     uint64_t committed, durable, synced;       /* entry numbers */
     uint64_t checkpoint;                       /* number covered by the newest checkpoint */
     uint64_t epochs, batches, messages, bytes; /* since open */
-    uint64_t topics, directories, sessions, max_sessions;
+    uint64_t topics, directories, max_nodes;   /* max_nodes: of both together */
+    uint64_t sessions, max_sessions;
     uint64_t recovered, recovery_ns; /* entries replayed at open, time it took */
     uint64_t duplicates, held, fenced;
     uint64_t trims, trimmed; /* since open: how often, bytes; by hand or by retention */

@@ -104,6 +104,8 @@ struct node {
     uint64_t base;
     uint64_t ino;
     uint64_t lookups;      /* the kernel's references */
+    unsigned writers;      /* open handles that write */
+    unsigned parked;       /* requests of it in the park */
     struct family *family; /* topics only */
     struct node *next;     /* hash chain; topics are found through their family */
 };
@@ -115,6 +117,8 @@ struct nodes {
     size_t size, used;               /* of table, a power of two */
     size_t family_size, family_used; /* of families */
     struct node root;
+    unsigned parked;      /* requests of all nodes in the park */
+    uint64_t tight_until; /* CLOCK_MONOTONIC ns: some were not long ago */
 };
 
 int nodes_init(struct nodes *n) __attribute__((warn_unused_result));
@@ -126,8 +130,11 @@ struct node *node_get(struct nodes *n, enum node_kind kind, uint32_t id, uint64_
 struct node *node_get_child(struct nodes *n, const struct node_stat *st);
 void node_forget(struct nodes *n, struct node *node, uint64_t lookups);
 /* One more or one less open handle of a topic. */
-void node_opened(struct nodes *n, struct node *node);
-void node_closed(struct nodes *n, struct node *node);
+void node_opened(struct nodes *n, struct node *node, bool writes);
+void node_closed(struct nodes *n, struct node *node, bool writes);
+/* One more or one less request of the node is parked. It lives at least that long. */
+void node_parked(struct nodes *n, struct node *node);
+void node_unparked(struct nodes *n, struct node *node);
 /* Has anybody the topic open, as it stands after whatever trim? */
 bool node_is_open(struct nodes *n, const struct node *node);
 /* The st_ino a directory listing shows for a child. */
@@ -140,6 +147,8 @@ struct line {
     char *text;
     size_t held, capacity;
 };
+
+#define NOWHERE UINT64_MAX
 
 struct handle {
     struct fs *fs;
@@ -158,7 +167,7 @@ struct handle {
     pthread_mutex_t lock; /* guards all below */
     /* writing */
     bool writable;
-    uint64_t sequential; /* bytes taken: where the next write without O_APPEND must be */
+    uint64_t sequential; /* where the next write without O_APPEND must be, or NOWHERE */
     struct line line;
     struct job *busy; /* the one job that may touch the line */
     struct job *waiting, **waiting_tail;
@@ -175,7 +184,7 @@ struct handle {
     struct task poll_task, data_task;
 };
 
-struct handle *handle_new(struct fs *fs, struct node *node, struct topic *topic);
+struct handle *handle_new(struct fs *fs, struct node *node, struct topic *topic, bool writes);
 void handle_ref(struct handle *h);
 void handle_put(struct handle *h);
 static inline struct handle *handle_of(const struct fuse_file_info *fi)
@@ -191,7 +200,7 @@ void handles_close_all(struct fs *fs);
 
 /* ---- publish.c: write(2) becomes batches; a job is one write, fsync or last close ------------- */
 
-enum job_kind { JOB_WRITE, JOB_SYNC, JOB_CLOSE };
+enum job_kind { JOB_WRITE, JOB_WRITE_SYNC, JOB_SYNC, JOB_CLOSE };
 
 struct job {
     struct fs *fs;
@@ -234,7 +243,7 @@ struct park {
     pthread_mutex_t lock; /* guards all below */
     struct job *head, **tail;
     bool retry, closed;
-    struct watcher space;
+    struct watcher space, names;
     struct task wake;
 };
 

@@ -47,7 +47,7 @@ static void handle_fire(struct watcher *w)
         tasks_push(&h->fs->notify, &h->poll_task);
 }
 
-struct handle *handle_new(struct fs *fs, struct node *node, struct topic *topic)
+struct handle *handle_new(struct fs *fs, struct node *node, struct topic *topic, bool writes)
 {
     struct handle *h = calloc(1, sizeof *h);
     if (!h)
@@ -57,6 +57,7 @@ struct handle *handle_new(struct fs *fs, struct node *node, struct topic *topic)
     h->node = node;
     h->topic = topic;
     h->base = node->base;
+    h->writable = writes;
     atomic_init(&h->refs, 1);
     pthread_mutex_init(&h->lock, NULL);
     h->waiting_tail = &h->waiting;
@@ -72,7 +73,7 @@ struct handle *handle_new(struct fs *fs, struct node *node, struct topic *topic)
     fs->handles = h;
     pthread_mutex_unlock(&fs->handles_lock);
     count_add(&fs->count.open_files, 1);
-    node_opened(&fs->nodes, node);
+    node_opened(&fs->nodes, node, writes);
     return h;
 }
 
@@ -121,7 +122,7 @@ void handle_close(struct handle *h)
     handle_unwatch(h);
     if (h->writable)
         publish_start(h, JOB_CLOSE, NULL, NULL, 0);
-    node_closed(&h->fs->nodes, h->node);
+    node_closed(&h->fs->nodes, h->node, h->writable);
     handle_put(h);
 }
 

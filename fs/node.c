@@ -5,6 +5,12 @@
  * while anything of the topic is open: tail -f and -F go on quietly. A trim that nobody had open
  * across gives a new st_ino: who resumes by inode number then reads again rather than skips.
  *
+ * A parked write holds the kernel's lock of its inode, and with it chmod, rm, trims and the appends of
+ * others, whom no signal would reach there. So while writes are parked, and for a while afterwards,
+ * a lookup of a topic that somebody writes to gives a new node, too: what is done by name gets
+ * through. At other times a name keeps its node, since locks (flock) and the kernel's idea of what
+ * was deleted go with it.
+ *
  * Must never hold a topic: an unlinked one lives until its last close, not until the kernel
  * forgets its node.
  */
@@ -13,6 +19,8 @@
 #include <string.h>
 
 #include "fs/fs.h"
+
+#define TIGHT_NS 10000000000u
 
 /* 63 bits: the top one marks virtual nodes. Base 0 keeps the plain id, over remounts too. */
 static uint64_t topic_ino(uint32_t id, uint64_t base)
@@ -188,6 +196,12 @@ static void family_drop(struct nodes *n, struct family *family)
     free(family);
 }
 
+/* Do writes wait for space, or did they not long ago? n->lock held. */
+static bool is_tight(const struct nodes *n)
+{
+    return n->parked > 0 || now_ns() < n->tight_until;
+}
+
 static struct node *node_get_topic(struct nodes *n, const struct node_stat *st)
 {
     pthread_mutex_lock(&n->lock);
@@ -195,7 +209,9 @@ static struct node *node_get_topic(struct nodes *n, const struct node_stat *st)
     struct node *node = family ? family->current : NULL;
     if (family && family->opens == 0)
         family->ino = topic_ino(st->id, st->base);
-    if (family && (!node || node->base != st->base || node->ino != family->ino)) {
+    bool other = !node || node->base != st->base || node->ino != family->ino ||
+                 (node->writers > 0 && is_tight(n));
+    if (family && other) {
         node = node_make(n, NODE_TOPIC, st->id, st->base, family->ino);
         if (node) {
             node->family = family;
@@ -216,41 +232,67 @@ struct node *node_get_child(struct nodes *n, const struct node_stat *st)
     return S_ISDIR(st->mode) ? node_get(n, NODE_DIR, st->id, 0) : node_get_topic(n, st);
 }
 
+/* n->lock held. */
+static void node_drop(struct nodes *n, struct node *node)
+{
+    if (node->lookups > 0 || node->parked > 0)
+        return;
+    node_unlink(n, node);
+    struct family *family = node->family;
+    if (family) {
+        family->nodes--;
+        if (family->current == node)
+            family->current = NULL;
+        family_drop(n, family);
+    }
+    free(node);
+}
+
 void node_forget(struct nodes *n, struct node *node, uint64_t lookups)
 {
     if (node == &n->root)
         return;
     pthread_mutex_lock(&n->lock);
     node->lookups -= lookups < node->lookups ? lookups : node->lookups;
-    if (node->lookups == 0) {
-        node_unlink(n, node);
-        struct family *family = node->family;
-        if (family) {
-            family->nodes--;
-            if (family->current == node)
-                family->current = NULL;
-            family_drop(n, family);
-        }
-        free(node);
-    }
+    node_drop(n, node);
     pthread_mutex_unlock(&n->lock);
 }
 
-void node_opened(struct nodes *n, struct node *node)
+void node_parked(struct nodes *n, struct node *node)
+{
+    pthread_mutex_lock(&n->lock);
+    node->parked++;
+    n->parked++;
+    pthread_mutex_unlock(&n->lock);
+}
+
+void node_unparked(struct nodes *n, struct node *node)
+{
+    pthread_mutex_lock(&n->lock);
+    node->parked--;
+    n->parked--;
+    n->tight_until = now_ns() + TIGHT_NS;
+    node_drop(n, node);
+    pthread_mutex_unlock(&n->lock);
+}
+
+void node_opened(struct nodes *n, struct node *node, bool writes)
 {
     if (!node->family)
         return;
     pthread_mutex_lock(&n->lock);
     node->family->opens++;
+    node->writers += writes;
     pthread_mutex_unlock(&n->lock);
 }
 
-void node_closed(struct nodes *n, struct node *node)
+void node_closed(struct nodes *n, struct node *node, bool writes)
 {
     if (!node->family)
         return;
     pthread_mutex_lock(&n->lock);
     node->family->opens--;
+    node->writers -= writes;
     pthread_mutex_unlock(&n->lock);
 }
 

@@ -142,7 +142,9 @@ void op_statfs(fuse_req_t req, fuse_ino_t ino)
                          .f_blocks = log.data / 4096,
                          .f_bfree = log.free / 4096,
                          .f_bavail = log.free / 4096,
-                         .f_files = log.topics + log.directories,
+                         .f_files = log.max_nodes,
+                         .f_ffree = log.max_nodes - log.topics - log.directories,
+                         .f_favail = log.max_nodes - log.topics - log.directories,
                          .f_namemax = MEDIA_MAX_NAME};
     fuse_reply_statfs(req, &st);
 }

@@ -64,12 +64,12 @@ static int open_topic(struct fs *fs, struct node *node, struct fuse_file_info *f
     /* Trimmed between lookup and open: the kernel looks the name up again and finds the new node. */
     if (rc == 0 && reads && topic_base(t) != node->base)
         rc = -ESTALE;
-    struct handle *h = rc ? NULL : handle_new(fs, node, t);
+    struct handle *h = rc ? NULL : handle_new(fs, node, t, writes);
     if (!h) {
         topic_put(t);
         return rc ? rc : -ENOMEM;
     }
-    h->writable = writes;
+    h->sequential = fi->flags & O_APPEND ? NOWHERE : 0;
     h->position = node->base;
     fi->fh = (uint64_t)(uintptr_t)h;
     fi->direct_io = 1;
@@ -84,7 +84,7 @@ static int open_follow(struct fs *fs, struct node *node, struct fuse_file_info *
     struct topic *t = log_topic(fs->log, node->id);
     if (!t)
         return -ESTALE;
-    struct handle *h = handle_new(fs, node, t);
+    struct handle *h = handle_new(fs, node, t, false);
     if (!h) {
         topic_put(t);
         return -ENOMEM;
@@ -104,7 +104,7 @@ static int open_text(struct fs *fs, struct node *node, struct fuse_file_info *fi
     char *text = node->kind == NODE_STATUS    ? status_json(fs)
                  : node->kind == NODE_METRICS ? status_metrics(fs)
                                               : status_token(fs);
-    struct handle *h = text ? handle_new(fs, node, NULL) : NULL;
+    struct handle *h = text ? handle_new(fs, node, NULL, false) : NULL;
     if (!h) {
         free(text);
         return -ENOMEM;

@@ -14,7 +14,8 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
         return;
     }
     /* O_APPEND may have been set or cleared since the open. With it the offset is the kernel's
-     * guess and means nothing; without it a file is filled from 0, in order. */
+     * guess and means nothing; without it a file that was opened so, and empty, is filled from 0 in
+     * order. */
     if (!(fi->flags & O_APPEND)) {
         pthread_mutex_lock(&h->lock);
         bool in_order = off >= 0 && (uint64_t)off == h->sequential;
@@ -26,7 +27,9 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
     }
     count_add(&h->fs->count.writes, 1);
     count_add(&h->fs->count.write_bytes, size);
-    publish_start(h, JOB_WRITE, req, buf, size);
+    /* The kernel sets it for a single synchronous write (RWF_DSYNC), too. */
+    enum job_kind kind = fi->flags & O_DSYNC ? JOB_WRITE_SYNC : JOB_WRITE;
+    publish_start(h, kind, req, buf, size);
 }
 
 /* Shells close duplicates of a descriptor between the fragments of one line: a flush publishes

@@ -2,7 +2,8 @@
  *
  * A parked write ends on commit, on interrupt (EINTR) or after --write-wait (ENOSPC). The log
  * tells when space was freed, a completion that the producer's ring has moved; the replies thread
- * then tries every parked job once, oldest first. It never tries without either.
+ * then tries every parked job once, oldest first. It never tries without either, or a change of
+ * names: what was to be written to a removed topic ends at once.
  * Must never be entered with a lock held that the park's or the queue's lock is inside of.
  */
 #include <errno.h>
@@ -20,6 +21,14 @@ static void park_retry(struct park *p)
 static void park_fire(struct watcher *w)
 {
     park_retry((struct park *)((char *)w - offsetof(struct park, space)));
+}
+
+/* A topic that was removed has no use for what waits to be written to it. */
+static void park_names_fire(struct watcher *w)
+{
+    struct park *p = (struct park *)((char *)w - offsetof(struct park, names));
+    if (atomic_load_explicit(&p->fs->count.parked_now, memory_order_relaxed) > 0)
+        park_retry(p);
 }
 
 /* No wake-up is lost: a job is counted from the try that failed until it leaves the park, and tried
@@ -58,12 +67,15 @@ void park_init(struct park *p, struct fs *fs)
     p->tail = &p->head;
     p->space.fire = park_fire;
     p->wake.run = park_wake;
+    p->names.fire = park_names_fire;
     log_space_watch(fs->log, &p->space);
+    log_names_watch(fs->log, &p->names);
 }
 
 void park_destroy(struct park *p)
 {
     log_space_unwatch(p->fs->log, &p->space);
+    log_names_unwatch(p->fs->log, &p->names);
     pthread_mutex_destroy(&p->lock);
 }
 
@@ -93,6 +105,8 @@ static void park_enter(struct park *p, struct job *job)
     job->deadline = now_ns() + (uint64_t)fs->opt.write_wait * 1000000000u;
     job->parked_once = true;
     count_add(&fs->count.parked_now, 1);
+    if (job->req)
+        node_parked(&fs->nodes, job->handle->node);
     /* An interrupt that came already is told from inside this call. */
     if (job->req)
         fuse_req_interrupt_func(job->req, park_interrupt, job);
@@ -156,8 +170,11 @@ uint64_t park_tick(void *park, uint64_t now)
     for (struct job *next; job; job = next) {
         next = job->next;
         uint64_t deadline = job->deadline;
+        struct node *node = job->req ? job->handle->node : NULL;
         if (park_turn(p, job, now, retry, closed)) {
             count_sub(&p->fs->count.parked_now, 1);
+            if (node)
+                node_unparked(&p->fs->nodes, node);
             continue;
         }
         park_append(p, job, false);

@@ -2,7 +2,7 @@
  *
  * A job is one write, one fsync or one last close. Its stream is the open file's unfinished line,
  * then the new bytes. Whole lines are cut into batches of up to 65,536 messages; the rest becomes
- * the unfinished line, or the last message when the job is an fsync or a close.
+ * the unfinished line, or the last message when the job is an fsync, a synchronous write or a close.
  *
  * Who has the job. Batches announced together are concurrent to the sequencer, which may arrange
  * them; so one batch of a job is under way at a time. Whoever builds (a handler, or the replies
@@ -21,6 +21,11 @@
 #include "fs/fs.h"
 
 enum turn { BUILDING, LEFT, COMMITTED };
+
+static bool is_write(const struct job *job)
+{
+    return job->kind == JOB_WRITE || job->kind == JOB_WRITE_SYNC;
+}
 
 static size_t stream_size(const struct job *job)
 {
@@ -137,7 +142,7 @@ static void line_free(struct fs *fs, struct line *line)
 
 static int line_reserve(struct fs *fs, struct line *line, size_t want)
 {
-    if (want <= line->capacity)
+    if (line->text && want <= line->capacity)
         return 0;
     size_t capacity = want < 256 ? 256 : want + want / 2;
     uint64_t all = atomic_load_explicit(&fs->count.held_bytes, memory_order_relaxed);
@@ -163,11 +168,12 @@ static int hold_rest(struct job *job, struct line *old)
         *old = h->line;
         h->line = (struct line){0};
     }
-    int rc = line_reserve(job->fs, &h->line, keep + add);
-    if (rc)
-        return rc;
-    if (add)
+    if (add > 0) {
+        int rc = line_reserve(job->fs, &h->line, keep + add);
+        if (rc)
+            return rc;
         memcpy(h->line.text + keep, job->data + skip, add);
+    }
     h->line.held = keep + add;
     return 0;
 }
@@ -323,7 +329,7 @@ static void job_answer(struct job *job, int status, size_t good)
         return;
     if (job->parked_once) /* waits for an interrupt that is being delivered */
         fuse_req_interrupt_func(job->req, NULL, NULL);
-    if (job->kind == JOB_WRITE && (status == 0 || good > 0))
+    if (is_write(job) && (status == 0 || good > 0))
         fuse_reply_write(job->req, status == 0 ? job->size : good);
     else
         fuse_reply_err(job->req, embar_to_errno(status));
@@ -341,7 +347,7 @@ static void job_finish(struct job *job)
     if (job->taken > 0 && (status || job->taken == stream_size(job)))
         line_clear(h);
     pthread_mutex_lock(&h->lock);
-    if (job->kind == JOB_WRITE)
+    if (is_write(job) && h->sequential != NOWHERE)
         h->sequential += good;
     pthread_mutex_unlock(&h->lock);
     job_next(job);

@@ -31,7 +31,7 @@ int cmd_mv(int argc, char **argv)
         NULL,
         parse,
         "PATH NEWPATH",
-        "Rename a topic or directory, in one step. A topic that has the new name is replaced.",
+        "Rename a topic or directory, in one step. An empty topic that has the new name is replaced.",
         CMD_SERVER_CHILDREN,
         NULL,
         NULL};

@@ -28,9 +28,15 @@ mv "$mnt/a/b" "$mnt/c"
 [ -d "$mnt/c" ] || die "mv of a directory: not there"
 [ ! -e "$mnt/a/b" ] || die "mv of a directory: still there"
 refuses 'subdirectory of itself' mv "$mnt/a" "$mnt/a/in"
-# Replacing is atomic: the old one is gone, and only it.
+# A topic that holds data is not overwritten by a rename either; an empty one is replaced.
 echo new >>"$mnt/n"
-mv "$mnt/n" "$mnt/t2"
+refuses 'Operation not permitted' mv "$mnt/n" "$mnt/t2"
+content "$mnt/t2" 'one\ntwo\n'
+touch "$mnt/empty"
+mv "$mnt/n" "$mnt/empty"
+content "$mnt/empty" 'new\n'
+trim "$mnt/t2" 8 # it holds nothing any more
+mv "$mnt/empty" "$mnt/t2"
 content "$mnt/t2" 'new\n'
 echo kept >>"$mnt/k"
 mv -n "$mnt/k" "$mnt/t2" || true

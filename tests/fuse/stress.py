@@ -62,7 +62,10 @@ def change(chance):
     elif what < .5:
         os.unlink(at)
     elif what < .7:
-        os.rename(at, path(chance))
+        try:
+            os.rename(at, path(chance))
+        except PermissionError:  # over what holds data
+            pass
     elif what < .8:
         os.listdir(mount)
         os.listdir(mount + '/d')

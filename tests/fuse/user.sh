@@ -11,8 +11,9 @@ fi
 need_root
 [ -e /etc/mtab ] || skip "no /etc/mtab, without which fusermount3 unmounts for root only"
 chown 65534:65534 "$mnt" "$scratch"
-# A copy: the build folder may be closed to other users.
+# Copies: the build folder may be closed to other users.
 install -m 0755 -D "$(command -v embarfs)" "$scratch/bin/embarfs"
+install -m 0755 "${EMBAR_BUILD_DIR:-$top/build/release}/tests/fuse/embar-test-sweep" "$scratch/bin/sweep"
 use_build "$scratch/bin"
 mknod -m 0600 "$scratch/fuse" c 10 229 || skip "no device nodes can be made here"
 mount --bind "$scratch/fuse" /dev/fuse || skip "nothing can be mounted over /dev/fuse"
@@ -36,6 +37,8 @@ as_nobody tee -a "$mnt/t" <<<mine >"$scratch/out"
 as_nobody cat "$mnt/t" | cmp - "$scratch/out"
 equal owner "$(as_nobody stat -c %u "$mnt/t" "$mnt" | sort -u)" 65534
 as_nobody cat "$mnt/.embar/token" >/dev/null
+as_nobody mkdir "$mnt/d"
+as_nobody "$scratch/bin/sweep" "$mnt/d" || die "the POSIX sweep on a user's own mount: see above"
 pid=$(as_nobody sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$mnt/.embar/status")
 as_nobody fusermount3 -u "$mnt"
 gone() {

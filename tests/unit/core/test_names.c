@@ -147,6 +147,11 @@ static void actions_and_refusals(void **state)
     keep = action(MEDIA_C_RENAME, t, b, "t");
     keep.flags = LOG_RENAME_NOREPLACE;
     assert_int_equal(fixture_try(&f, keep, NULL), -EEXIST); /* it exists, though it is itself */
+    struct topic *over = log_topic(f.log, u);
+    assert_int_equal(fixture_publish(&f, over, 0, 0, 0, "x\n", 2, NULL, 1).status, 0);
+    topic_put(over);
+    assert_int_equal(act(&f, MEDIA_C_RENAME, t, a, "u", NULL), -EPERM); /* it holds data */
+    fixture_control(&f, (struct control){.kind = MEDIA_C_TRIM, .id = u, .value = 2});
     assert_int_equal(act(&f, MEDIA_C_RENAME, t, a, "u", NULL), 0); /* over */
     struct node_stat st;
     assert_int_equal(log_stat(f.log, u, &st), -ENOENT);

@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# With the pool full, and more writers waiting than the daemon has threads: whatever is done by name
+# works at once, to the very topics that they write to as well: stat, chmod, touch, mv, setfattr, rm,
+# trims, by the mount and over the socket. A waiting writer can be interrupted and killed; it ends at
+# once when its topic is removed, and goes on where a trim makes room. Topics that have room of their
+# own are written to meanwhile.
+# shellcheck source=tests/fuse/lib.sh
+. "$(dirname "$0")/lib.sh"
+mount_with --size 64M --write-wait 100
+writers=40
+
+metric() {
+    awk -v name="embar_fs_$1" '$1 == name { print $2 }' "$mnt/.embar/metrics"
+}
+parked_is() {
+    [ "$(metric parked)" = "$1" ]
+}
+# at_once COMMAND...: it would otherwise wait as long as the writers do.
+at_once() {
+    local began=$SECONDS
+    timeout 30 "$@" || die "failed: $*"
+    [ $((SECONDS - began)) -lt 20 ] || die "waited: $*"
+}
+
+echo small >>"$mnt/small"
+real_text 8000000 >"$scratch/text"
+{ head -c 100000 "$scratch/text"; echo; } >"$scratch/whole"
+cat "$scratch/whole" >>"$mnt/t"
+number=$(ino "$mnt/t")
+for ((i = 0; i < 8; i++)); do cat "$scratch/text"; done >"$scratch/fill"
+cat "$scratch/fill" 2>/dev/null >>"$mnt/fill" &
+filler=$!
+own_pids+=("$filler")
+wait_until 30 parked_is 1 || die "the pool is not full: $(metric parked), $(df "$mnt")"
+pids=()
+for ((i = 1; i < writers; i++)); do
+    # Every fourth one to a topic of its own, the others to one, by its name. One after another: of
+    # those that opened it before anybody waited, the kernel lets one in.
+    topic=$mnt/t
+    [ $((i % 4)) -ne 0 ] || topic=$mnt/t$i
+    (exec head -c 2500000 "$scratch/text" 2>"$scratch/said.$i" >>"$topic") &
+    pids[i]=$!
+    own_pids+=("$!")
+    wait_until 30 parked_is $((i + 1)) || die "only $(metric parked) wait"
+done
+
+# By name, to the very topics.
+equal ino "$(ino "$mnt/t")" "$number"
+at_once chmod 600 "$mnt/t" "$mnt/fill"
+at_once touch "$mnt/t"
+at_once setfattr -n user.embar.ack -v 0 "$mnt/t"
+equal mode "$(stat -c %a "$mnt/t")" 600
+at_once mv "$mnt/t12" "$mnt/moved"
+at_once ls -l "$mnt" >"$scratch/list"
+# Others.
+at_once mkdir "$mnt/dir"
+at_once touch "$mnt/dir/new"
+at_once mv "$mnt/dir/new" "$mnt/new"
+at_once rm -r "$mnt/dir" "$mnt/new"
+echo more | at_once tee -a "$mnt/small" >"$scratch/out"
+content "$mnt/small" 'small\nmore\n'
+cmp -n 100000 "$mnt/t" "$scratch/whole" || die "reading"
+parked_is "$writers" || die "$(metric parked) wait, not $writers"
+
+# Interrupted by a signal that is handled; killed by one that cannot be.
+python3 - "$mnt/t" <<'PY'
+import os, signal, sys
+class Rang(Exception): pass
+def ring(*_): raise Rang
+signal.signal(signal.SIGALRM, ring)
+f = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+try: os.write(f, b'y' * 999999 + b'\n')
+except Rang: pass
+else: raise AssertionError('not interrupted')
+PY
+kill -KILL "${pids[1]}" "${pids[6]}"
+for i in 1 6; do
+    wait_until 10 is_ended "${pids[i]}" || die "a waiting writer cannot be killed"
+done
+wait_until 10 parked_is $((writers - 2)) || die "$(metric parked) wait after two were killed"
+
+# Removed, by the mount and over the socket: those who write to it end at once.
+at_once rm "$mnt/t4"
+at_once embar rm -s "$scratch/socket" t8
+for i in 4 8; do
+    wait_until 10 is_ended "${pids[i]}" || die "the writer of a removed topic waits"
+    grep -q 'Stale file handle' "$scratch/said.$i" || die "said: $(cat "$scratch/said.$i")"
+done
+
+# Trims make room, and the others go on; what they write comes whole.
+at_once embar trim -s "$scratch/socket" -b latest fill >"$scratch/out"
+at_once setfattr -n user.embar.trim -v "$(xattr end "$mnt/t")" "$mnt/t"
+kill "$filler" 2>/dev/null || true
+goes_on() {
+    local pid
+    setfattr -n user.embar.trim -v "$(xattr end "$mnt/t")" "$mnt/t"
+    for pid in "${pids[@]}"; do
+        is_ended "$pid" || return 1
+    done
+}
+head -c 2500000 "$scratch/text" >"$scratch/part"
+wait_until 60 goes_on || die "$(metric parked) still wait: $(df "$mnt" | tail -n 1)"
+for ((i = 2; i < writers; i++)); do
+    case $i in 4 | 6 | 8) continue ;; esac
+    wait "${pids[i]}" || die "writer $i: $(cat "$scratch/said.$i")"
+done
+is_whole() {
+    [ "$(xattr end "$1")" -eq 2500000 ] &&
+        tail -c +$(($(xattr base "$1") + 1)) "$scratch/part" | cmp -s - "$1"
+}
+mv "$mnt/moved" "$mnt/t12"
+for ((i = 12; i < writers; i += 4)); do
+    wait_until 10 is_whole "$mnt/t$i" || die "t$i is not what was written to it"
+done
+content "$mnt/small" 'small\nmore\n'
