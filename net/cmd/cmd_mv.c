@@ -27,14 +27,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 int cmd_mv(int argc, char **argv)
 {
-    const struct argp argp = {
-        NULL,
-        parse,
-        "PATH NEWPATH",
-        "Rename a topic or directory, in one step. An empty topic that has the new name is replaced.",
-        CMD_SERVER_CHILDREN,
-        NULL,
-        NULL};
+    const struct argp argp = {NULL,
+                              parse,
+                              "PATH NEWPATH",
+                              "Rename a topic or directory, in one step. An empty topic that has "
+                              "the new name is replaced.",
+                              CMD_SERVER_CHILDREN,
+                              NULL,
+                              NULL};
     struct mv_args a = {.server = {NULL, NULL}};
     cmd_parse(&argp, argc, argv, &a);
     struct embar_client *client = cmd_connect(argv[0], &a.server);
