@@ -1,8 +1,11 @@
 /* The buddy allocator behind extent.h.
  *
- * Free chunks of each order form a doubly linked list threaded through two arrays indexed by
- * block number; state[] tells for a block whether a free chunk or an extent begins there. All of it
- * is in DRAM and rebuilt from the index at open.
+ * Free chunks of each order are a set that knows its first and last; free_order[] tells for a block
+ * whether a free chunk begins there. All of it is in DRAM and rebuilt from the index at open.
+ *
+ * Small extents are taken from the lowest place that there is, large ones from the highest: what
+ * many slow topics hold for long gathers at the bottom and what is freed there is filled again,
+ * while the top stays in large pieces. Wherever there is a choice, the smallest chunk is cut.
  */
 #include "core/extent.h"
 
@@ -10,8 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NIL        UINT32_MAX
-#define MAX_ORDERS 32u
+#include "core/bits.h"
+
+#define NIL          UINT32_MAX
+#define MAX_ORDERS   32u
+#define LARGE_ORDERS 5u /* so many of the largest are large */
 
 struct extents {
     pthread_mutex_t lock; /* guards everything below; a leaf */
@@ -19,16 +25,17 @@ struct extents {
     unsigned shift, max_order;
     uint32_t blocks;
     uint64_t region_blocks;
-    uint32_t *next, *prev; /* links of free chunks */
-    int8_t *free_order;    /* order of the free chunk that begins at a block, or -1 */
-    struct extent **table; /* extent that begins at a block */
-    bool *region;          /* was it granted? */
-    uint32_t head[MAX_ORDERS];
+    int8_t *free_order;             /* order of the free chunk that begins at a block, or -1 */
+    struct extent **table;          /* extent that begins at a block */
+    bool *region;                   /* was it granted? */
+    struct bits chunks[MAX_ORDERS]; /* free ones: their first block, in units of the order */
+    uint32_t chunk_count[MAX_ORDERS];
     uint64_t granted, free, reserve; /* blocks */
     uint64_t freed_ever;             /* blocks */
     atomic_uint_fast64_t need;       /* blocks; a hint, ordered by nothing */
     uint64_t count;
-    /* Freed and waiting for a sync: a queue threaded through next[], orders in prev[]. */
+    /* Freed and waiting for a sync: a queue by first block, with the order of each. */
+    uint32_t *next, *prev;
     bool defer;
     uint32_t wait_first, wait_last;
     uint64_t wait_in, wait_out; /* ever queued, ever settled */
@@ -39,22 +46,15 @@ struct extents {
 static void chunk_push(struct extents *x, uint32_t b, unsigned order)
 {
     x->free_order[b] = (int8_t)order;
-    x->prev[b] = NIL;
-    x->next[b] = x->head[order];
-    if (x->head[order] != NIL)
-        x->prev[x->head[order]] = b;
-    x->head[order] = b;
+    bits_add(&x->chunks[order], b >> order);
+    x->chunk_count[order]++;
 }
 
 static void chunk_unlink(struct extents *x, uint32_t b)
 {
     unsigned order = (unsigned)x->free_order[b];
-    if (x->prev[b] != NIL)
-        x->next[x->prev[b]] = x->next[b];
-    else
-        x->head[order] = x->next[b];
-    if (x->next[b] != NIL)
-        x->prev[x->next[b]] = x->prev[b];
+    bits_remove(&x->chunks[order], b >> order);
+    x->chunk_count[order]--;
     x->free_order[b] = -1;
 }
 
@@ -88,14 +88,15 @@ int extents_create(struct extents **out, const struct pool *pool, void (*freed)(
     x->freed = freed;
     x->arg = arg;
     pthread_mutex_init(&x->lock, NULL);
-    for (unsigned i = 0; i < MAX_ORDERS; i++)
-        x->head[i] = NIL;
     x->next = malloc(x->blocks * sizeof *x->next);
     x->prev = malloc(x->blocks * sizeof *x->prev);
     x->free_order = malloc(x->blocks);
     x->table = calloc(x->blocks, sizeof(struct extent *));
     x->region = calloc(pool->geo.regions, sizeof *x->region);
-    if (!x->region || !x->next || !x->prev || !x->free_order || !x->table ||
+    bool sets = true;
+    for (unsigned i = 0; i <= x->max_order && i < MAX_ORDERS; i++)
+        sets = sets && bits_create(&x->chunks[i], (x->blocks >> i) + 1) == 0;
+    if (!sets || !x->region || !x->next || !x->prev || !x->free_order || !x->table ||
         x->max_order >= MAX_ORDERS) {
         extents_destroy(x);
         return -ENOMEM;
@@ -112,6 +113,8 @@ void extents_destroy(struct extents *x)
     if (x->table)
         for (uint32_t b = 0; b < x->blocks; b++)
             free(x->table[b]);
+    for (unsigned i = 0; i < MAX_ORDERS; i++)
+        bits_destroy(&x->chunks[i]);
     free(x->next);
     free(x->prev);
     free(x->free_order);
@@ -199,15 +202,18 @@ static struct extent *extent_take(struct extents *x, unsigned order, enum extent
 {
     uint64_t keep = c == EXTENT_META ? 0 : reserve_blocks(x);
     unsigned from = order;
-    while (from <= x->max_order && x->head[from] == NIL)
+    while (from <= x->max_order && x->chunk_count[from] == 0)
         from++;
     if (from > x->max_order || x->free < keep + (1ull << order))
         return NULL;
-    uint32_t b = x->head[from];
-    struct extent *e = extent_begin(x, b, order);
+    bool high = order + LARGE_ORDERS > x->max_order;
+    const struct bits *set = &x->chunks[from];
+    uint32_t b = (high ? bits_last(set) : bits_first(set)) << from;
+    uint32_t at = high ? b + (1u << from) - (1u << order) : b;
+    struct extent *e = extent_begin(x, at, order);
     if (e) {
         chunk_unlink(x, b);
-        chunk_carve(x, b, from, b, order);
+        chunk_carve(x, b, from, at, order);
         e->meta = c == EXTENT_META;
     }
     return e;
@@ -390,7 +396,7 @@ bool extents_waiting(struct extents *x)
 /* A free chunk of this order or a larger one, as extent_new finds it. Lock held. */
 static bool chunk_there(const struct extents *x, unsigned order)
 {
-    while (order <= x->max_order && x->head[order] == NIL)
+    while (order <= x->max_order && x->chunk_count[order] == 0)
         order++;
     return order <= x->max_order;
 }
@@ -405,10 +411,10 @@ bool extents_fit(struct extents *x, uint64_t n)
     if (!fits && order > 0 && order <= x->max_order + 1) {
         /* The largest power of two below it, and what holds the rest. */
         unsigned half = order - 1, rest = extents_order(x, (blocks - (1ull << half)) << x->shift);
-        uint32_t b = half <= x->max_order ? x->head[half] : NIL;
-        bool more = b != NIL && x->next[b] != NIL;
-        for (unsigned o = rest; b != NIL && o < half; o++)
-            more = more || x->head[o] != NIL;
+        uint32_t halves = half <= x->max_order ? x->chunk_count[half] : 0;
+        bool more = halves > 1;
+        for (unsigned o = rest; halves > 0 && o < half; o++)
+            more = more || x->chunk_count[o] > 0;
         fits =
             (more || chunk_there(x, half + 1)) && x->free >= keep + (1ull << half) + (1ull << rest);
     }

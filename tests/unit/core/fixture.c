@@ -126,6 +126,15 @@ void *fixture_copy(struct fixture *f)
     return copy;
 }
 
+uint64_t fixture_manifest(const struct fixture *f)
+{
+    const struct manifest *m = &f->log->manifest;
+    uint64_t size = 0;
+    for (size_t i = 0; i < m->count; i++)
+        size += m->piece[i].extent ? m->piece[i].extent->size : 0;
+    return size;
+}
+
 /* Not written when nothing is armed: a background thread may be looking. */
 static void disarm(struct fixture *f)
 {
