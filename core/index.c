@@ -17,9 +17,12 @@ uint32_t index_seed(const struct pool *pool)
 
 static uint32_t line_crc(const struct media_entry *line, uint32_t chain)
 {
-    struct media_entry copy = *line;
-    copy.crc = le32_of(0);
-    return crc32c(chain, &copy, sizeof copy);
+    le64 word[sizeof *line / sizeof(le64)];
+    memcpy(word, line, sizeof word);
+    /* The field is the upper half of word 1. Stored by the word, as it is read again at once: a
+     * narrower store would hold that up. */
+    word[1] = le64_of(le64_get(word[1]) & UINT32_MAX);
+    return crc32c(chain, word, sizeof word);
 }
 
 /* Which entries have a side record: without a session its CRC takes the sequence's place. */

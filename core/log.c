@@ -162,6 +162,7 @@ static int topics_resume(struct log *log)
     fold_need(log);
     for (struct topic *t = log->names.by_id; rc == 0 && t; t = t->by_id.next) {
         t->ordered_end = topic_end(t);
+        topic_runs_fit(t);
         rc = topic_refill(t);
     }
     log->control->ordered_end = topic_end(log->control);

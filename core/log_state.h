@@ -43,6 +43,13 @@ struct node_key { /* name index key: hashed as bytes up to the end of the name *
     char name[MEDIA_MAX_NAME + 1];
 };
 
+/* Recovery: the side record that says when something was; `check` as its entry has it. */
+struct when {
+    uint64_t side; /* 0: none */
+    uint32_t topic, check;
+    bool session; /* the entry has one: `check` is 16 bits */
+};
+
 struct watch_list {
     pthread_mutex_t lock; /* guards the list */
     struct watcher *first;
@@ -86,6 +93,7 @@ struct topic {
     uint64_t last_message_end; /* messages ever */
     uint64_t first_message;    /* number of the first retained message */
     uint64_t modified, batches;
+    struct when when;         /* recovery: what the time of the last commit is to be read from */
     atomic_uint_fast64_t end; /* release by the fold, acquire by readers: bytes below are stored */
     atomic_uint_fast64_t base;
     atomic_uint generation; /* trims */
@@ -122,11 +130,12 @@ struct topic {
 int topic_create(struct log *log, uint32_t id, struct topic **out)
     __attribute__((warn_unused_result));
 void topic_destroy(struct topic *t); /* no references left */
-/* Fold a batch in: takes over the reservation's extent references. `live` batches carry them in b;
- * recovery claims them first. */
+/* Fold a batch in: takes over the reservation's extent references. Recovery has none (NULL): what a
+ * new run needs is claimed. */
 struct placed {
     uint64_t offset, run0, run1, side, time;
     uint32_t run0_length, length, count;
+    uint8_t order0, order1;
     bool equal;
     struct extent *extent0, *extent1;
 };
@@ -146,8 +155,10 @@ static inline struct run *topic_run(const struct topic *t, size_t i)
 {
     return &t->runs[t->run_head + i];
 }
-/* Room for one more run at the end. Lock held. */
-int topic_runs_grow(struct topic *t) __attribute__((warn_unused_result));
+/* Room for n more runs at the end. Lock held. */
+int topic_runs_grow(struct topic *t, size_t n) __attribute__((warn_unused_result));
+/* Recovery: give back what growing took beyond need. */
+void topic_runs_fit(struct topic *t);
 /* Resume filling the extent that the last committed bytes stand in (after recovery). */
 int topic_refill(struct topic *t) __attribute__((warn_unused_result));
 
@@ -216,6 +227,7 @@ struct session {
     bool is_ready;      /* on seq.ready */
     struct session *ready_next;
     uint64_t changed; /* generation of the checkpoint that is to tell of it */
+    struct when when; /* recovery: as a topic's */
     TAILQ_ENTRY(session) changed_link;
     TAILQ_ENTRY(session) gap_link; /* on seq.gaps while it holds something */
     TAILQ_ENTRY(session) age_link;

@@ -9,6 +9,10 @@
  * recovery is run again up to the first that fails. Live at the end, because the place of one that
  * was trimmed since may have been given away.
  *
+ * What an entry says is enough to fold it: its line is in the chain, its bounds were checked. Records
+ * are read only where they are needed: control actions (whole, or the pool is damaged), and the last
+ * batch of each topic and session, for its time.
+ *
  * Reads only; what must be written (claim, hardening of the tail, the term entry) is log_open's.
  */
 #include <errno.h>
@@ -18,9 +22,16 @@
 #include "core/crc.h"
 #include "core/log_state.h"
 
+#define CACHED 4096u /* a power of two */
+
 struct replay {
     struct log *log;
-    uint64_t trusted; /* all up to this number was durable when it was acked */
+    unsigned slot[MEDIA_MAX_SLOTS], slots; /* those that were ever served */
+    struct cached {
+        uint64_t id;
+        void *at;
+    } topic[CACHED], session[CACHED]; /* by id % CACHED; what is gone is forgotten at once */
+    uint64_t trusted;                 /* all up to this number was durable when it was acked */
     uint32_t chain;
     uint64_t number; /* last entry folded */
     uint32_t term;   /* of the last entry */
@@ -55,16 +66,39 @@ static uint64_t trusted_number(const struct log *log, bool *booted)
     return trusted;
 }
 
+static bool is_zero(const void *p, size_t n)
+{
+    const char *at = p;
+    size_t i = 0;
+    while (i < n && at[i] == 0)
+        i++;
+    return i == n;
+}
+
+/* Whoever serves a slot says so durably before it writes an entry: one whose lines and roots are as the
+ * format left them has none, and need not be looked at for each entry. */
+static void slots_find(struct replay *r)
+{
+    const struct pool *pool = &r->log->pool;
+    for (unsigned slot = 0; slot < pool->geo.slots; slot++)
+        if (!is_zero(pool_claim(pool, slot), 4 * (size_t)MEDIA_LINE) ||
+            !is_zero(pool_root(pool, slot, 0), sizeof(struct media_root)) ||
+            !is_zero(pool_root(pool, slot, 1), sizeof(struct media_root)) ||
+            !is_zero(pool_entry(pool, slot, r->number + 1), sizeof(struct media_entry)))
+            r->slot[r->slots++] = slot;
+}
+
 /* The next entry: in any slot's ring, the one of the highest term when a term was taken over. */
 static bool next_entry(const struct replay *r, uint64_t number, uint32_t chain, struct entry *e,
                        uint32_t *next)
 {
     const struct log *log = r->log;
     bool found = false;
-    for (unsigned slot = 0; slot < log->pool.geo.slots; slot++) {
+    for (unsigned i = 0; i < r->slots; i++) {
         struct entry here;
         uint32_t behind;
-        if (index_decode(pool_entry(&log->pool, slot, number), number, chain, &here, &behind) &&
+        if (index_decode(pool_entry(&log->pool, r->slot[i], number), number, chain, &here,
+                         &behind) &&
             here.term >= r->term && (!found || here.term > e->term)) {
             *e = here;
             *next = behind;
@@ -88,42 +122,92 @@ static bool batch_whole(const struct log *log, const struct entry *e, const stru
            s.session == e->session && side_payload_crc(&log->pool, &s) == s.payload_crc;
 }
 
-static int replay_place(struct log *log, const struct entry *e, const struct entry *part,
-                        struct placed *p)
+/* ---- Times --------------------------------------------------------------------------------- */
+
+/* Only the last batch of a topic or session says when that was last changed, so that not each one's side
+ * record has to be read. A trim may have given its place away since: then nothing is known. */
+static uint64_t when_read(const struct log *log, struct when *w)
 {
-    *p = (struct placed){.offset = e->offset,
-                         .run0 = e->payload,
-                         .side = e->side,
-                         .run0_length = e->length,
-                         .length = e->length,
-                         .count = e->count,
-                         .equal = e->flags & MEDIA_F_EQUAL};
-    int rc = extent_claim(log->extents, e->payload, e->order, &p->extent0);
-    if (rc == 0 && part) {
-        p->run1 = part->payload;
-        p->length += part->length;
-        rc = extent_claim(log->extents, part->payload, part->order, &p->extent1);
-        if (rc)
-            extent_put(log->extents, p->extent0);
-    }
-    if (rc)
-        return rc;
-    /* The time, if the record still stands (a later trim may have given its place away). */
     struct side s;
-    if (side_read(&log->pool, e->side, &s) == 0 && s.run0 == e->payload && s.topic == e->topic)
-        p->time = s.time;
-    return 0;
+    bool stands = w->side != 0 && side_read(&log->pool, w->side, &s) == 0 && s.topic == w->topic &&
+                  w->check == (w->session ? (uint16_t)s.crc : s.crc);
+    w->side = 0;
+    return stands ? s.time : 0;
+}
+
+static void when_note(struct when *w, const struct entry *e)
+{
+    *w = (struct when){
+        .side = e->side, .topic = e->topic, .check = e->check, .session = e->session != 0};
+}
+
+/* Before an action that sets the time, and at the end. */
+static void topic_settle(struct topic *t)
+{
+    uint64_t time = when_read(t->log, &t->when);
+    if (time > t->modified)
+        t->modified = time;
+}
+
+static void times_settle(struct log *log)
+{
+    for (struct topic *t = TAILQ_LAST(&log->manifest.nodes, node_list);
+         t && t->changed > log->root_generation; t = TAILQ_PREV(t, node_list, changed_link))
+        topic_settle(t);
+    for (struct session *s = TAILQ_LAST(&log->manifest.sessions, session_list);
+         s && s->changed > log->root_generation; s = TAILQ_PREV(s, session_list, changed_link)) {
+        uint64_t time = when_read(log, &s->when);
+        if (time > s->time)
+            s->time = time;
+    }
+}
+
+/* ---- Folding ------------------------------------------------------------------------------- */
+
+static struct topic *topic_find(struct replay *r, uint32_t id)
+{
+    struct cached *c = &r->topic[id % CACHED];
+    if (!c->at || c->id != id)
+        *c = (struct cached){id, names_id(&r->log->names, id)};
+    return c->at;
+}
+
+static struct session *session_cached(struct replay *r, uint64_t id)
+{
+    struct cached *c = &r->session[id % CACHED];
+    if (!c->at || c->id != id)
+        *c = (struct cached){id, session_find(r->log, id)};
+    return c->at;
+}
+
+/* An action may remove topics with all their sessions, or a session. */
+static void cache_forget(struct replay *r, const struct control *c)
+{
+    if (c->kind == MEDIA_C_CLOSE) {
+        r->session[c->value % CACHED].at = NULL;
+    } else if (c->kind == MEDIA_C_REMOVE || c->kind == MEDIA_C_RENAME) {
+        r->topic[c->id % CACHED].at = NULL;
+        r->topic[c->value % CACHED].at = NULL;
+        memset(r->session, 0, sizeof r->session);
+    }
 }
 
 /* Topic 0's records may not be given away before the next checkpoint: this one must be whole. */
-static int replay_control(struct log *log, const struct entry *e)
+static int replay_control(struct replay *r, const struct entry *e)
 {
+    struct log *log = r->log;
     struct control c;
     struct commit unused = {0};
     if (!batch_whole(log, e, NULL))
         return -EMBAR_ECORRUPT;
     int rc = control_decode(pool_at(&log->pool, e->payload), e->length, &c);
-    return rc ? rc : fold_control(log, &c, e->number, &unused);
+    if (rc)
+        return rc;
+    cache_forget(r, &c);
+    struct topic *t = c.kind == MEDIA_C_ATTR ? names_id(&log->names, c.id) : NULL;
+    if (t)
+        topic_settle(t);
+    return fold_control(log, &c, e->number, &unused);
 }
 
 /* A committed batch of a session was its next one at order 5, and one it had not had at the others. */
@@ -137,31 +221,49 @@ static int replay_session(struct log *log, const struct topic *t, struct session
     return session_take(log, s, e->sequence, e->count);
 }
 
-static int replay_fold(struct log *log, const struct entry *e, const struct entry *part)
+static int replay_batch(struct replay *r, struct topic *t, const struct entry *e,
+                        const struct entry *part)
 {
-    if (e->kind == MEDIA_TERM)
-        return 0;
-    if (e->kind == MEDIA_GRANT)
-        return fold_grant(log, (uint32_t)e->session, e->offset, e->sequence);
-    struct topic *t = e->kind == MEDIA_CONTROL ? log->control : names_id(&log->names, e->topic);
-    struct session *s = e->session ? session_find(log, e->session) : NULL;
+    struct log *log = r->log;
+    struct session *s = e->session ? session_cached(r, e->session) : NULL;
     int rc = 0;
     if (!t || names_is_dir(t) || (e->session && !s) || topic_end(t) != e->offset)
         return -EMBAR_ECORRUPT;
     if (s && (rc = replay_session(log, t, s, e)) != 0)
         return rc;
-    struct placed p;
-    rc = replay_place(log, e, part, &p);
+    struct placed p = {.offset = e->offset,
+                       .run0 = e->payload,
+                       .side = e->side,
+                       .run0_length = e->length,
+                       .length = e->length,
+                       .count = e->count,
+                       .equal = e->flags & MEDIA_F_EQUAL,
+                       .order0 = e->order};
+    if (part) {
+        p.run1 = part->payload;
+        p.length += part->length;
+        p.order1 = part->order;
+    }
+    rc = fold_batch(log, t, s, &p);
     if (rc)
         return rc;
-    rc = fold_batch(log, t, s, &p);
-    if (rc) {
-        extent_put(log->extents, p.extent0);
-        if (p.extent1)
-            extent_put(log->extents, p.extent1);
-        return rc;
+    when_note(&t->when, e);
+    if (s)
+        when_note(&s->when, e);
+    return 0;
+}
+
+static int replay_fold(struct replay *r, const struct entry *e, const struct entry *part)
+{
+    switch (e->kind) {
+    case MEDIA_TERM: return 0;
+    case MEDIA_GRANT: return fold_grant(r->log, (uint32_t)e->session, e->offset, e->sequence);
+    case MEDIA_CONTROL: {
+        int rc = replay_batch(r, r->log->control, e, part);
+        return rc ? rc : replay_control(r, e);
     }
-    return e->kind == MEDIA_CONTROL ? replay_control(log, e) : 0;
+    default: return replay_batch(r, topic_find(r, e->topic), e, part);
+    }
 }
 
 static int suspect_add(struct replay *r, const struct entry *head, const struct entry *part)
@@ -230,7 +332,7 @@ static int replay_one(struct replay *r, uint64_t number)
         if (head->kind == MEDIA_BATCH && (rc = suspect_add(r, head, part)) != 0)
             return rc;
     }
-    rc = replay_fold(log, head, part);
+    rc = replay_fold(r, head, part);
     if (rc)
         return rc;
     r->has_part = false;
@@ -251,53 +353,67 @@ static uint32_t claim_term(const struct pool *pool, unsigned slot)
                : 0;
 }
 
-int recover(struct log *log, struct embar_error *err)
+static int replay(struct replay *r, struct embar_error *err)
 {
+    struct log *log = r->log;
     uint64_t begun = now_monotonic();
     struct media_root copy;
     const struct media_root *root = checkpoint_newest(log, &copy);
-    struct replay r = {.log = log, .chain = index_seed(&log->pool)};
-    r.trusted = trusted_number(log, &r.verify);
+    r->chain = index_seed(&log->pool);
+    r->trusted = trusted_number(log, &r->verify);
     if (root) {
         int rc = checkpoint_load(log, root, err);
         if (rc)
             return rc;
-        r.number = le64_get(root->number);
-        r.chain = le32_get(root->chain);
-        r.term = le32_get(root->term);
+        r->number = le64_get(root->number);
+        r->chain = le32_get(root->chain);
+        r->term = le32_get(root->term);
     }
-    uint64_t start = r.number;
+    slots_find(r);
+    uint64_t start = r->number;
     int rc = 1;
-    while (rc == 1 && r.number < log->limit)
-        rc = replay_one(&r, r.number + (r.has_part ? 2 : 1));
-    uint64_t limit = rc < 0 ? UINT64_MAX : suspects_limit(&r);
-    free(r.suspect);
+    while (rc == 1 && r->number < log->limit)
+        rc = replay_one(r, r->number + (r->has_part ? 2 : 1));
+    uint64_t limit = rc < 0 ? UINT64_MAX : suspects_limit(r);
     if (limit != UINT64_MAX) {
         log->limit = limit;
         return -EAGAIN;
     }
     if (rc < 0)
         return embar_fail(err, rc, "entry %llu of the index is valid but makes no sense",
-                          (unsigned long long)r.number + 1);
-    if (r.number < r.trusted)
+                          (unsigned long long)r->number + 1);
+    if (r->number < r->trusted)
         return embar_fail(err, -EMBAR_ECORRUPT,
                           "entry %llu of the index is damaged although entries up to %llu were "
                           "durable; nothing was changed",
-                          (unsigned long long)r.number + 1, (unsigned long long)r.trusted);
+                          (unsigned long long)r->number + 1, (unsigned long long)r->trusted);
     for (unsigned slot = 0; slot < log->pool.geo.slots; slot++) {
         uint32_t term = claim_term(&log->pool, slot);
-        r.term = term > r.term ? term : r.term;
+        r->term = term > r->term ? term : r->term;
     }
-    if (r.term == UINT32_MAX) /* the next would be 0, below all that stand in the ring */
+    if (r->term == UINT32_MAX) /* the next would be 0, below all that stand in the ring */
         return embar_fail(err, -EMBAR_ECORRUPT, "the pool's terms are used up");
-    log->term = r.term;
-    log->seq.next = r.number + 1;
-    log->seq.chain = r.chain;
-    atomic_init(&log->committed, r.number);
-    atomic_init(&log->durable, r.trusted);
-    atomic_init(&log->synced, r.trusted);
+    log->term = r->term;
+    log->seq.next = r->number + 1;
+    log->seq.chain = r->chain;
+    atomic_init(&log->committed, r->number);
+    atomic_init(&log->durable, r->trusted);
+    atomic_init(&log->synced, r->trusted);
     atomic_init(&log->checkpoint, start);
-    log->recovered = r.number - start;
+    times_settle(log);
+    log->recovered = r->number - start;
     log->recovery_ns = now_monotonic() - begun;
     return 0;
+}
+
+int recover(struct log *log, struct embar_error *err)
+{
+    struct replay *r = calloc(1, sizeof *r);
+    if (!r)
+        return embar_fail(err, -ENOMEM, "no memory to recover with");
+    r->log = log;
+    int rc = replay(r, err);
+    free(r->suspect);
+    free(r);
+    return rc;
 }

@@ -182,6 +182,8 @@ static struct placed placed_of(const struct batch *b, uint64_t offset)
                            .length = b->length,
                            .count = b->count,
                            .equal = b->equal,
+                           .order0 = b->extent0->order,
+                           .order1 = b->extent1 ? b->extent1->order : 0,
                            .extent0 = b->extent0,
                            .extent1 = b->extent1};
 }

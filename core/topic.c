@@ -73,16 +73,18 @@ size_t topic_run_find(const struct topic *t, uint64_t offset)
     return low;
 }
 
-int topic_runs_grow(struct topic *t)
+int topic_runs_grow(struct topic *t, size_t n)
 {
-    if (t->run_head + t->run_count < t->run_capacity)
+    if (t->run_head + t->run_count + n <= t->run_capacity)
         return 0;
-    if (t->run_head > t->run_capacity / 2) {
+    if (t->run_head > t->run_capacity / 2 && t->run_count + n <= t->run_capacity) {
         memmove(t->runs, t->runs + t->run_head, t->run_count * sizeof *t->runs);
         t->run_head = 0;
         return 0;
     }
-    size_t capacity = t->run_capacity ? t->run_capacity * 2 : 4;
+    /* Many are moved by remapping; then little is better than much. */
+    size_t capacity = t->run_capacity;
+    capacity += capacity < 4096 ? capacity + 2 * n : capacity / 4;
     struct run *runs = realloc(t->runs, capacity * sizeof *runs);
     if (!runs)
         return -ENOMEM;
@@ -97,61 +99,92 @@ static bool run_joins(const struct topic *t, const struct placed *b)
     if (t->run_count == 0 || b->run1)
         return false;
     const struct run *r = topic_run(t, t->run_count - 1);
-    uint64_t length = b->offset - r->offset;
     return r->flags == 0 && r->batches > 0 && r->batches < RUN_BATCHES &&
-           r->payload + length == b->run0 && r->order == b->extent0->order &&
-           b->run0 < b->extent0->base + b->extent0->size && r->payload >= b->extent0->base &&
+           r->payload + (b->offset - r->offset) == b->run0 && r->order == b->order0 &&
+           r->payload >= pool_extent_base(&t->log->pool, b->run0, b->order0) &&
            b->side + MEDIA_LINE == t->side_tail - t->side_tail_below;
 }
 
-int topic_append(struct topic *t, const struct placed *b)
+/* The extents of a batch that recovery found. */
+static int runs_claim(struct extents *x, const struct placed *b)
 {
-    struct extents *x = t->log->extents;
-    pthread_mutex_lock(&t->lock);
-    size_t runs = t->run_count;
+    struct extent *e0, *e1;
+    if (b->extent0)
+        return 0;
+    int rc = extent_claim(x, b->run0, b->order0, &e0);
+    if (rc || !b->run1)
+        return rc;
+    rc = extent_claim(x, b->run1, b->order1, &e1);
+    if (rc)
+        extent_put(x, e0);
+    return rc;
+}
+
+/* A batch that joins no run: one, or two when it is split. Lock held. */
+static int runs_add(struct topic *t, const struct placed *b)
+{
+    int rc = topic_runs_grow(t, b->run1 ? 2 : 1);
+    if (rc == 0)
+        rc = runs_claim(t->log->extents, b);
+    if (rc)
+        return rc;
+    t->run_count++;
+    *topic_run(t, t->run_count - 1) = (struct run){.offset = b->offset,
+                                                   .message = t->last_message_end,
+                                                   .payload = b->run0 & MASK48,
+                                                   .order = b->order0,
+                                                   .side = b->side & MASK48,
+                                                   .batches = 1};
+    if (b->run1) {
+        t->run_count++;
+        *topic_run(t, t->run_count - 1) = (struct run){.offset = b->offset + b->run0_length,
+                                                       .message = t->last_message_end,
+                                                       .payload = b->run1 & MASK48,
+                                                       .order = b->order1,
+                                                       .side = b->side & MASK48,
+                                                       .batches = 0};
+    }
+    atomic_fetch_add_explicit(&t->log->runs, b->run1 ? 2 : 1, memory_order_relaxed);
+    return 0;
+}
+
+/* Lock held, unless nobody else has the topic yet. */
+static int append(struct topic *t, const struct placed *b)
+{
     if (run_joins(t, b)) {
         struct run *r = topic_run(t, t->run_count - 1);
         r->batches = (uint16_t)(r->batches + 1u);
-        extent_put(x, b->extent0);
+        if (b->extent0)
+            extent_put(t->log->extents, b->extent0);
     } else {
-        int rc = topic_runs_grow(t);
-        if (rc) {
-            pthread_mutex_unlock(&t->lock);
+        int rc = runs_add(t, b);
+        if (rc)
             return rc;
-        }
-        t->run_count++;
-        *topic_run(t, t->run_count - 1) = (struct run){.offset = b->offset,
-                                                       .message = t->last_message_end,
-                                                       .payload = b->run0 & MASK48,
-                                                       .order = b->extent0->order,
-                                                       .side = b->side & MASK48,
-                                                       .batches = 1};
-        if (b->run1) {
-            rc = topic_runs_grow(t);
-            if (rc) {
-                t->run_count--;
-                pthread_mutex_unlock(&t->lock);
-                return rc;
-            }
-            t->run_count++;
-            *topic_run(t, t->run_count - 1) = (struct run){.offset = b->offset + b->run0_length,
-                                                           .message = t->last_message_end,
-                                                           .payload = b->run1 & MASK48,
-                                                           .order = b->extent1->order,
-                                                           .side = b->side & MASK48,
-                                                           .batches = 0};
-        }
     }
-    atomic_fetch_add_explicit(&t->log->runs, t->run_count - runs, memory_order_relaxed);
     t->side_tail = b->side;
     t->side_tail_below = side_size(b->count, b->equal) - MEDIA_LINE;
     t->last_message_end += b->count;
     if (b->time > t->modified)
         t->modified = b->time;
     t->batches++;
-    atomic_store_explicit(&t->end, b->offset + b->length, memory_order_seq_cst);
-    pthread_mutex_unlock(&t->lock);
     return 0;
+}
+
+int topic_append(struct topic *t, const struct placed *b)
+{
+    uint64_t end = b->offset + b->length;
+    if (!b->extent0) { /* recovery: the log is not open yet */
+        int rc = append(t, b);
+        if (rc == 0)
+            atomic_store_explicit(&t->end, end, memory_order_relaxed);
+        return rc;
+    }
+    pthread_mutex_lock(&t->lock);
+    int rc = append(t, b);
+    if (rc == 0)
+        atomic_store_explicit(&t->end, end, memory_order_seq_cst);
+    pthread_mutex_unlock(&t->lock);
+    return rc;
 }
 
 void topic_trim(struct topic *t, uint64_t base, uint64_t first)
@@ -240,6 +273,38 @@ int topic_boundary(struct topic *t, uint64_t offset, uint64_t *at, uint64_t *mes
     return 0;
 }
 
+void topic_runs_fit(struct topic *t)
+{
+    if (t->run_count < 4096 || t->run_head > 0)
+        return;
+    struct run *runs = realloc(t->runs, t->run_count * sizeof *runs);
+    if (runs) {
+        t->runs = runs;
+        t->run_capacity = t->run_count;
+    }
+}
+
+/* The end of the side records of run i: of its last batch. 0: damaged. */
+static uint64_t run_side_end(const struct topic *t, size_t i)
+{
+    const struct run *r = topic_run(t, i);
+    if (i + 1 == t->run_count)
+        return t->side_tail - t->side_tail_below;
+    uint64_t at = r->side;
+    for (unsigned b = 0;; b++) {
+        struct side s;
+        if (side_read(&t->log->pool, at, &s) != 0)
+            return 0;
+        at -= side_size(s.count, s.equal) - MEDIA_LINE;
+        if (b + 1u >= r->batches)
+            return at;
+        at -= MEDIA_LINE;
+    }
+}
+
+/* Payloads and side records of an extent are reserved together, from its two ends on: behind the
+ * payload that stands highest and the side records that stand lowest, both of the batch that was
+ * reserved last of those that are committed, all is free. */
 int topic_refill(struct topic *t)
 {
     if (t->run_count == 0)
@@ -249,29 +314,28 @@ int topic_refill(struct topic *t)
         return 0;
     struct extent *e = extent_find(t->log->extents, last->payload, last->order);
     uint64_t bottom = e->base, top = e->base + e->size;
-    for (size_t i = t->run_count; i-- > 0;) {
+    /* What was reserved before a seal may commit after it, so that other extents' runs stand between:
+     * each run in it holds a reference, and nothing else does yet. */
+    unsigned left = atomic_load_explicit(&e->refs, memory_order_relaxed);
+    size_t highest = t->run_count;
+    for (size_t i = t->run_count; i-- > 0 && left > 0;) {
         const struct run *r = topic_run(t, i);
-        /* Any run may stand in it: what was reserved before a seal may commit after it. */
         if (r->flags & MEDIA_RUN_LOST || r->payload < e->base || r->payload >= e->base + e->size)
             continue;
         if (r->flags)
             return 0;
+        left--;
         uint64_t end = r->payload + (topic_run_end(t, i) - r->offset);
         bottom = end > bottom ? end : bottom;
-        uint64_t at = r->side;
-        for (unsigned b = 0; b < r->batches; b++) {
-            struct side s;
-            /* Damaged: where its neighbours end is not known, so the extent stays as it is. Who
-             * reads there is told; what comes now goes elsewhere. */
-            if (side_read(&t->log->pool, at, &s) != 0)
-                return 0;
-            uint64_t below = side_size(s.count, s.equal) - MEDIA_LINE;
-            if (at - below < top)
-                top = at - below;
-            at -= below + MEDIA_LINE;
-        }
+        if (r->batches > 0 &&
+            (highest == t->run_count || r->payload > topic_run(t, highest)->payload))
+            highest = i;
     }
-    if (top <= bottom)
+    if (highest < t->run_count)
+        top = run_side_end(t, highest);
+    /* Damaged: where its neighbours end is not known, so the extent stays as it is. Who reads there is
+     * told; what comes now goes elsewhere. */
+    if (top <= bottom || top > e->base + e->size || top % MEDIA_LINE != 0)
         return 0;
     extent_ref(e);
     e->bottom = bottom;
