@@ -31,6 +31,8 @@ struct bench_options {
     bool unix_socket, json, overwrite, spin, subject_only;
     double rates[MAX_RATES];
     unsigned n_rates;
+    uint64_t batches; /* recovery: at most */
+    const char *data; /* recovery: a file for a plot, NULL: none */
 };
 
 /* The measurements: 0 or a negative code with err filled. What they started is tidied by the keeper
@@ -40,6 +42,7 @@ int bench_sub(const struct bench_options *o, struct report *r, struct embar_erro
 int bench_cat(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_latency(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_flush(const struct bench_options *o, struct report *r, struct embar_error *err);
+int bench_recovery(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_idle(const struct bench_options *o, struct report *r, struct embar_error *err);
 
 /* ---- rounds.c ------------------------------------------------------------------------------ */

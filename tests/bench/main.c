@@ -31,6 +31,7 @@ static const struct {
     {"flush", bench_flush, "Copying into pool memory, with each way of writing back", 1ull << 30, 1,
      9, 0, 4096},
     {"idle", bench_idle, "What an idle daemon costs", 0, 16, 3, 5, 4096},
+    {"recovery", bench_recovery, "Opening a pool, by the number of batches in it", 0, 16, 3, 0, 64},
 };
 #define MODES (sizeof(modes) / sizeof(modes[0]))
 
@@ -64,6 +65,8 @@ enum {
     KEY_JSON,
     KEY_OVERWRITE,
     KEY_SUBJECT,
+    KEY_BATCHES,
+    KEY_DATA,
 };
 
 static const struct argp_option options[] = {
@@ -96,6 +99,7 @@ static const struct argp_option options[] = {
      2},
     {"rates", KEY_RATES, "N,N...", 0, "latency: messages a second (default: 1000,10000,50000)", 2},
     {"spin", KEY_SPIN, NULL, 0, "latency: wait for due times spinning", 2},
+    {"batches", KEY_BATCHES, "N", 0, "recovery: up to so many, from 10,000 on (default: 10M)", 2},
     {NULL, 0, NULL, 0, "The comparison:", 3},
     {"rounds", KEY_ROUNDS, "N", 0, "Interleaved rounds (default: 9)", 3},
     {"warmup", KEY_WARMUP, "N", 0, "Rounds before these, thrown away (default: 1)", 3},
@@ -104,6 +108,7 @@ static const struct argp_option options[] = {
     {"unix", KEY_UNIX, NULL, 0, "Over Unix sockets instead of TCP, both sides", 3},
     {"subject-only", KEY_SUBJECT, NULL, 0, "No baselines: for profiling", 3},
     {"overwrite", KEY_OVERWRITE, NULL, 0, "flush: what a device given by --cxl holds may go", 3},
+    {"data", KEY_DATA, "FILE", 0, "recovery: each round as a line for gnuplot", 3},
     {"json", KEY_JSON, NULL, 0, "JSON instead of a table", 3},
     {NULL, 0, NULL, 0, NULL, 0},
 };
@@ -156,8 +161,8 @@ static size_t find_mode(struct argp_state *state, const char *name)
         i++;
     if (i == MODES)
         argp_error(state,
-                   "there is no measurement \"%s\": choose pub, sub, cat, latency, flush or "
-                   "idle.",
+                   "there is no measurement \"%s\": choose pub, sub, cat, latency, flush, "
+                   "idle or recovery.",
                    name);
     return i;
 }
@@ -198,6 +203,7 @@ static error_t parse_load(int key, char *arg, struct argp_state *state, struct l
         return 0;
     case KEY_RATES: rates_arg(state, o, arg); return 0;
     case KEY_SPIN: o->spin = true; return 0;
+    case KEY_BATCHES: o->batches = size_arg(state, "--batches", arg, 10000, 100000000); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
 }
@@ -229,6 +235,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_SUBJECT: o->subject_only = true; return 0;
     case KEY_OVERWRITE: o->overwrite = true; return 0;
     case KEY_JSON: o->json = true; return 0;
+    case KEY_DATA: o->data = arg; return 0;
     case ARGP_KEY_ARG:
         if (state->arg_num > 0)
             argp_error(state, "one measurement at a time.");
@@ -309,11 +316,13 @@ int cmd_bench(int argc, char **argv)
     static const struct argp argp = {
         .options = options,
         .parser = parse,
-        .args_doc = "pub|sub|cat|latency|flush|idle",
+        .args_doc = "pub|sub|cat|latency|flush|idle|recovery",
         .doc =
             "Measure embarfs beside what the machine can do at most, in interleaved rounds of "
             "one run: pub (acked bytes; raw and equal-work sinks, memory), sub (raw source), cat "
-            "(null FUSE server, tmpfs), latency (paced TCP echo), flush (memory alone), idle."};
+            "(null FUSE server, tmpfs), latency (paced TCP echo), flush (memory alone), idle, "
+            "recovery "
+            "(opening a pool)."};
     struct line line = {.o = {.server = cmd_globals.server,
                               .token_file = cmd_globals.token_file,
                               .topic = "embar-bench",
@@ -324,6 +333,7 @@ int cmd_bench(int argc, char **argv)
                               .session_connections = 1,
                               .warmup = 1,
                               .order = 5,
+                              .batches = 10000000,
                               .ack = 1},
                         .mode = MODES};
     struct embar_error err = {0};

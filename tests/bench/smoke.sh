@@ -43,6 +43,8 @@ measure 2 1 sub "${small[@]}" --bytes 8M --connections 2
 measure 9 6 cat "${small[@]}" --bytes 8M
 measure 6 4 latency --rounds 2 --seconds 1 --rates 500
 measure 2 0 idle --rounds 2 --seconds 1 --connections 2
+measure 10 0 recovery --rounds 2 --batches 10000 --data "$scratch/plot"
+[ "$(grep -vc '^#' "$scratch/plot")" = 4 ] || die "bench recovery wrote: $(cat "$scratch/plot")"
 
 # A mount that is somebody else's is measured and left as it was.
 mkdir "$scratch/mnt"
@@ -71,6 +73,7 @@ refuse "did not start" pub --embarfs "$scratch/none"
 refuse "No broker answers" cat -s 127.0.0.1:1 --bytes 8M --batch 64K
 refuse "exists already" flush --cxl "$scratch/err" --bytes 8M --rounds 1
 refuse "choose pub" nonsense
+refuse "--batches" recovery --batches 1
 refuse "ack" pub --ack 2 --bytes 8M --batch 64K
 
 has_mount() {
