@@ -73,7 +73,7 @@ refuse "did not start" pub --embarfs "$scratch/none"
 refuse "No broker answers" cat -s 127.0.0.1:1 --bytes 8M --batch 64K
 refuse "exists already" flush --cxl "$scratch/err" --bytes 8M --rounds 1
 refuse "choose pub" nonsense
-refuse "--batches" recovery --batches 1
+refuse "no size from 10000" recovery --batches 1
 refuse "ack" pub --ack 2 --bytes 8M --batch 64K
 
 has_mount() {

@@ -267,6 +267,8 @@ static int move(struct ledger *l, struct node *n, const struct control *c)
             return -EEXIST;
         if (there->is_dir != n->is_dir)
             return there->is_dir ? -EISDIR : -ENOTDIR;
+        if (there->end > there->base)
+            return -EPERM;
         if (has_children(l, there->id))
             return -ENOTEMPTY;
         drop_node(l, there);
