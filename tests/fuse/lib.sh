@@ -106,3 +106,16 @@ real_text() {
     done
     head -c "$1" "$text"
 }
+
+# unpacked COMMAND PACKAGE...: Debian's program out of private folders: nothing is installed, no service
+# starts. Its path is in $unpacked; what its libraries are found by is exported.
+unpacked() {
+    local command=$1
+    shift
+    unpack_packages "$scratch/debian" "$@" ||
+        skip "$* cannot be fetched: $(tail -n 1 "$scratch/apt.log")"
+    unpacked=$(find "$scratch/debian" -path "*bin/$command" -type f -perm -1 | head -n 1)
+    [ -n "$unpacked" ] || die "no $command in $*"
+    LD_LIBRARY_PATH=$(find "$scratch/debian" -name '*.so*' -printf '%h\n' | sort -u | tr '\n' ':')
+    export LD_LIBRARY_PATH
+}
