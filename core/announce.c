@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <time.h>
 
+#include "core/guard.h"
 #include "core/log_state.h"
 
 uint64_t now_realtime(void)
@@ -27,8 +28,17 @@ uint64_t now_monotonic(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-static void descriptor_write(const struct producer *p, uint64_t number, const struct batch *b)
+struct descriptor {
+    const struct producer *producer;
+    uint64_t number;
+    const struct batch *batch;
+};
+
+static int descriptor_write(void *arg)
 {
+    const struct producer *p = ((struct descriptor *)arg)->producer;
+    uint64_t number = ((struct descriptor *)arg)->number;
+    const struct batch *b = ((struct descriptor *)arg)->batch;
     const struct log *log = p->log;
     struct entry e = {
         .number = number,
@@ -53,6 +63,7 @@ static void descriptor_write(const struct producer *p, uint64_t number, const st
     *at = line;
     /* Release: the commit word comes after the rest of the line. */
     __atomic_store_n(&at->number.raw, commit_word.raw, __ATOMIC_RELEASE);
+    return 0;
 }
 
 static bool ring_is_full(const struct producer *p)
@@ -79,20 +90,23 @@ static bool ring_room(struct producer *p)
 int log_announce(struct producer *p, struct batch *b)
 {
     struct log *log = p->log;
-    if (atomic_load_explicit(&log->faulted, memory_order_relaxed))
+    if (log_faulted(log))
         return -EMBAR_EFAULTED;
     b->time = now_realtime();
     b->status = 0;
     b->duplicate = false;
     if (!ring_room(p))
         return -EAGAIN;
+    uint64_t tail = atomic_load_explicit(&p->tail, memory_order_relaxed);
     int rc = side_write(&log->pool, b);
+    if (rc == 0) {
+        flush_drain(log->pool.flush);
+        rc = guard_run(log->region, descriptor_write, &(struct descriptor){p, tail + 1, b});
+    }
+    if (rc == -EMBAR_EFAULTED)
+        log_fault(log, rc);
     if (rc)
         return rc;
-    flush_drain(log->pool.flush);
-
-    uint64_t tail = atomic_load_explicit(&p->tail, memory_order_relaxed);
-    descriptor_write(p, tail + 1, b);
     p->batch[tail % p->limit] = b;
     /* seq_cst: with the look at seq.running in log_commit; pairs with seq_give and seq_pending. */
     atomic_store_explicit(&p->tail, tail + 1, memory_order_seq_cst);

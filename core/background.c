@@ -55,11 +55,12 @@ int background_sync(struct log *log)
     uint64_t mark = extents_mark(log->extents);
     uint64_t number = atomic_load_explicit(&log->committed, memory_order_acquire);
     int rc = region_sync(log->region);
+    if (rc == 0)
+        rc = index_synced(&log->pool, log->slot, number, log->term);
     if (rc) {
         log_fault(log, rc);
         return rc;
     }
-    index_synced(&log->pool, log->slot, number, log->term);
     atomic_store_explicit(&log->synced, number, memory_order_release);
     extents_settle(log->extents, mark);
     return 0;

@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "core/crc.h"
+#include "core/guard.h"
 #include "core/log_state.h"
 
 static uint32_t root_crc(const struct media_root *r)
@@ -99,11 +100,21 @@ static bool is_hopeless(const struct log *log)
     return log->job.failed && extents_freed(log->extents) == log->job.freed;
 }
 
+/* Where it stops half-way no other checkpoint follows. */
+static int write_planned(void *arg)
+{
+    struct log *log = arg;
+    for (struct topic *t = dirty_first(log); t; t = dirty_next(log, t))
+        table_write(log, t);
+    manifest_write(log, ++log->root_generation);
+    return 0;
+}
+
 /* Step one: the state as of the last entry, beside everything the newest root names. */
 static int checkpoint_begin(struct log *log)
 {
     struct checkpoint_job *job = &log->job;
-    if (atomic_load_explicit(&log->faulted, memory_order_relaxed))
+    if (log_faulted(log))
         return -EMBAR_EFAULTED;
     if (is_hopeless(log))
         return -EMBAR_EFULL;
@@ -115,9 +126,11 @@ static int checkpoint_begin(struct log *log)
     job->freed = extents_freed(log->extents);
     if (rc)
         return rc;
-    for (struct topic *t = dirty_first(log); t; t = dirty_next(log, t))
-        table_write(log, t);
-    manifest_write(log, ++log->root_generation);
+    rc = guard_run(log->region, write_planned, log);
+    if (rc) {
+        log_fault(log, rc);
+        return rc;
+    }
     flush_drain(log->pool.flush);
 
     const struct manifest *m = &log->manifest;
@@ -146,22 +159,39 @@ static int checkpoint_begin(struct log *log)
     return 0;
 }
 
-/* Step two, ordering rule "root": all that it names is durable before it. */
-static void checkpoint_root(struct log *log)
+static int root_put(void *arg)
 {
+    struct log *log = arg;
     struct media_root *at = root_older(log);
     *at = log->job.root;
     flush_writeback(log->pool.flush, at, sizeof *at);
+    return 0;
+}
+
+/* Step two, ordering rule "root": all that it names is durable before it. */
+static int checkpoint_root(struct log *log)
+{
+    int rc = guard_run(log->region, root_put, log);
     flush_drain(log->pool.flush);
+    if (rc)
+        log_fault(log, rc);
+    return rc;
+}
+
+static int roots_writeback(void *arg)
+{
+    struct log *log = arg;
+    for (unsigned which = 0; which < 2; which++)
+        flush_writeback(log->pool.flush, pool_root(&log->pool, log->slot, which),
+                        sizeof(struct media_root));
+    return 0;
 }
 
 /* Its writer may have died before the drain: the root that recovery went by is written back again,
  * for the caller to drain before anything is stored where only its predecessor was needed. */
-void checkpoint_harden(struct log *log)
+int checkpoint_harden(struct log *log)
 {
-    for (unsigned which = 0; which < 2; which++)
-        flush_writeback(log->pool.flush, pool_root(&log->pool, log->slot, which),
-                        sizeof(struct media_root));
+    return guard_run(log->region, roots_writeback, log);
 }
 
 /* Step three: the root is durable, so what only the overwritten one needed is free. */
@@ -196,6 +226,8 @@ static int checkpoint_sync(struct log *log)
 
 int checkpoint_write(struct log *log)
 {
+    if (log_faulted(log))
+        return -EMBAR_EFAULTED; /* a job that failed stays active: nobody may wait for it */
     if (log->job.active)
         return -EBUSY;
     int rc = checkpoint_begin(log);
@@ -203,8 +235,9 @@ int checkpoint_write(struct log *log)
         rc = checkpoint_sync(log);
     if (rc)
         return rc;
-    checkpoint_root(log);
-    rc = checkpoint_sync(log);
+    rc = checkpoint_root(log);
+    if (rc == 0)
+        rc = checkpoint_sync(log);
     if (rc == 0)
         checkpoint_end(log);
     return rc;
@@ -220,9 +253,10 @@ int checkpoint_write_aside(struct log *log)
     if (rc)
         return rc;
     seq_take_wait(log);
-    checkpoint_root(log);
+    rc = checkpoint_root(log);
     seq_give(log);
-    rc = checkpoint_sync(log);
+    if (rc == 0)
+        rc = checkpoint_sync(log);
     if (rc)
         return rc;
     seq_take_wait(log);
@@ -252,8 +286,9 @@ const struct media_root *checkpoint_newest(struct log *log, struct media_root *c
     bool found = false;
     for (unsigned slot = 0; slot < log->pool.geo.slots; slot++)
         for (unsigned which = 0; which < 2; which++) {
-            struct media_root r = *pool_root(&log->pool, slot, which);
-            if (!root_valid(&r))
+            struct media_root r;
+            if (guard_copy(log->region, &r, pool_root(&log->pool, slot, which), sizeof r) != 0 ||
+                !root_valid(&r))
                 continue;
             if (le64_get(r.generation) > log->root_generation)
                 log->root_generation = le64_get(r.generation);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/crc.h"
+#include "core/guard.h"
 #include "core/side.h"
 
 uint32_t index_seed(const struct pool *pool)
@@ -113,8 +114,17 @@ int index_check(const struct pool *pool, const struct entry *e)
     return 0;
 }
 
-void index_harden(const struct pool *pool, unsigned slot, uint64_t first, uint64_t n)
+struct entries {
+    const struct pool *pool;
+    unsigned slot;
+    uint64_t first, n;
+};
+
+static int entries_writeback(void *arg)
 {
+    const struct pool *pool = ((struct entries *)arg)->pool;
+    unsigned slot = ((struct entries *)arg)->slot;
+    uint64_t first = ((struct entries *)arg)->first, n = ((struct entries *)arg)->n;
     uint64_t entries = pool->geo.index_entries;
     uint64_t to_wrap = entries - first % entries;
     uint64_t a = n < to_wrap ? n : to_wrap;
@@ -122,7 +132,15 @@ void index_harden(const struct pool *pool, unsigned slot, uint64_t first, uint64
     if (n > a)
         flush_writeback(pool->flush, pool_entry(pool, slot, first + a),
                         (n - a) * sizeof(struct media_entry));
-    flush_drain(pool->flush);
+    return 0;
+}
+
+int index_harden(const struct pool *pool, unsigned slot, uint64_t first, uint64_t n)
+{
+    int rc = guard_run(pool->region, entries_writeback, &(struct entries){pool, slot, first, n});
+    if (rc == 0)
+        flush_drain(pool->flush);
+    return rc;
 }
 
 static uint32_t watermark_crc(const struct media_watermark *w)
@@ -132,31 +150,37 @@ static uint32_t watermark_crc(const struct media_watermark *w)
     return crc32c(0, &copy, sizeof copy);
 }
 
-static void watermark_write(const struct pool *pool, struct media_watermark *at, uint64_t number,
-                            uint32_t term)
+static int watermark_put(void *arg)
+{
+    return pool_put(arg);
+}
+
+static int watermark_write(const struct pool *pool, struct media_watermark *at, uint64_t number,
+                           uint32_t term)
 {
     struct media_watermark w = {.number = le64_of(number), .term = le32_of(term)};
     memcpy(w.boot_id, pool->boot_id, sizeof w.boot_id);
     w.crc = le32_of(watermark_crc(&w));
-    *at = w;
-    flush_writeback(pool->flush, at, sizeof *at);
+    struct pool_record r = {pool, at, &w, sizeof w};
+    return guard_run(pool->region, watermark_put, &r);
 }
 
-void index_watermark(const struct pool *pool, unsigned slot, uint64_t number, uint32_t term)
+int index_watermark(const struct pool *pool, unsigned slot, uint64_t number, uint32_t term)
 {
-    watermark_write(pool, pool_watermark(pool, slot), number, term);
+    return watermark_write(pool, pool_watermark(pool, slot), number, term);
 }
 
-void index_synced(const struct pool *pool, unsigned slot, uint64_t number, uint32_t term)
+int index_synced(const struct pool *pool, unsigned slot, uint64_t number, uint32_t term)
 {
-    watermark_write(pool, pool_synced(pool, slot), number, term);
+    return watermark_write(pool, pool_synced(pool, slot), number, term);
 }
 
 uint64_t index_watermark_read(const struct pool *pool, const struct media_watermark *w,
                               bool *same_boot)
 {
-    struct media_watermark copy = *w;
-    if (watermark_crc(&copy) != le32_get(copy.crc))
+    struct media_watermark copy;
+    if (guard_copy(pool->region, &copy, w, sizeof copy) != 0 ||
+        watermark_crc(&copy) != le32_get(copy.crc))
         return 0;
     *same_boot = memcmp(pool->boot_id, copy.boot_id, sizeof copy.boot_id) == 0;
     return le64_get(copy.number);

@@ -32,13 +32,17 @@ int index_decode(const struct media_entry *line, uint64_t number, uint32_t chain
 int index_check(const struct pool *pool, const struct entry *e) __attribute__((warn_unused_result));
 
 /* Ordering rule "entries": lines [first, first + n) are stored; write them back and drain. Only
- * then may anybody be told that they are committed. */
-void index_harden(const struct pool *pool, unsigned slot, uint64_t first, uint64_t n);
+ * then may anybody be told that they are committed. 0 or -EMBAR_EFAULTED. */
+int index_harden(const struct pool *pool, unsigned slot, uint64_t first, uint64_t n)
+    __attribute__((warn_unused_result));
 
-/* Ordering rule "watermark": all up to `number` is durable; say so without waiting. */
-void index_watermark(const struct pool *pool, unsigned slot, uint64_t number, uint32_t term);
+/* Ordering rule "watermark": all up to `number` is durable; say so without waiting. 0 or
+ * -EMBAR_EFAULTED. */
+int index_watermark(const struct pool *pool, unsigned slot, uint64_t number, uint32_t term)
+    __attribute__((warn_unused_result));
 /* The same for a file's sync. */
-void index_synced(const struct pool *pool, unsigned slot, uint64_t number, uint32_t term);
+int index_synced(const struct pool *pool, unsigned slot, uint64_t number, uint32_t term)
+    __attribute__((warn_unused_result));
 /* The number a watermark line holds, 0 when it is not valid. *same_boot: written since this
  * machine booted. */
 uint64_t index_watermark_read(const struct pool *pool, const struct media_watermark *w,

@@ -7,11 +7,13 @@
 #include "core/log.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "core/crc.h"
+#include "core/guard.h"
 #include "core/log_state.h"
 
 #define LOOKS 50u /* at a pool that another process changes */
@@ -30,13 +32,56 @@ static void freed(void *arg)
 
 void log_fault(struct log *log, int status)
 {
-    (void)status;
+    int none = 0;
+    bool first = atomic_compare_exchange_strong_explicit(
+        &log->cause, &none, status, memory_order_seq_cst, memory_order_seq_cst);
     atomic_store_explicit(&log->faulted, true, memory_order_seq_cst);
+    if (!first)
+        return;
     watch_fire(&log->space); /* who waits for space would wait for ever */
+    if (log->on_fault) {
+        char text[LOG_CAUSE_SIZE];
+        log->on_fault(log->on_fault_arg, log_cause(log, text, sizeof text));
+    }
+}
+
+const char *log_cause(const struct log *log, char *buf, size_t size)
+{
+    int cause = atomic_load_explicit(&log->cause, memory_order_seq_cst);
+    const char *pool = log->region->spec ? log->region->spec : "memory";
+    uint64_t at = atomic_load_explicit(&log->region->fault, memory_order_relaxed);
+    char where[64] = "";
+    if (at)
+        snprintf(where, sizeof where, " at byte %llu", (unsigned long long)(at - 1));
+    if (cause == 0)
+        return NULL;
+    if (cause == -EMBAR_EFAULTED)
+        snprintf(buf, size,
+                 "the memory of the pool %s is gone%s: its file was truncated, or its device "
+                 "failed or was taken away. Nothing more is accepted; what is still there can be "
+                 "read. Mend the cause, then mount it again.",
+                 pool, where);
+    else if (cause == -ENOMEM)
+        snprintf(buf, size,
+                 "there was no memory to go on with what the pool %s had just committed. Nothing "
+                 "more is accepted and nothing is lost: free some memory, then mount it again.",
+                 pool);
+    else
+        snprintf(buf, size,
+                 "the pool %s could not be synced to its disk (%s). Nothing more is accepted or "
+                 "acknowledged; what is there can be read. Check the disk and the system log, then "
+                 "mount it again.",
+                 pool, strerrordesc_np(-cause) ? strerrordesc_np(-cause) : "unknown error");
+    return buf;
+}
+
+static int claim_put(void *arg)
+{
+    return pool_put(arg);
 }
 
 /* Ordering rule "claim": the line is durable before anything of the new term is written. */
-static void claim_write(struct log *log, uint32_t pid)
+static int claim_write(struct log *log, uint32_t pid)
 {
     struct media_claim *at = pool_claim(&log->pool, log->slot);
     struct media_claim c = {.magic = le32_of(MEDIA_CLAIM_MAGIC),
@@ -47,9 +92,10 @@ static void claim_write(struct log *log, uint32_t pid)
     host_machine_id(c.host);
     memcpy(c.boot_id, log->pool.boot_id, sizeof c.boot_id);
     c.crc = le32_of(crc32c(0, &c, sizeof c));
-    *at = c;
-    flush_writeback(log->pool.flush, at, sizeof *at);
+    struct pool_record r = {&log->pool, at, &c, sizeof c};
+    int rc = guard_run(log->region, claim_put, &r);
     flush_drain(log->pool.flush);
+    return rc;
 }
 
 static int producers_create(struct log *log)
@@ -103,6 +149,8 @@ static int log_create(struct log **out, const struct log_options *opt)
     log->region = opt->region;
     log->readonly = opt->readonly;
     log->manual = opt->manual;
+    log->on_fault = opt->fault;
+    log->on_fault_arg = opt->fault_arg;
     log->hold_ns = (uint64_t)(opt->hold_ms ? opt->hold_ms : 2000) * 1000000;
     log->sessions.limit = opt->sessions ? opt->sessions : 65536;
     log->sessions.each = log->sessions.limit > 256 ? log->sessions.limit / 4 : log->sessions.limit;
@@ -125,6 +173,14 @@ static int log_create(struct log **out, const struct log_options *opt)
     }
     *out = log;
     return 0;
+}
+
+static int lost(const struct log *log, struct embar_error *err)
+{
+    return embar_fail(
+        err, -EMBAR_EFAULTED, "%s cannot be read at byte %llu",
+        log->region->spec ? log->region->spec : "the pool",
+        (unsigned long long)atomic_load_explicit(&log->region->fault, memory_order_relaxed) - 1);
 }
 
 static int log_load(struct log *log, const struct log_options *opt, struct embar_error *err)
@@ -152,7 +208,9 @@ static int log_load(struct log *log, const struct log_options *opt, struct embar
         rc = producers_create(log);
     if (rc)
         return embar_fail(err, rc, "no memory for the log's tables");
-    return recover(log, err);
+    rc = recover(log, err);
+    /* What could not be read looks like damage, or like the end of the log: neither is known. */
+    return region_faulted(log->region) ? lost(log, err) : rc;
 }
 
 /* Every topic goes on where its committed bytes end. */
@@ -176,12 +234,14 @@ static int log_serve(struct log *log, struct embar_error *err)
     log->term++;
     /* What recovery accepted was stored but perhaps never drained: the root (with the claim's drain)
      * and the entries above the watermark. Both are about to be built upon. */
-    checkpoint_harden(log);
-    claim_write(log, (uint32_t)getpid());
+    int rc = checkpoint_harden(log);
+    if (rc == 0)
+        rc = claim_write(log, (uint32_t)getpid());
     uint64_t first = log->checkpoint + 1 > tail ? log->checkpoint + 1 : tail;
-    if (first < log->seq.next)
-        index_harden(&log->pool, log->slot, first, log->seq.next - first);
-    int rc = region_sync(log->region);
+    if (rc == 0 && first < log->seq.next)
+        rc = index_harden(&log->pool, log->slot, first, log->seq.next - first);
+    if (rc == 0)
+        rc = region_sync(log->region);
     if (rc == 0)
         rc = topics_resume(log);
     if (rc == 0)
@@ -191,6 +251,8 @@ static int log_serve(struct log *log, struct embar_error *err)
         granted = granted || le32_get(log->grant[i].slot) == log->slot;
     if (rc == 0 && !granted)
         rc = seq_grant(log, log->slot, 0, log->pool.geo.regions / log->pool.geo.brokers);
+    if (region_faulted(log->region))
+        return lost(log, err);
     if (rc)
         return embar_fail(err, rc, "the pool cannot be opened for writing");
     retain_resume(log);
@@ -243,6 +305,20 @@ int log_open(struct log **out, const struct log_options *opt, struct embar_error
     return 0;
 }
 
+/* The last lines of a term; a pool that failed gets none, so that the next open looks for itself. */
+static void log_sign_off(struct log *log)
+{
+    int rc = index_watermark(&log->pool, log->slot, log->seq.next - 1, log->term);
+    if (rc == 0)
+        rc = index_synced(&log->pool, log->slot, log->seq.next - 1, log->term);
+    if (rc == 0)
+        rc = claim_write(log, 0);
+    if (rc == 0 && log->region->needs_sync)
+        rc = region_sync(log->region);
+    if (rc)
+        log_fault(log, rc);
+}
+
 void log_close(struct log *log)
 {
     if (!log)
@@ -257,14 +333,9 @@ void log_close(struct log *log)
         seq_tell(log);
         bool clean = checkpoint_write(log) == 0;
         if (!clean && log->region->needs_sync)
-            clean = background_sync(log) == 0;
-        if (clean || !atomic_load_explicit(&log->faulted, memory_order_relaxed)) {
-            index_watermark(&log->pool, log->slot, log->seq.next - 1, log->term);
-            index_synced(&log->pool, log->slot, log->seq.next - 1, log->term);
-            claim_write(log, 0);
-            if (log->region->needs_sync)
-                (void)!region_sync(log->region);
-        }
+            (void)!background_sync(log); /* what there is, as far as it goes */
+        if (!log_faulted(log))
+            log_sign_off(log);
     }
     log_free(log);
 }

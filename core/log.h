@@ -43,6 +43,10 @@ struct log_options {
     unsigned topics;             /* bound of topics and directories. 0: 100000 */
     const uint8_t *boot_id;      /* tests: pretend that this host booted as this; NULL: its own */
     bool manual;                 /* tests: no background thread; log_tick() does its work */
+    /* Called once when the pool fails, with the sentence of log_cause, on whichever thread found it,
+     * perhaps with locks held: note it and return. */
+    void (*fault)(void *arg, const char *why);
+    void *fault_arg;
 };
 
 int log_open(struct log **out, const struct log_options *opt, struct embar_error *err)
@@ -50,6 +54,13 @@ int log_open(struct log **out, const struct log_options *opt, struct embar_error
 /* Commits what is announced, checkpoints, syncs, marks the claim clean, stops the background
  * thread. No producer may be in use and no completion is outstanding when it returns. */
 void log_close(struct log *log);
+
+/* The pool failed (a guard or an EFAULT said so: -EMBAR_EFAULTED; a sync: -errno): from here on
+ * nothing is accepted, acked or made visible; what can be read is. The first cause is kept. */
+void log_fault(struct log *log, int status);
+/* Why, as sentences for a person, in buf; NULL when it did not fail. */
+#define LOG_CAUSE_SIZE 512
+const char *log_cause(const struct log *log, char *buf, size_t size);
 
 struct pool *log_pool(struct log *log);
 unsigned log_producers(const struct log *log);
@@ -109,8 +120,20 @@ void *log_span(struct log *log, const struct batch *b, uint32_t at, uint32_t *n)
 /* Where the caller puts count le32 lengths before log_announce; NULL when b->equal. Their sum must be
  * b->length: checked by log_announce. */
 le32 *log_lengths(struct log *log, const struct batch *b);
-/* Payload bytes [at, at+n) are stored: write them back. */
+/* Payload bytes [at, at+n) are stored: write them back. Should they be gone, log_announce says so. */
 void log_writeback(struct log *log, const struct batch *b, uint32_t at, uint32_t n);
+/* Payload bytes [at, at+n) were received in place: add them to *crc (CRC32C; NULL: not wanted) and
+ * begin writing them back. 0 or -EMBAR_EFAULTED. */
+int log_landed(struct log *log, const struct batch *b, uint32_t at, uint32_t n, uint32_t *crc)
+    __attribute__((warn_unused_result));
+/* The same for bytes that stand elsewhere: copied there first. */
+int log_store(struct log *log, const struct batch *b, uint32_t at, const void *from, uint32_t n,
+              uint32_t *crc) __attribute__((warn_unused_result));
+/* Bytes [at, at+n) of the lengths, copied there; the CRC32C of all of them. 0 or -EMBAR_EFAULTED. */
+int log_store_lengths(struct log *log, const struct batch *b, uint32_t at, const void *from,
+                      uint32_t n) __attribute__((warn_unused_result));
+int log_lengths_crc(struct log *log, const struct batch *b, uint32_t *crc)
+    __attribute__((warn_unused_result));
 /* Hand the whole batch to the sequencer. On success the completion will be called exactly once
  * (not before log_commit runs somewhere). On error (-EMBAR_EINVALID: lengths do not add up,
  * -EMBAR_EFAULTED; -EAGAIN: the producer's ring is full: again when a space watcher is fired) the
@@ -202,9 +225,9 @@ struct read_view {
     struct log *log;
 };
 /* Pin up to `max` bytes at `offset`. Fewer only at the end of the topic, before what fsck noted as
- * damaged or when the pieces run out; 0 bytes at the end. -EMBAR_ETRIMMED below the base,
- * -EMBAR_ECORRUPT where the damage stands. Short-lived: from
- * reply to release; never across a wait. */
+ * damaged or what is gone from memory, or when the pieces run out; 0 bytes at the end.
+ * -EMBAR_ETRIMMED below the base, -EMBAR_ECORRUPT where the damage stands, -EMBAR_EFAULTED where
+ * memory is gone. Short-lived: from reply to release; never across a wait. */
 int topic_read(struct topic *t, uint64_t offset, size_t max, struct read_view *v)
     __attribute__((warn_unused_result));
 void read_release(struct read_view *v);
@@ -223,6 +246,12 @@ struct batch_view {
 /* The batch that holds cursor->offset (which may lie inside it), pinned; moves the cursor behind it.
  * 1: a batch; 0: at the end; -EMBAR_ETRIMMED; -EMBAR_ECORRUPT. Release view->data. */
 int topic_next(struct topic *t, struct batch_cursor *c, struct batch_view *view)
+    __attribute__((warn_unused_result));
+/* Bytes of messages [from, to) of a batch. -EMBAR_ECORRUPT, -EMBAR_EFAULTED. */
+int view_bytes(const struct batch_view *v, uint32_t from, uint32_t to, uint64_t *bytes)
+    __attribute__((warn_unused_result));
+/* The message of a batch that holds log offset `offset`: its index and where it begins. */
+int view_message(const struct batch_view *v, uint64_t offset, uint32_t *index, uint64_t *at)
     __attribute__((warn_unused_result));
 /* Offset where message number n begins (n == messages: the end). -EMBAR_ETRIMMED, -EMBAR_EINVALID. */
 int topic_seek_message(struct topic *t, uint64_t n, uint64_t *offset);
@@ -267,7 +296,7 @@ struct log_stat {
     uint64_t trims, trimmed; /* since open: how often, bytes; by hand or by retention */
     uint32_t term, slot;
     uint64_t incarnation;
-    bool faulted;
+    bool faulted; /* log_cause says why */
 };
 void log_stat_all(struct log *log, struct log_stat *st);
 

@@ -421,6 +421,9 @@ struct log {
 
     atomic_uint_fast64_t committed, durable, synced, checkpoint; /* entry numbers */
     atomic_bool faulted;
+    atomic_int cause; /* the code of the first log_fault, 0: none; seq_cst, before faulted */
+    void (*on_fault)(void *arg, const char *why);
+    void *on_fault_arg;
     atomic_uint_fast64_t runs; /* of all topics */
     atomic_bool starved; /* a reservation found no space: fire space watchers on the next free */
     struct watch_list space;
@@ -474,9 +477,16 @@ struct log {
     size_t grant_count;
 };
 
+/* Nothing more is accepted, acked or made visible. Says so (log_fault) when pool memory was found
+ * gone by a guard whose caller had nobody to tell. */
+static inline bool log_faulted(struct log *log)
+{
+    if (region_faulted(log->region))
+        log_fault(log, -EMBAR_EFAULTED);
+    return atomic_load_explicit(&log->faulted, memory_order_relaxed);
+}
 uint64_t now_realtime(void);
 uint64_t now_monotonic(void);
-void log_fault(struct log *log, int status);
 void log_starved(struct log *log);
 
 /* checkpoint.c. Role held. */
@@ -485,7 +495,7 @@ int checkpoint_write(struct log *log);
 int checkpoint_write_aside(struct log *log);
 int checkpoint_load(struct log *log, const struct media_root *root, struct embar_error *err);
 /* Opening: begin to write back the roots. */
-void checkpoint_harden(struct log *log);
+int checkpoint_harden(struct log *log) __attribute__((warn_unused_result));
 void checkpoint_retire(struct log *log, struct extent *e);
 /* An extent that a checkpoint names: in bounds, aligned, and `need` bytes fit. */
 bool checkpoint_extent(const struct pool *p, uint64_t at, unsigned order, uint64_t need);

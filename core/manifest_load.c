@@ -9,10 +9,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/guard.h"
 #include "core/log_state.h"
 
 struct loader {
     struct log *log;
+    size_t count; /* of pieces */
     const struct media_root *root;
     struct piece {
         struct media_manifest head;
@@ -349,9 +351,12 @@ static int sessions_age(struct sessions *all)
     return 0;
 }
 
-static int load(struct loader *l, size_t count)
+/* Under a guard: nothing is held where the pool is looked at. */
+static int load(void *arg)
 {
+    struct loader *l = arg;
     struct log *log = l->log;
+    size_t count = l->count;
     int rc = pieces_read(l, count);
     if (rc == 0)
         rc = grants_load(l, count);
@@ -385,7 +390,8 @@ int manifest_load(struct log *log, const struct media_root *root)
     struct piece *piece = l.piece = malloc(count * sizeof *piece);
     m->piece = calloc(count, sizeof *m->piece);
     m->count = m->capacity = m->piece ? count : 0;
-    int rc = piece && m->piece ? load(&l, count) : -ENOMEM;
+    l.count = count;
+    int rc = piece && m->piece ? guard_run(log->region, load, &l) : -ENOMEM;
     free(l.gone);
     free(piece);
     return rc;

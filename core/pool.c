@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "core/crc.h"
+#include "core/guard.h"
 #include "core/region_kinds.h"
 
 #define SLOT_BASE   (2ull * MEDIA_PAGE) /* behind both superblocks */
@@ -219,11 +220,23 @@ static int fill_super(struct media_super *s, const struct region *r, const struc
     return 0;
 }
 
-static void put_super(struct region *r, uint64_t at, const struct media_super *s)
+struct put {
+    struct region *region;
+    const struct media_super *super;
+};
+
+/* Both copies, the primary last. */
+static int put_supers(void *arg)
 {
-    memcpy(r->base + at, s, sizeof(*s));
-    flush_writeback(&r->flush, r->base + at, sizeof(*s));
-    flush_drain(&r->flush);
+    const struct put *p = arg;
+    static const uint64_t places[] = {MEDIA_SUPER_ALT, MEDIA_SUPER_AT};
+    for (unsigned i = 0; i < 2; i++) {
+        char *at = p->region->base + places[i];
+        memcpy(at, p->super, sizeof(*p->super));
+        flush_writeback(&p->region->flush, at, sizeof(*p->super));
+        flush_drain(&p->region->flush);
+    }
+    return 0;
 }
 
 int pool_format(struct region *r, const struct pool_geometry *geo, struct embar_error *err)
@@ -244,27 +257,28 @@ int pool_format(struct region *r, const struct pool_geometry *geo, struct embar_
         return embar_fail(err, rc, "making an identity for %s", name_of(r));
     /* No superblock while the slots are being cleared: a crash in between leaves no pool, never
      * one with old records in it. */
-    region_zero(r, 0, SLOT_BASE);
-    if (!r->created) {
+    rc = region_zero(r, 0, SLOT_BASE);
+    if (rc == 0 && !r->created) {
         rc = region_sync(r);
-        region_zero(r, l.slot_base, l.slot_stride * g.slots);
+        if (rc == 0)
+            rc = region_zero(r, l.slot_base, l.slot_stride * g.slots);
     }
     if (rc == 0)
         rc = region_sync(r);
-    if (rc == 0) {
-        put_super(r, MEDIA_SUPER_ALT, &super);
-        put_super(r, MEDIA_SUPER_AT, &super);
+    if (rc == 0)
+        rc = guard_run(r, put_supers, &(struct put){r, &super});
+    if (rc == 0)
         rc = region_sync(r);
-    }
     return rc ? embar_fail(err, rc, "formatting %s", name_of(r)) : 0;
 }
 
-enum verdict { FOREIGN, NEWER, DAMAGED, UNKNOWN_FEATURE, VALID };
+enum verdict { FOREIGN, NEWER, DAMAGED, UNKNOWN_FEATURE, VALID, UNREADABLE };
 
 /* Judge one copy, working on a private one: the media may change under a hostile other host. */
-static enum verdict judge(const struct region *r, uint64_t at, struct media_super *s)
+static enum verdict judge(struct region *r, uint64_t at, struct media_super *s)
 {
-    memcpy(s, r->base + at, sizeof(*s));
+    if (guard_copy(r, s, r->base + at, sizeof(*s)) != 0)
+        return UNREADABLE;
     if (memcmp(s->magic, MEDIA_MAGIC, sizeof(s->magic)) != 0)
         return FOREIGN;
     /* Another version may keep its checksum elsewhere. */
@@ -277,7 +291,7 @@ static enum verdict judge(const struct region *r, uint64_t at, struct media_supe
     return VALID;
 }
 
-static int refuse(const struct region *r, enum verdict verdict, const struct media_super *s,
+static int refuse(struct region *r, enum verdict verdict, const struct media_super *s,
                   struct embar_error *err)
 {
     switch (verdict) {
@@ -298,6 +312,7 @@ static int refuse(const struct region *r, enum verdict verdict, const struct med
                           name_of(r));
     case FOREIGN:
     case VALID:
+    case UNREADABLE: /* the copy, where the first one is foreign */
     default:
         if (pool_is_blank(r))
             return embar_fail(err, -EMBAR_ENOTPOOL,
@@ -372,6 +387,8 @@ int pool_attach(struct pool *p, struct region *r, struct embar_error *err)
     }
     struct media_super copies[2];
     enum verdict first = judge(r, MEDIA_SUPER_AT, &copies[0]);
+    if (first == UNREADABLE)
+        return embar_fail(err, -EMBAR_EFAULTED, "reading the superblock of %s", name_of(r));
     if (first == UNKNOWN_FEATURE) /* undamaged: the copy could only say less */
         return refuse(r, first, &copies[0], err);
     enum verdict second = first == VALID ? FOREIGN : judge(r, MEDIA_SUPER_ALT, &copies[1]);
@@ -426,7 +443,7 @@ static bool all_zero(const char *p, uint64_t n)
     return true;
 }
 
-bool pool_is_blank(const struct region *r)
+static bool is_blank(const struct region *r)
 {
     if (r->size < 2 * BLANK_EDGE)
         return all_zero(r->base, r->size & ~(uint64_t)(MEDIA_LINE - 1));
@@ -437,6 +454,16 @@ bool pool_is_blank(const struct region *r)
     if (r->kind != REGION_FILE || r->created)
         return true;
     return all_zero(r->base + BLANK_EDGE, r->size - 2 * BLANK_EDGE);
+}
+
+static int blank(void *arg)
+{
+    return is_blank(arg);
+}
+
+bool pool_is_blank(struct region *r)
+{
+    return guard_run(r, blank, r) == 1;
 }
 
 static char *slot_at(const struct pool *p, unsigned slot, uint64_t at)

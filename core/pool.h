@@ -2,6 +2,8 @@
 #ifndef CORE_POOL_H
 #define CORE_POOL_H
 
+#include <string.h>
+
 #include "core/region.h"
 
 #define POOL_MIN_SIZE (4ull << 20)
@@ -52,8 +54,9 @@ int pool_attach(struct pool *p, struct region *r, struct embar_error *err)
     __attribute__((warn_unused_result));
 
 /* True when nothing was ever stored: an existing file is looked at whole, anything else at its first
- * and last MiB, where partition tables and filesystems put their marks. */
-bool pool_is_blank(const struct region *r);
+ * and last MiB, where partition tables and filesystems put their marks. What cannot be read is not
+ * blank. */
+bool pool_is_blank(struct region *r);
 
 /* Places. Nothing is checked: callers pass numbers below the geometry's. */
 struct media_claim *pool_claim(const struct pool *p, unsigned slot);
@@ -64,6 +67,21 @@ struct media_root *pool_root(const struct pool *p, unsigned slot, unsigned which
 struct media_entry *pool_descriptor(const struct pool *p, unsigned slot, unsigned producer,
                                     uint64_t number);
 struct media_entry *pool_entry(const struct pool *p, unsigned slot, uint64_t number);
+
+/* Under a guard: store a record of n bytes and begin to write it back. 0. Inline, so that each kind of
+ * record has a write-back of its own, which can be left out by itself to see who notices. */
+struct pool_record {
+    const struct pool *pool;
+    void *at;
+    const void *from;
+    size_t n;
+};
+static inline __attribute__((always_inline)) int pool_put(const struct pool_record *r)
+{
+    memcpy(r->at, r->from, r->n);
+    flush_writeback(r->pool->flush, r->at, r->n);
+    return 0;
+}
 
 /* [at, at+n) lies in the data area. */
 bool pool_in_data(const struct pool *p, uint64_t at, uint64_t n);

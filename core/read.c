@@ -4,7 +4,48 @@
  * never while bytes are copied or sent. Committed bytes never change, so a view needs no second
  * look; a trim drops the runs, and the pins keep the blocks until the last view is released.
  */
+#include "core/guard.h"
 #include "core/log_state.h"
+
+/* ---- What is still there ------------------------------------------------------------------ */
+
+struct probe {
+    const struct read_view *v;
+    int piece;    /* of the first page that is gone, or behind the last piece */
+    size_t there; /* bytes of it before that page */
+};
+
+static int probe(void *arg)
+{
+    struct probe *p = arg;
+    for (p->piece = 0; p->piece < p->v->pieces; p->piece++) {
+        const volatile char *at = p->v->iov[p->piece].iov_base;
+        size_t length = p->v->iov[p->piece].iov_len;
+        for (p->there = 0; p->there < length;) {
+            (void)at[p->there];
+            p->there += MEDIA_PAGE - (uintptr_t)(at + p->there) % MEDIA_PAGE;
+        }
+    }
+    return 0;
+}
+
+/* Some of the pool is gone: leave of a view what stands before the first hole. */
+static void view_cut(struct read_view *v)
+{
+    struct probe p = {.v = v};
+    if (guard_run(v->log->region, probe, &p) == 0)
+        return;
+    for (int i = p.piece; i < v->pieces; i++)
+        v->bytes -= v->iov[i].iov_len;
+    v->bytes += p.there;
+    v->iov[p.piece].iov_len = p.there;
+    int keep = p.there > 0 ? p.piece + 1 : p.piece;
+    for (int i = keep; i < v->pieces; i++)
+        extent_put(v->log->extents, v->pins[i]);
+    v->pieces = keep;
+}
+
+/* ---- Bytes -------------------------------------------------------------------------------- */
 
 static void view_add(struct read_view *v, struct topic *t, const struct run *r, uint64_t at,
                      uint64_t n)
@@ -43,6 +84,11 @@ int topic_read(struct topic *t, uint64_t offset, size_t max, struct read_view *v
     }
     bool damaged = offset < end && v->pieces == 0 && max > 0;
     pthread_mutex_unlock(&t->lock);
+    if (v->pieces > 0 && region_faulted(t->log->region)) {
+        view_cut(v);
+        if (v->pieces == 0)
+            return -EMBAR_EFAULTED;
+    }
     return damaged ? -EMBAR_ECORRUPT : 0;
 }
 
@@ -52,6 +98,8 @@ void read_release(struct read_view *v)
         extent_put(v->log->extents, v->pins[i]);
     v->pieces = 0;
 }
+
+/* ---- Batches ------------------------------------------------------------------------------ */
 
 /* Where a walk stands: batch `index` of run `run`, whose side header is at `side`. */
 struct walk {
@@ -125,6 +173,14 @@ static int walk_to(const struct topic *t, const struct batch_cursor *c, struct w
     }
 }
 
+/* Behind the lock: the log learns of memory that is gone. */
+static int told(struct topic *t, int rc)
+{
+    if (rc == -EMBAR_EFAULTED)
+        log_fault(t->log, rc);
+    return rc;
+}
+
 int topic_next(struct topic *t, struct batch_cursor *c, struct batch_view *view)
 {
     struct walk w;
@@ -141,7 +197,7 @@ int topic_next(struct topic *t, struct batch_cursor *c, struct batch_view *view)
         rc = walk_to(t, c, &w);
     if (rc) {
         pthread_mutex_unlock(&t->lock);
-        return rc;
+        return told(t, rc);
     }
     const struct run *r = topic_run(t, w.run);
     view->offset = w.offset;
@@ -161,7 +217,62 @@ int topic_next(struct topic *t, struct batch_cursor *c, struct batch_view *view)
     c->hint[1] = w.index;
     c->hint[2] = w.side;
     pthread_mutex_unlock(&t->lock);
+    if (region_faulted(t->log->region)) {
+        view_cut(&view->data);
+        if (view->data.bytes < view->length) {
+            read_release(&view->data);
+            return -EMBAR_EFAULTED;
+        }
+    }
     return 1;
+}
+
+struct sum {
+    const le32 *lengths;
+    uint32_t from, to;
+    uint64_t until; /* stop before the message that goes beyond this */
+    uint64_t bytes;
+};
+
+static int lengths_add(void *arg)
+{
+    struct sum *s = arg;
+    for (; s->from < s->to; s->from++) {
+        uint64_t n = le32_get(s->lengths[s->from]);
+        if (s->bytes + n > s->until)
+            break;
+        s->bytes += n;
+    }
+    return 0;
+}
+
+int view_bytes(const struct batch_view *v, uint32_t from, uint32_t to, uint64_t *bytes)
+{
+    struct sum s = {.lengths = v->lengths, .from = from, .to = to, .until = UINT64_MAX};
+    if (v->lengths) {
+        int rc = guard_run(v->data.log->region, lengths_add, &s);
+        *bytes = s.bytes;
+        return rc ? rc : s.bytes <= v->length ? 0 : -EMBAR_ECORRUPT;
+    }
+    *bytes = (uint64_t)(v->length / v->count) * (to - from);
+    return 0;
+}
+
+int view_message(const struct batch_view *v, uint64_t offset, uint32_t *index, uint64_t *at)
+{
+    struct sum s = {.lengths = v->lengths, .to = v->count, .until = offset - v->offset};
+    if (v->lengths) {
+        int rc = guard_run(v->data.log->region, lengths_add, &s);
+        if (rc)
+            return rc;
+    } else {
+        uint32_t each = v->length / v->count;
+        s.from = (uint32_t)(s.until / each);
+        s.bytes = (uint64_t)s.from * each;
+    }
+    *index = s.from;
+    *at = v->offset + s.bytes;
+    return s.from < v->count ? 0 : -EMBAR_ECORRUPT;
 }
 
 int topic_seek_message(struct topic *t, uint64_t n, uint64_t *offset)
@@ -201,14 +312,17 @@ int topic_seek_message(struct topic *t, uint64_t n, uint64_t *offset)
             break;
         }
     }
-    if (rc == 0) {
-        uint64_t at = w.offset;
-        for (uint64_t m = w.message; m < n; m++)
-            at += w.s.lengths ? le32_get(w.s.lengths[m - w.message]) : w.s.length / w.s.count;
-        *offset = at;
+    /* A damaged pool's run may begin behind its own messages. */
+    uint64_t behind = rc == 0 && n > w.message ? n - w.message : 0;
+    if (rc == 0 && w.s.lengths) {
+        struct sum s = {.lengths = w.s.lengths, .to = (uint32_t)behind, .until = UINT64_MAX};
+        rc = guard_run(t->log->region, lengths_add, &s);
+        *offset = w.offset + s.bytes;
+    } else if (rc == 0) {
+        *offset = w.offset + behind * (w.s.length / w.s.count);
     }
     pthread_mutex_unlock(&t->lock);
-    return rc;
+    return told(t, rc);
 }
 
 /* Does run i begin before the moment? A damaged one has no time: as the one before it, and as old
@@ -261,5 +375,5 @@ int topic_seek_time(struct topic *t, uint64_t ns, uint64_t *offset)
     }
     pthread_mutex_unlock(&t->lock);
     *offset = at;
-    return rc;
+    return told(t, rc);
 }

@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "core/crc.h"
+#include "core/guard.h"
 #include "core/log_state.h"
 
 #define CACHED 4096u /* a power of two */
@@ -77,8 +78,9 @@ static bool is_zero(const void *p, size_t n)
 
 /* Whoever serves a slot says so durably before it writes an entry: one whose lines and roots are as the
  * format left them has none, and need not be looked at for each entry. */
-static void slots_find(struct replay *r)
+static int slots_look(void *arg)
 {
+    struct replay *r = arg;
     const struct pool *pool = &r->log->pool;
     for (unsigned slot = 0; slot < pool->geo.slots; slot++)
         if (!is_zero(pool_claim(pool, slot), 4 * (size_t)MEDIA_LINE) ||
@@ -86,14 +88,25 @@ static void slots_find(struct replay *r)
             !is_zero(pool_root(pool, slot, 1), sizeof(struct media_root)) ||
             !is_zero(pool_entry(pool, slot, r->number + 1), sizeof(struct media_entry)))
             r->slot[r->slots++] = slot;
+    return 0;
 }
 
-/* The next entry: in any slot's ring, the one of the highest term when a term was taken over. */
-static bool next_entry(const struct replay *r, uint64_t number, uint32_t chain, struct entry *e,
-                       uint32_t *next)
+struct search {
+    const struct replay *r;
+    uint64_t number;
+    uint32_t chain, *next;
+    struct entry *e;
+};
+
+static int search_rings(void *arg)
 {
+    const struct search *s = arg;
+    const struct replay *r = s->r;
+    uint64_t number = s->number;
+    uint32_t chain = s->chain, *next = s->next;
+    struct entry *e = s->e;
     const struct log *log = r->log;
-    bool found = false;
+    int found = 0;
     for (unsigned i = 0; i < r->slots; i++) {
         struct entry here;
         uint32_t behind;
@@ -102,10 +115,18 @@ static bool next_entry(const struct replay *r, uint64_t number, uint32_t chain, 
             here.term >= r->term && (!found || here.term > e->term)) {
             *e = here;
             *next = behind;
-            found = true;
+            found = 1;
         }
     }
     return found;
+}
+
+/* The next entry: in any slot's ring, the one of the highest term when a term was taken over. */
+static bool next_entry(const struct replay *r, uint64_t number, uint32_t chain, struct entry *e,
+                       uint32_t *next)
+{
+    struct search s = {.r = r, .number = number, .chain = chain, .next = next, .e = e};
+    return guard_run(r->log->region, search_rings, &s) == 1;
 }
 
 /* Is the batch really there? Its place may hold another that was whole, of a history that was lost:
@@ -119,7 +140,7 @@ static bool batch_whole(const struct log *log, const struct entry *e, const stru
         return false;
     return s.topic == e->topic && s.sequence == e->sequence && s.run0 == e->payload &&
            s.run0_length == e->length && s.run1 == (part ? part->payload : 0) &&
-           s.session == e->session && side_payload_crc(&log->pool, &s) == s.payload_crc;
+           s.session == e->session && side_payload_whole(&log->pool, &s);
 }
 
 /* ---- Times --------------------------------------------------------------------------------- */
@@ -198,9 +219,12 @@ static int replay_control(struct replay *r, const struct entry *e)
     struct log *log = r->log;
     struct control c;
     struct commit unused = {0};
-    if (!batch_whole(log, e, NULL))
+    char record[sizeof(struct media_control) + MEDIA_MAX_NAME];
+    if (e->length > sizeof record || !batch_whole(log, e, NULL))
         return -EMBAR_ECORRUPT;
-    int rc = control_decode(pool_at(&log->pool, e->payload), e->length, &c);
+    int rc = guard_copy(log->region, record, pool_at(&log->pool, e->payload), e->length);
+    if (rc == 0)
+        rc = control_decode(record, e->length, &c);
     if (rc)
         return rc;
     cache_forget(r, &c);
@@ -345,7 +369,9 @@ static int replay_one(struct replay *r, uint64_t number)
 /* The term that a slot was last claimed under; 0 when the line does not hold. */
 static uint32_t claim_term(const struct pool *pool, unsigned slot)
 {
-    struct media_claim c = *pool_claim(pool, slot);
+    struct media_claim c;
+    if (guard_copy(pool->region, &c, pool_claim(pool, slot), sizeof c) != 0)
+        return 0;
     uint32_t crc = le32_get(c.crc);
     c.crc = le32_of(0);
     return le32_get(c.magic) == MEDIA_CLAIM_MAGIC && crc32c(0, &c, sizeof c) == crc
@@ -369,9 +395,11 @@ static int replay(struct replay *r, struct embar_error *err)
         r->chain = le32_get(root->chain);
         r->term = le32_get(root->term);
     }
-    slots_find(r);
+    int rc = guard_run(log->region, slots_look, r);
+    if (rc)
+        return embar_fail(err, rc, "looking for what was written last");
     uint64_t start = r->number;
-    int rc = 1;
+    rc = 1;
     while (rc == 1 && r->number < log->limit)
         rc = replay_one(r, r->number + (r->has_part ? 2 : 1));
     uint64_t limit = rc < 0 ? UINT64_MAX : suspects_limit(r);

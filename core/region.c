@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "core/flush_variants.h"
+#include "core/guard.h"
 #include "core/pool.h"
 #include "core/region_kinds.h"
 
@@ -138,6 +139,7 @@ static int settle_durability(struct region *r, const struct region_options *opt,
 
 int region_open(struct region *r, const struct region_options *opt, struct embar_error *err)
 {
+    guard_install();
     *r = (struct region){.fd = -1, .flush = {.ops = &flush_none_ops}};
     r->readonly = opt->readonly;
     if (opt->durability > MEDIA_DURABLE_MACHINE)
@@ -242,7 +244,8 @@ static long claim_holder(struct region *r, unsigned slot)
     if (pool_attach(&pool, r, NULL) != 0 || slot >= pool.geo.slots)
         return 0;
     struct media_claim claim;
-    memcpy(&claim, pool_claim(&pool, slot), sizeof(claim));
+    if (guard_copy(r, &claim, pool_claim(&pool, slot), sizeof(claim)) != 0)
+        return 0;
     uint8_t host[16];
     uint8_t boot[16];
     host_machine_id(host);
@@ -303,15 +306,29 @@ int region_sync(struct region *r)
     return rc;
 }
 
-void region_zero(struct region *r, uint64_t at, uint64_t n)
+struct range {
+    struct region *region;
+    char *at;
+    uint64_t n;
+};
+
+static int zero(void *arg)
 {
-    memset(r->base + at, 0, n);
-    flush_writeback(&r->flush, r->base + at, n);
-    flush_drain(&r->flush);
+    const struct range *z = arg;
+    memset(z->at, 0, z->n);
+    flush_writeback(&z->region->flush, z->at, z->n);
+    flush_drain(&z->region->flush);
+    return 0;
+}
+
+int region_zero(struct region *r, uint64_t at, uint64_t n)
+{
+    return guard_run(r, zero, &(struct range){r, r->base + at, n});
 }
 
 void region_wrap(struct region *r, void *base, uint64_t size, const struct flush *flush)
 {
+    guard_install();
     *r = (struct region){
         .base = base,
         .size = size,

@@ -9,6 +9,7 @@
 #ifndef CORE_REGION_H
 #define CORE_REGION_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -48,6 +49,8 @@ struct region {
     enum region_persistence persistence;
     uint64_t align; /* a device's: the bytes that one fault maps; 0: pages */
     struct flush flush;
+    /* Set by the guard where memory was found gone: its offset plus one. Relaxed: see guard.c. */
+    atomic_uint_fast64_t fault;
     int fd;                         /* -1 for anonymous memory */
     char *spec;                     /* as resolved; owned */
     struct region_backing *backing; /* the kind's own; NULL when wrapped */
@@ -57,6 +60,12 @@ int region_open(struct region *r, const struct region_options *opt, struct embar
     __attribute__((warn_unused_result));
 /* Unmaps and closes (dropping locks). Safe on a zeroed region. */
 void region_close(struct region *r);
+
+/* Was some of its memory found gone (core/guard.h)? It does not come back while this is open. */
+static inline bool region_faulted(const struct region *r)
+{
+    return atomic_load_explicit(&r->fault, memory_order_relaxed) != 0;
+}
 
 /* Touch every page for reading (files) or writing (memory, devices) without changing it, in
  * parallel; `progress` (may be NULL) hears bytes done, from the calling thread. */
@@ -76,8 +85,9 @@ bool region_slot_held(const struct region *r, unsigned slot);
  * and every later call answers the same. */
 int region_sync(struct region *r) __attribute__((warn_unused_result));
 
-/* Zero [at, at+n), write it back and drain. The space stays allocated (format and tests only). */
-void region_zero(struct region *r, uint64_t at, uint64_t n);
+/* Zero [at, at+n), write it back and drain. The space stays allocated (format and tests only).
+ * 0 or -EMBAR_EFAULTED. */
+int region_zero(struct region *r, uint64_t at, uint64_t n) __attribute__((warn_unused_result));
 
 /* The default pool's path, malloc'd, or NULL when no home is known: $XDG_STATE_HOME/embar/pool when
  * that is set, else /var/lib/embar/pool for root and ~/.local/state/embar/pool for others. Makes

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "core/guard.h"
 #include "core/region.h"
 
 #ifndef MADV_POPULATE_READ
@@ -32,17 +33,22 @@ struct prefault {
 /* A kernel without MADV_POPULATE, or a mapping it does not know how to populate. Memory of our own
  * is touched by an add of nothing; a device is only read, for a line of it may be another host's
  * and must not be written by this one. */
-static void touch(const struct prefault *p, char *at, uint64_t n)
+struct piece {
+    char *at;
+    uint64_t n, step;
+    bool add;
+};
+
+static int touch(void *arg)
 {
-    bool add = p->write && p->region->is_volatile;
-    /* One fault maps a device's whole alignment, and a read of far memory is not cheap. */
-    uint64_t step = p->region->align > MEDIA_PAGE ? p->region->align : MEDIA_PAGE;
-    for (uint64_t i = 0; i < n; i += step) {
-        if (add)
-            (void)__atomic_fetch_add(at + i, 0, __ATOMIC_RELAXED);
+    const struct piece *p = arg;
+    for (uint64_t i = 0; i < p->n; i += p->step) {
+        if (p->add)
+            (void)__atomic_fetch_add(p->at + i, 0, __ATOMIC_RELAXED);
         else
-            (void)*(volatile char *)(at + i);
+            (void)*(volatile char *)(p->at + i);
     }
+    return 0;
 }
 
 static bool one_piece(struct prefault *p)
@@ -58,8 +64,16 @@ static bool one_piece(struct prefault *p)
         rc = madvise(r->base + at, n, advice);
     while (rc < 0 && errno == EINTR);
     /* Any other failure is one that touching would turn into a signal. */
-    if (rc < 0 && errno == EINVAL)
-        touch(p, r->base + at, n);
+    if (rc < 0 && errno == EINVAL) {
+        struct piece piece = {
+            .at = r->base + at,
+            .n = n,
+            /* One fault maps a device's whole alignment, and a read of far memory is not cheap. */
+            .step = r->align > MEDIA_PAGE ? r->align : MEDIA_PAGE,
+            .add = p->write && r->is_volatile};
+        /* What is gone is told when it is used. */
+        (void)!guard_run(r, touch, &piece);
+    }
     atomic_fetch_add_explicit(&p->done, n, memory_order_relaxed);
     return true;
 }

@@ -188,7 +188,7 @@ int log_reserve(struct log *log, struct batch *b)
 {
     if (log->readonly)
         return -EROFS;
-    if (atomic_load_explicit(&log->faulted, memory_order_relaxed))
+    if (log_faulted(log))
         return -EMBAR_EFAULTED;
     if (topic_deleted(b->topic))
         return -EMBAR_EGONE;
@@ -232,19 +232,6 @@ le32 *log_lengths(struct log *log, const struct batch *b)
     if (b->equal)
         return NULL;
     return pool_at(&log->pool, b->side + MEDIA_LINE - side_size(b->count, false));
-}
-
-void log_writeback(struct log *log, const struct batch *b, uint32_t at, uint32_t n)
-{
-    while (n > 0) {
-        uint32_t here;
-        const void *p = log_span(log, b, at, &here);
-        if (here > n)
-            here = n;
-        flush_writeback(log->pool.flush, p, here);
-        at += here;
-        n -= here;
-    }
 }
 
 /* Undo `e`'s part of a reservation when nothing was reserved after it. fill_lock held. */

@@ -380,7 +380,7 @@ enum retain_next retain_run(struct log *log, uint64_t now)
     bool more = false;
     /* Before the look at the queues: who adds to them afterwards sets it again. */
     atomic_store_explicit(&r->due, false, memory_order_relaxed);
-    if (log->readonly || atomic_load_explicit(&log->faulted, memory_order_relaxed))
+    if (log->readonly || log_faulted(log))
         return RETAIN_DONE;
     int rc = turn(log, now, TURN, &more);
     const struct topic *t = queue_first(log, RETAIN_AGE);

@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "core/crc.h"
+#include "core/guard.h"
 #include "core/log_state.h"
 
 #define ROUNDS 64u
@@ -77,6 +78,8 @@ static uint64_t ring_room(const struct log *log)
 
 int seq_room(struct log *log, uint64_t n)
 {
+    if (log_faulted(log))
+        return -EMBAR_EFAULTED; /* there will never be another checkpoint */
     if (ring_room(log) >= n)
         return 0;
     if (log->thread_started && log->region->needs_sync && !log->job.failed)
@@ -118,7 +121,8 @@ static void entry_put(struct log *log, const struct entry *e)
     q->next = e->number + 1;
 }
 
-/* The entry, or two, of a batch at log offset `offset`. Returns the number of the first. */
+/* The entry, or two, of a batch at log offset `offset`. Returns the number of the first. Under a
+ * guard: what it leaves half done nobody goes on with once the log is faulted. */
 static uint64_t batch_entries(struct log *log, const struct batch *b, uint64_t offset, uint8_t kind)
 {
     struct entry e = {
@@ -152,23 +156,40 @@ static uint64_t batch_entries(struct log *log, const struct batch *b, uint64_t o
     return number;
 }
 
+/* The pool failed, or what is committed cannot be folded: our state is not the index's. */
+static int fail(struct log *log, int status)
+{
+    log_fault(log, status);
+    return -EMBAR_EFAULTED;
+}
+
 /* Make entries [first, next) durable in the sense of the pool. */
 static int harden(struct log *log, uint64_t first)
 {
     uint64_t n = log->seq.next - first;
-    index_harden(&log->pool, log->slot, first, n);
+    int rc = index_harden(&log->pool, log->slot, first, n);
+    if (rc == 0 && background_only(log))
+        rc = region_sync(log->region);
+    if (rc == 0 && region_faulted(log->region)) /* whoever found it: no ack for what may be gone */
+        rc = -EMBAR_EFAULTED;
+    if (rc)
+        return fail(log, rc);
     if (background_only(log)) {
-        int rc = region_sync(log->region);
-        if (rc) {
-            log_fault(log, rc);
-            return -EMBAR_EFAULTED;
-        }
-        index_synced(&log->pool, log->slot, log->seq.next - 1, log->term);
+        if (index_synced(&log->pool, log->slot, log->seq.next - 1, log->term))
+            return fail(log, -EMBAR_EFAULTED);
         atomic_store_explicit(&log->synced, log->seq.next - 1, memory_order_release);
     }
     atomic_store_explicit(&log->committed, log->seq.next - 1, memory_order_release);
     atomic_store_explicit(&log->durable, log->seq.next - 1, memory_order_release);
     return 0;
+}
+
+/* Behind what was hardened. What was told by then stays told. */
+static void watermark(struct log *log)
+{
+    if (!log_faulted(log) &&
+        index_watermark(&log->pool, log->slot, log->seq.next - 1, log->term) != 0)
+        log_fault(log, -EMBAR_EFAULTED);
 }
 
 static struct placed placed_of(const struct batch *b, uint64_t offset)
@@ -263,10 +284,33 @@ void seq_tell(struct log *log)
 
 /* ---- Control actions ---------------------------------------------------------------------- */
 
-/* The action as a batch of topic 0, drained like any payload before its entry. */
-static int control_place(struct log *log, const struct control *c, struct batch *b)
+struct record {
+    struct log *log;
+    struct batch b;
+    uint64_t offset, number;
+    char bytes[sizeof(struct media_control) + MEDIA_MAX_NAME];
+};
+
+static int record_store(void *arg)
 {
-    char record[sizeof(struct media_control) + MEDIA_MAX_NAME];
+    const struct record *r = arg;
+    struct log *log = r->log;
+    flush_copy(log->pool.flush, pool_at(&log->pool, r->b.run0), r->bytes, r->b.length);
+    return 0;
+}
+
+static int record_entry(void *arg)
+{
+    struct record *r = arg;
+    r->number = batch_entries(r->log, &r->b, r->offset, MEDIA_CONTROL);
+    return 0;
+}
+
+/* The action as a batch of topic 0, drained like any payload before its entry. */
+static int control_place(struct log *log, const struct control *c, struct record *r)
+{
+    struct batch *b = &r->b;
+    char *record = r->bytes;
     struct media_control m;
     control_encode(&m, c);
     size_t name = le16_get(m.name_length);
@@ -281,19 +325,22 @@ static int control_place(struct log *log, const struct control *c, struct batch 
     if (rc)
         return rc;
     b->payload_crc = crc32c(0, record, b->length);
-    flush_copy(log->pool.flush, pool_at(&log->pool, b->run0), record, b->length);
-    rc = side_write(&log->pool, b);
+    r->log = log;
+    rc = guard_run(log->region, record_store, r);
+    if (rc == 0)
+        rc = side_write(&log->pool, b);
+    if (rc)
+        return fail(log, rc);
     flush_drain(log->pool.flush);
-    return rc;
+    return 0;
 }
 
 int seq_control(struct log *log, struct control *c, struct commit *commit)
 {
-    struct seq *q = &log->seq;
-    struct batch b;
+    struct record r;
     if (log->readonly)
         return -EROFS;
-    if (atomic_load_explicit(&log->faulted, memory_order_relaxed))
+    if (log_faulted(log))
         return -EMBAR_EFAULTED;
     int rc = control_validate(log, c);
     commit->id = c->id;
@@ -306,27 +353,41 @@ int seq_control(struct log *log, struct control *c, struct commit *commit)
     rc = seq_room(log, 1);
     if (rc)
         return rc;
-    rc = control_place(log, c, &b);
+    rc = control_place(log, c, &r);
     if (rc)
         return rc;
-    uint64_t offset = log->control->ordered_end;
-    log->control->ordered_end += b.length;
-    uint64_t number = batch_entries(log, &b, offset, MEDIA_CONTROL);
-    rc = harden(log, number);
+    r.offset = log->control->ordered_end;
+    log->control->ordered_end += r.b.length;
+    rc = guard_run(log->region, record_entry, &r);
+    if (rc)
+        return fail(log, rc);
+    rc = harden(log, r.number);
     if (rc)
         return rc;
-    struct placed p = placed_of(&b, offset);
+    struct placed p = placed_of(&r.b, r.offset);
     rc = fold_batch(log, log->control, NULL, &p);
     if (rc == 0)
-        rc = fold_control(log, c, number, commit);
+        rc = fold_control(log, c, r.number, commit);
     if (rc == 0 && (c->kind == MEDIA_C_ATTR || c->kind == MEDIA_C_CREATE))
         retain_changed(log, c->id);
     fold_need(log);
+    commit->number = r.number;
     if (rc)
-        log_fault(log, rc); /* committed but not to be folded: our state is not the index's */
-    commit->number = number;
-    index_watermark(&log->pool, log->slot, q->next - 1, log->term);
-    return rc;
+        return fail(log, rc);
+    watermark(log);
+    return 0;
+}
+
+struct bare {
+    struct log *log;
+    const struct entry *entry;
+};
+
+static int bare_store(void *arg)
+{
+    const struct bare *b = arg;
+    entry_put(b->log, b->entry);
+    return 0;
 }
 
 /* An entry without a payload. */
@@ -338,9 +399,12 @@ static int bare_entry(struct log *log, struct entry *e)
     e->number = log->seq.next;
     e->term = log->term;
     e->count = 1;
-    entry_put(log, e);
+    rc = guard_run(log->region, bare_store, &(struct bare){log, e});
+    if (rc)
+        return fail(log, rc);
     rc = harden(log, e->number);
-    index_watermark(&log->pool, log->slot, e->number, log->term);
+    if (rc == 0)
+        watermark(log);
     return rc;
 }
 
@@ -375,6 +439,38 @@ static struct control *control_next(struct seq *q)
 
 /* ---- Epochs ------------------------------------------------------------------------------- */
 
+/* The entries of what was taken, in its arranged order. */
+static int items_store(void *arg)
+{
+    struct log *log = arg;
+    struct seq *q = &log->seq;
+    for (unsigned i = 0; i < q->count; i++) {
+        struct item *it = &q->items[i];
+        it->offset = it->batch->topic->ordered_end;
+        it->batch->topic->ordered_end += it->batch->length;
+        it->number = batch_entries(log, it->batch, it->offset, MEDIA_BATCH);
+    }
+    return 0;
+}
+
+/* Write, harden and fold what was taken. */
+static int items_commit(struct log *log)
+{
+    uint64_t first = log->seq.next;
+    seq_arrange(&log->seq);
+    int rc = guard_run(log->region, items_store, log);
+    if (rc)
+        return fail(log, rc);
+    rc = harden(log, first);
+    if (rc)
+        return rc;
+    rc = fold_items(log);
+    if (rc)
+        return fail(log, rc);
+    watermark(log);
+    return 0;
+}
+
 unsigned seq_epoch(struct log *log)
 {
     struct seq *q = &log->seq;
@@ -398,26 +494,9 @@ unsigned seq_epoch(struct log *log)
     /* A batch may take two entries. Without room all are refused, which bounds the wait. */
     uint64_t fit = room ? EPOCH_BATCHES : (ring_room(log) - margin) / 2;
     int status = room;
-    if (atomic_load_explicit(&log->faulted, memory_order_relaxed))
-        status = -EMBAR_EFAULTED;
     unsigned taken = collect(log, fit < EPOCH_BATCHES ? (unsigned)fit : EPOCH_BATCHES, status);
-    if (q->count > 0) {
-        uint64_t first = q->next;
-        seq_arrange(q);
-        for (unsigned i = 0; i < q->count; i++) {
-            struct item *it = &q->items[i];
-            it->offset = it->batch->topic->ordered_end;
-            it->batch->topic->ordered_end += it->batch->length;
-            it->number = batch_entries(log, it->batch, it->offset, MEDIA_BATCH);
-        }
-        status = harden(log, first);
-        if (status == 0) {
-            status = fold_items(log);
-            if (status)
-                log_fault(log, status);
-        }
-        index_watermark(&log->pool, log->slot, q->next - 1, log->term);
-    }
+    if (q->count > 0)
+        status = items_commit(log);
     tell(log, status);
     order_fence_spent(log);
     log_starved(log); /* the rings and the bound of reservations have room again */

@@ -5,6 +5,7 @@
 
 #include "core/crc.h"
 #include "core/extent.h"
+#include "core/guard.h"
 
 static uint32_t record_crc(const struct media_side *m, const le32 *lengths, uint32_t count)
 {
@@ -22,8 +23,15 @@ static uint64_t lengths_sum(const le32 *lengths, uint32_t count)
     return sum;
 }
 
-int side_write(const struct pool *pool, struct batch *b)
+struct store {
+    const struct pool *pool;
+    struct batch *b;
+};
+
+static int side_store(void *arg)
 {
+    const struct pool *pool = ((struct store *)arg)->pool;
+    struct batch *b = ((struct store *)arg)->b;
     struct media_side *at = pool_at(pool, b->side);
     uint64_t below = side_size(b->count, b->equal) - MEDIA_LINE;
     const le32 *lengths = b->equal ? NULL : pool_at(pool, b->side - below);
@@ -50,8 +58,22 @@ int side_write(const struct pool *pool, struct batch *b)
     return 0;
 }
 
-int side_read(const struct pool *pool, uint64_t at, struct side *s)
+int side_write(const struct pool *pool, struct batch *b)
 {
+    return guard_run(pool->region, side_store, &(struct store){pool, b});
+}
+
+struct load {
+    const struct pool *pool;
+    uint64_t at;
+    struct side *side;
+};
+
+static int side_load(void *arg)
+{
+    const struct pool *pool = ((struct load *)arg)->pool;
+    uint64_t at = ((struct load *)arg)->at;
+    struct side *s = ((struct load *)arg)->side;
     if (at % MEDIA_LINE != 0 || !pool_in_data(pool, at, MEDIA_LINE))
         return -EMBAR_ECORRUPT;
     const struct media_side *m = pool_at(pool, at);
@@ -94,10 +116,29 @@ int side_read(const struct pool *pool, uint64_t at, struct side *s)
     return 0;
 }
 
-uint32_t side_payload_crc(const struct pool *pool, const struct side *s)
+int side_read(const struct pool *pool, uint64_t at, struct side *s)
 {
-    uint32_t crc = crc32c_cold(0, pool_at(pool, s->run0), s->run0_length);
+    return guard_run(pool->region, side_load, &(struct load){pool, at, s});
+}
+
+struct payload {
+    const struct pool *pool;
+    const struct side *side;
+    uint32_t crc;
+};
+
+static int payload_sum(void *arg)
+{
+    struct payload *p = arg;
+    const struct side *s = p->side;
+    p->crc = crc32c_cold(0, pool_at(p->pool, s->run0), s->run0_length);
     if (s->run1)
-        crc = crc32c_cold(crc, pool_at(pool, s->run1), s->length - s->run0_length);
-    return crc;
+        p->crc = crc32c_cold(p->crc, pool_at(p->pool, s->run1), s->length - s->run0_length);
+    return 0;
+}
+
+bool side_payload_whole(const struct pool *pool, const struct side *s)
+{
+    struct payload p = {.pool = pool, .side = s};
+    return guard_run(pool->region, payload_sum, &p) == 0 && p.crc == s->payload_crc;
 }

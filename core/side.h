@@ -24,15 +24,16 @@ struct side {
 };
 
 /* Write the header for b (lengths stand already), checksum both and begin writing both back.
- * The CRC is left in b->check. -EMBAR_EINVALID when the lengths do not add up to the payload. */
+ * The CRC is left in b->check. -EMBAR_EINVALID when the lengths do not add up to the payload;
+ * -EMBAR_EFAULTED. */
 int side_write(const struct pool *pool, struct batch *b) __attribute__((warn_unused_result));
 
 /* Read and check the record whose header is at `at` (I9: magic, CRC, every bound, the sum of the
- * lengths). -EMBAR_ECORRUPT. */
+ * lengths). -EMBAR_ECORRUPT, -EMBAR_EFAULTED. */
 int side_read(const struct pool *pool, uint64_t at, struct side *s)
     __attribute__((warn_unused_result));
 
-/* CRC32C over the payload of a checked side record. */
-uint32_t side_payload_crc(const struct pool *pool, const struct side *s);
+/* Has the payload of a checked side record the checksum that this says? */
+bool side_payload_whole(const struct pool *pool, const struct side *s);
 
 #endif

@@ -259,18 +259,11 @@ int topic_boundary(struct topic *t, uint64_t offset, uint64_t *at, uint64_t *mes
     }
     if (rc <= 0)
         return rc ? rc : -EMBAR_ECORRUPT;
-    uint64_t position = v.offset;
-    *message = v.message;
-    for (uint32_t i = 0; i < v.count; i++) {
-        uint32_t length = v.lengths ? le32_get(v.lengths[i]) : v.length / v.count;
-        if (position + length > offset)
-            break;
-        position += length;
-        ++*message;
-    }
-    *at = position;
+    uint32_t index;
+    rc = view_message(&v, offset, &index, at);
+    *message = v.message + index;
     read_release(&v.data);
-    return 0;
+    return rc;
 }
 
 void topic_runs_fit(struct topic *t)

@@ -198,6 +198,12 @@ static int open_region(struct fs *fs, struct embar_error *err)
     return 0;
 }
 
+static void note_fault(void *arg, const char *why)
+{
+    (void)arg;
+    daemon_note("%s", why);
+}
+
 /* A pool that was just unmounted is still being closed by its daemon: wait a little for that, but
  * not for one that is mounted. */
 static int open_log(struct fs *fs, struct embar_error *err)
@@ -205,7 +211,8 @@ static int open_log(struct fs *fs, struct embar_error *err)
     struct log_options lo = {.region = &fs->region,
                              .hold_ms = fs->opt.hold_ms,
                              .sessions = fs->opt.sessions,
-                             .session_lifetime_s = fs->opt.session_lifetime_s};
+                             .session_lifetime_s = fs->opt.session_lifetime_s,
+                             .fault = note_fault};
     uint64_t until = now_ns() + 5000000000u;
     for (;;) {
         int rc = log_open(&fs->log, &lo, err);

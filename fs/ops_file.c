@@ -14,6 +14,12 @@
 /* Pieces of one answer; a topic of many small, scattered batches gives a short read beyond. */
 #define REPLY_VIEWS 16
 
+/* Memory that is gone raises no signal in the kernel: writing the answer fails. */
+static bool pool_is_gone(int rc)
+{
+    return rc == -EFAULT || rc == -EHWPOISON;
+}
+
 void reply_bytes(struct handle *h, fuse_req_t req, uint64_t offset, size_t size)
 {
     struct fs *fs = h->fs;
@@ -38,8 +44,8 @@ void reply_bytes(struct handle *h, fuse_req_t req, uint64_t offset, size_t size)
     count_add(&fs->count.read_bytes, bytes);
     if (rc && bytes == 0)
         fuse_reply_err(req, embar_to_errno(rc));
-    else
-        fuse_reply_iov(req, iov, count);
+    else if (pool_is_gone(fuse_reply_iov(req, iov, count)))
+        log_fault(fs->log, -EMBAR_EFAULTED); /* and the kernel has answered EIO */
     while (used > 0)
         read_release(&views[--used]);
 }

@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/crc.h"
 #include "fs/fs.h"
 
 enum turn { BUILDING, LEFT, COMMITTED };
@@ -87,32 +86,44 @@ static bool batch_cut(const struct job *job, struct batch *b)
     return count > 0;
 }
 
+/* Lengths are stored this many at a time. */
+#define LENGTHS 256u
+
+static int lengths_fill(const struct job *job, const struct batch *b)
+{
+    le32 some[LENGTHS];
+    struct log *log = job->fs->log;
+    size_t max = log_pool(log)->max_batch, at = job->taken;
+    int rc = 0;
+    for (uint32_t i = 0, n = 0; rc == 0 && i < b->count; i++) {
+        size_t length = message_length(job, at, max);
+        some[n++] = le32_of((uint32_t)length);
+        at += length;
+        if (n == LENGTHS || i + 1 == b->count) {
+            rc = log_store_lengths(log, b, (i + 1 - n) * 4, some, n * 4);
+            n = 0;
+        }
+    }
+    return rc;
+}
+
 /* Store the batch's bytes and lengths where they were reserved. */
-static void batch_fill(const struct job *job, struct batch *b)
+static int batch_fill(const struct job *job, struct batch *b)
 {
     struct log *log = job->fs->log;
     uint32_t crc = 0;
     for (uint32_t at = 0; at < b->length;) {
-        uint32_t room;
         size_t have;
-        char *to = log_span(log, b, at, &room);
         const char *from = stream_at(job, job->taken + at, &have);
         uint32_t n = b->length - at;
-        n = n < room ? n : room;
         n = n < have ? n : (uint32_t)have;
-        memcpy(to, from, n);
-        log_writeback(log, b, at, n);
-        crc = crc32c(crc, from, n);
+        int rc = log_store(log, b, at, from, n, &crc);
+        if (rc)
+            return rc;
         at += n;
     }
     b->payload_crc = crc;
-    le32 *lengths = log_lengths(log, b);
-    size_t max = log_pool(log)->max_batch, at = job->taken;
-    for (uint32_t i = 0; lengths && i < b->count; i++) {
-        size_t n = message_length(job, at, max);
-        lengths[i] = le32_of((uint32_t)n);
-        at += n;
-    }
+    return b->equal ? 0 : lengths_fill(job, b);
 }
 
 static void job_finish(struct job *job);
@@ -220,13 +231,14 @@ static int batch_publish(struct job *job)
     int rc = log_reserve(fs->log, b);
     if (rc)
         return rc;
-    batch_fill(job, b);
     size_t before = job->taken;
+    rc = batch_fill(job, b);
     job->taken += b->length;
     bool last = message_length(job, job->taken, log_pool(fs->log)->max_batch) == 0;
     job->last = last;
     struct line old = {.held = job->handle->line.held};
-    rc = last ? hold_rest(job, &old) : job_keep(job);
+    if (rc == 0)
+        rc = last ? hold_rest(job, &old) : job_keep(job);
     if (rc == 0) {
         pthread_mutex_lock(&fs->producer_lock);
         rc = log_announce(fs->producer, b);

@@ -81,7 +81,10 @@ char *status_json(struct fs *fs)
     };
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         json_object_set_new(o, numbers[i].name, number(numbers[i].value));
+    char cause[LOG_CAUSE_SIZE];
+    const char *why = log_cause(fs->log, cause, sizeof cause);
     json_object_set_new(o, "faulted", json_boolean(st.faulted));
+    json_object_set_new(o, "fault", why ? json_string(why) : json_null());
     char *text = json_dumps(o, JSON_INDENT(2));
     json_decref(o);
     char *line = NULL;

@@ -84,16 +84,14 @@ static int commit_batch(struct append *a, const unsigned char *p, uint32_t lengt
     int rc = log_reserve(log, &b);
     if (rc < 0)
         return embar_fail(err, rc, "No room for %" PRIu32 " bytes", length);
-    for (uint32_t at = 0, n; at < length; at += n) {
-        void *to = log_span(log, &b, at, &n);
-        memcpy(to, p + at, n);
-        log_writeback(log, &b, at, n);
+    rc = log_store(log, &b, 0, p, length, NULL);
+    for (uint32_t i = 0; rc == 0 && !b.equal && i < count; i++) {
+        le32 n = le32_of(a->lengths[i]);
+        rc = log_store_lengths(log, &b, i * 4, &n, sizeof(n));
     }
-    le32 *lengths = log_lengths(log, &b);
-    for (uint32_t i = 0; lengths && i < count; i++)
-        lengths[i] = le32_of(a->lengths[i]);
     sem_init(&w.done, 0, 0);
-    rc = log_announce(log_producer(log, 0), &b);
+    if (rc == 0)
+        rc = log_announce(log_producer(log, 0), &b);
     if (rc == 0) {
         log_commit(log);
         while (sem_wait(&w.done) < 0)

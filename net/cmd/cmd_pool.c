@@ -191,9 +191,10 @@ static int erase_edges(struct region *r, bool force, struct embar_error *err)
                           "give --force if nobody needs its topics.",
                           r->spec);
     const uint64_t edge = 1u << 20;
-    region_zero(r, 0, edge);
-    region_zero(r, r->size - edge, edge);
-    return 0;
+    rc = region_zero(r, 0, edge);
+    if (rc == 0)
+        rc = region_zero(r, r->size - edge, edge);
+    return rc ? embar_fail(err, rc, "clearing %s", r->spec) : 0;
 }
 
 static int erase(const char *name, struct pool_args *a)

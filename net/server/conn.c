@@ -239,6 +239,15 @@ int conn_text(struct conn *c, const struct wire_frame *f, char *buf, uint32_t le
     return 0;
 }
 
+/* Pool memory that is gone does not raise a signal in the kernel: the call says so. */
+static bool pool_is_gone(const struct conn *c, int error)
+{
+    if (error != EFAULT && error != EHWPOISON)
+        return false;
+    log_fault(c->worker->log, -EMBAR_EFAULTED);
+    return true;
+}
+
 ssize_t conn_send(struct conn *c, struct iovec *iov, int pieces)
 {
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)pieces};
@@ -252,6 +261,8 @@ ssize_t conn_send(struct conn *c, struct iovec *iov, int pieces)
             c->writable = false;
             return 0;
         }
+        if (pool_is_gone(c, errno))
+            return -EMBAR_EFAULTED;
         conn_close(c);
         return -1;
     }
@@ -356,8 +367,8 @@ ssize_t conn_recv(struct conn *c, struct iovec *iov, int pieces)
             c->readable = false;
             return 0;
         }
-        if (errno == EFAULT)
-            conn_fail(c, -EMBAR_EFAULTED, NULL); /* the pool went away under the receive */
+        if (pool_is_gone(c, errno))
+            conn_fail(c, -EMBAR_EFAULTED, NULL);
         else
             conn_close(c);
         return -1;

@@ -310,7 +310,7 @@ int conn_text(struct conn *c, const struct wire_frame *f, char *buf, uint32_t le
     __attribute__((warn_unused_result));
 /* Bytes received into iov, 0: none now, -1: the connection is done for. */
 ssize_t conn_recv(struct conn *c, struct iovec *iov, int pieces);
-/* Bytes sent, 0: none now, -1: done for. */
+/* Bytes sent, 0: none now, -1: done for; -EMBAR_EFAULTED: pool memory in iov is gone, c lives. */
 ssize_t conn_send(struct conn *c, struct iovec *iov, int pieces);
 
 /* channel.c */

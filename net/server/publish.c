@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#include "core/crc.h"
 #include "net/server/internal.h"
 
 /* ---- Batch objects ------------------------------------------------------------------------- */
@@ -246,49 +245,28 @@ void publish_drop(struct conn *c)
     c->state = CONN_FRAME;
 }
 
-/* Payload bytes [at, at+n) are in the pool: sum them and begin writing them back, while hot. */
-static void landed(struct conn *c, uint32_t at, uint32_t n)
-{
-    struct log *log = c->worker->log;
-    const struct batch *b = &c->cur.pub->b;
-    for (uint32_t done = 0; done < n;) {
-        uint32_t here;
-        const void *p = log_span(log, b, at + done, &here);
-        if (here > n - done)
-            here = n - done;
-        c->cur.crc = crc32c(c->cur.crc, p, here);
-        done += here;
-    }
-    log_writeback(log, b, at, n);
-}
-
-/* Body bytes that are in memory go to their places. */
-static void body_put(struct conn *c, const uint8_t *p, uint32_t n)
+/* Body bytes that are in memory go to their places. False: the pool is gone, and c is told. */
+static bool body_put(struct conn *c, const uint8_t *p, uint32_t n)
 {
     struct incoming *in = &c->cur;
     struct batch *b = &in->pub->b;
     struct log *log = c->worker->log;
+    int rc = 0;
     if (in->got < in->lengths) {
         uint32_t k = in->lengths - in->got;
         if (k > n)
             k = n;
-        memcpy((uint8_t *)log_lengths(log, b) + in->got, p, k);
+        rc = log_store_lengths(log, b, in->got, p, k);
         in->got += k;
         p += k;
         n -= k;
     }
-    uint32_t at = in->got - in->lengths;
-    for (uint32_t done = 0; done < n;) {
-        uint32_t here;
-        void *to = log_span(log, b, at + done, &here);
-        if (here > n - done)
-            here = n - done;
-        memcpy(to, p + done, here);
-        done += here;
-    }
-    if (n > 0)
-        landed(c, at, n);
+    if (rc == 0 && n > 0)
+        rc = log_store(log, b, in->got - in->lengths, p, n, &in->crc);
     in->got += n;
+    if (rc)
+        conn_fail(c, rc, NULL);
+    return rc == 0;
 }
 
 static uint32_t body_take_in(struct conn *c)
@@ -356,8 +334,8 @@ static enum turn reserve(struct conn *c)
     c->state = CONN_POOL;
     c->strikes = 0;
     c->ticked = c->received;
-    if (c->piece)
-        body_put(c, c->piece, c->piece_fill);
+    if (c->piece && !body_put(c, c->piece, c->piece_fill))
+        return TURN_WAIT;
     piece_drop(c);
     return TURN_NEXT;
 }
@@ -420,12 +398,18 @@ static enum turn whole(struct conn *c)
         conn_fail(c, -EMBAR_ECRC, "the payload of a batch does not match its checksum");
         return TURN_WAIT;
     }
-    if (!in->equal && crc32c(0, log_lengths(w->log, &p->b), in->lengths) != in->lengths_crc) {
+    uint32_t lengths_crc = 0;
+    int rc = in->equal ? 0 : log_lengths_crc(w->log, &p->b, &lengths_crc);
+    if (rc) {
+        conn_fail(c, rc, NULL);
+        return TURN_WAIT;
+    }
+    if (!in->equal && lengths_crc != in->lengths_crc) {
         conn_fail(c, -EMBAR_ECRC, "the lengths of a batch do not match their checksum");
         return TURN_WAIT;
     }
     p->b.payload_crc = in->payload_crc;
-    int rc = log_announce(w->producer, &p->b);
+    rc = log_announce(w->producer, &p->b);
     if (rc == -EMBAR_EINVALID) {
         conn_fail(c, -EMBAR_EPROTO, "the message lengths of a batch do not add up to its payload");
         return TURN_WAIT;
@@ -488,7 +472,8 @@ enum turn publish_pool(struct conn *c)
     struct incoming *in = &c->cur;
     uint32_t k = body_take_in(c);
     if (k > 0) {
-        body_put(c, c->in + c->in_from, k);
+        if (!body_put(c, c->in + c->in_from, k))
+            return TURN_WAIT;
         c->in_from += k;
     }
     if (in->got == in->total)
@@ -511,8 +496,12 @@ enum turn publish_pool(struct conn *c)
         in->got += k;
         n -= k;
     }
-    if (n > 0)
-        landed(c, in->got - in->lengths, n);
+    int rc =
+        n > 0 ? log_landed(c->worker->log, &in->pub->b, in->got - in->lengths, n, &in->crc) : 0;
+    if (rc) {
+        conn_fail(c, rc, NULL);
+        return TURN_WAIT;
+    }
     in->got += n;
     return in->got == in->total ? whole(c) : TURN_NEXT;
 }

@@ -69,11 +69,13 @@ int report_topic(struct conn *c, const struct wire_frame *f, const struct node_s
     return answer(c, f, node_json(c->worker->log, st));
 }
 
-static json_t *pool_json(const struct log_stat *st)
+static json_t *pool_json(const struct log *log, const struct log_stat *st)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:b}", "size", num(st->size), "data", num(st->data),
-                     "used", num(st->used), "reserved", num(st->reserved), "free", num(st->free),
-                     "faulted", (int)st->faulted);
+    char cause[LOG_CAUSE_SIZE];
+    const char *why = log_cause(log, cause, sizeof(cause));
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:b, s:s*}", "size", num(st->size), "data",
+                     num(st->data), "used", num(st->used), "reserved", num(st->reserved), "free",
+                     num(st->free), "faulted", (int)st->faulted, "fault", why);
 }
 
 static json_t *log_json(const struct log_stat *st)
@@ -118,15 +120,15 @@ int report_broker(struct conn *c, const struct wire_frame *f)
         uuid[2 * i + 1] = "0123456789abcdef"[pool->uuid[i] & 15];
     }
     uuid[32] = '\0';
-    return answer(c, f,
-                  json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:s, s:I, s:o, s:o, s:o}", "version",
-                            EMBAR_VERSION, "protocol", (int)WIRE_VERSION, "uuid", uuid,
-                            "incarnation", num(pool->incarnation), "durability",
-                            pool->durability == MEDIA_DURABLE_MACHINE ? "machine" : "process",
-                            "persistence", persistence_name(pool->region->persistence), "flush",
-                            pool->flush->ops->name, "time",
-                            num((uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec), "pool",
-                            pool_json(&st), "log", log_json(&st), "server", server_json(s)));
+    return answer(
+        c, f,
+        json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:s, s:I, s:o, s:o, s:o}", "version",
+                  EMBAR_VERSION, "protocol", (int)WIRE_VERSION, "uuid", uuid, "incarnation",
+                  num(pool->incarnation), "durability",
+                  pool->durability == MEDIA_DURABLE_MACHINE ? "machine" : "process", "persistence",
+                  persistence_name(pool->region->persistence), "flush", pool->flush->ops->name,
+                  "time", num((uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec), "pool",
+                  pool_json(s->log, &st), "log", log_json(&st), "server", server_json(s)));
 }
 
 int report_session(struct conn *c, const struct wire_frame *f, uint64_t id)

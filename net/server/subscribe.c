@@ -81,17 +81,6 @@ static void fire(struct watcher *self)
         mail_push(&ch->worker->box, &ch->mail);
 }
 
-/* Bytes of messages [from, to) of a batch; UINT64_MAX when they exceed it. */
-static uint64_t span(const struct batch_view *v, uint32_t from, uint32_t to)
-{
-    if (!v->lengths)
-        return (uint64_t)(v->length / v->count) * (to - from);
-    uint64_t n = 0;
-    for (uint32_t i = from; i < to; i++)
-        n += le32_get(v->lengths[i]);
-    return n <= v->length ? n : UINT64_MAX;
-}
-
 static int pieces(struct iovec *iov, const struct batch_view *v, uint64_t skip, uint64_t n)
 {
     int k = 0;
@@ -123,8 +112,12 @@ static int frame(struct channel *ch, struct gather *g, int i, struct iovec *iov,
     if (limit && count > limit)
         count = (uint32_t)limit;
     bool whole = from == 0 && count == v->count;
-    uint64_t before = from == 0 ? 0 : span(v, 0, from);
-    uint64_t bytes = whole ? v->length : span(v, from, from + count);
+    uint64_t before = 0, bytes = v->length;
+    int rc = from == 0 ? 0 : view_bytes(v, 0, from, &before);
+    if (rc == 0 && !whole)
+        rc = view_bytes(v, from, from + count, &bytes);
+    if (rc)
+        return rc;
     if (before > v->length || bytes > v->length - before)
         return -EMBAR_ECORRUPT;
     uint32_t lengths = v->lengths ? 4 * count : 0;
@@ -244,6 +237,8 @@ int subscribe_send(struct channel *ch, size_t *budget)
     ssize_t out = conn_send(c, g->iov + first, iovs - first);
     for (int i = 0; i < n; i++)
         read_release(&g->view[i].data);
+    if (out == -EMBAR_EFAULTED)
+        return ended(ch, -EMBAR_EFAULTED, deleted);
     if (out < 0)
         return -1;
     if (out > 0)
@@ -278,18 +273,11 @@ static int locate(struct topic *t, const struct node_stat *st, uint64_t offset, 
     int rc = topic_next(t, &cursor, &v);
     if (rc <= 0)
         return rc ? rc : -EMBAR_ETRIMMED;
-    uint64_t here = v.offset;
     uint32_t i = 0;
-    for (; i < v.count; i++) {
-        uint64_t n = v.lengths ? le32_get(v.lengths[i]) : v.length / v.count;
-        if (here + n > offset)
-            break;
-        here += n;
-    }
+    rc = view_message(&v, offset, &i, at);
     read_release(&v.data);
-    *at = here;
     *message = v.message + i;
-    return i < v.count ? 0 : -EMBAR_ECORRUPT;
+    return rc;
 }
 
 static int begin(struct topic *t, const struct node_stat *st, const struct wire_subscribe *s,

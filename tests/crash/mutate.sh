@@ -35,7 +35,7 @@ images=${1:-15000}
 listed=8000
 
 # Named at any optimisation: their callers do something afterwards.
-quick_sites=(drain:log_announce writeback:side_write drain:control_place drain:checkpoint_begin
+quick_sites=(drain:log_announce writeback:side_store drain:control_place drain:checkpoint_begin
     writeback:piece_write writeback:piece_end sync:background_sync sync:pool_format)
 
 # ---- One mutant ----------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ start() {
 # site_name OFFSET: function and place of the call, past what was inlined.
 site_name() {
     addr2line -i -f -s -e "$program" "$(printf '%#x' $(($1 - 1)))" | paste -d ' ' - - |
-        sed 's/ (discriminator.*//' | grep -v ' flush\.h:' | head -n 1
+        sed 's/ (discriminator.*//' | grep -vE ' (flush|pool)\.h:' | head -n 1
 }
 
 # find_sites: $scratch/sites has a line for each call: name, place, kinds of memory that notice such

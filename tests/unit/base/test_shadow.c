@@ -174,7 +174,7 @@ static void images_are_private(void **state)
     shadow_image_region(f->s, 1, SHADOW_ALL_OLD, &r);
     assert_int_equal(r.size, SIZE);
     assert_int_equal(r.durability, MEDIA_DURABLE_MACHINE);
-    region_zero(&r, 0, SIZE);
+    assert_int_equal(region_zero(&r, 0, SIZE), 0);
     memset(r.base, 'z', SIZE);
     region_close(&r);
     assert_int_equal(f->r.base[0], 0);

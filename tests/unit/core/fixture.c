@@ -235,16 +235,13 @@ int fixture_send(struct fixture *f, unsigned producer, struct sent *s, struct to
     int rc = log_reserve(f->log, b);
     if (rc)
         return rc;
-    uint32_t n;
-    for (uint32_t at = 0; at < length; at += n) {
-        void *p = log_span(f->log, b, at, &n);
-        memcpy(p, (const char *)data + at, n);
-        log_writeback(f->log, b, at, n);
+    rc = log_store(f->log, b, 0, data, length, NULL);
+    for (uint32_t i = 0; rc == 0 && lengths && i < count; i++) {
+        le32 n = le32_of(lengths[i]);
+        rc = log_store_lengths(f->log, b, i * 4, &n, 4);
     }
-    le32 *to = log_lengths(f->log, b);
-    for (uint32_t i = 0; to && i < count; i++)
-        to[i] = le32_of(lengths[i]);
-    rc = log_announce(log_producer(f->log, producer), b);
+    if (rc == 0)
+        rc = log_announce(log_producer(f->log, producer), b);
     if (rc)
         log_abandon(f->log, b);
     return rc;
