@@ -23,7 +23,8 @@ struct bench_options {
     uint64_t size;    /* of a private pool and of the baselines' memory */
     uint64_t bytes;   /* of a round, over all connections */
     unsigned seconds; /* of a round instead of bytes, 0: bytes; idle and latency: how long */
-    uint32_t message_size, batch, recv_size;
+    uint32_t message_size, recv_size;
+    uint32_t batch; /* order: 0: each size of its list */
     uint64_t window;
     unsigned connections, processes, rounds, warmup, workers, session_connections;
     int order, ack, sockbuf;
@@ -41,6 +42,7 @@ int bench_pub(const struct bench_options *o, struct report *r, struct embar_erro
 int bench_sub(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_cat(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_latency(const struct bench_options *o, struct report *r, struct embar_error *err);
+int bench_order(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_flush(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_recovery(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_idle(const struct bench_options *o, struct report *r, struct embar_error *err);
@@ -71,6 +73,13 @@ int bench_peer(struct peer *p, const struct bench_options *o, uint64_t memory,
 /* Makes o->topic with o->order, replacing what a run before left of it. */
 int bench_topic(struct daemon *d, const struct bench_options *o, struct embar_error *err)
     __attribute__((warn_unused_result));
+/* A contestant's before and after: a fresh topic, and its removal. */
+struct bench_subject {
+    struct daemon *daemon;
+    const struct bench_options *options;
+};
+int subject_topic(void *arg, struct embar_error *err) __attribute__((warn_unused_result));
+int subject_drop(void *arg, struct embar_error *err) __attribute__((warn_unused_result));
 /* Fills the topic with about `bytes` from o->connections publishers; *size is what it holds then. */
 int bench_fill(struct daemon *d, const struct bench_options *o, uint64_t bytes, uint64_t *size,
                struct embar_error *err) __attribute__((warn_unused_result));

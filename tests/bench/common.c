@@ -131,6 +131,18 @@ int bench_topic(struct daemon *d, const struct bench_options *o, struct embar_er
     return rc;
 }
 
+int subject_topic(void *arg, struct embar_error *err)
+{
+    const struct bench_subject *s = arg;
+    return bench_topic(s->daemon, s->options, err);
+}
+
+int subject_drop(void *arg, struct embar_error *err)
+{
+    const struct bench_subject *s = arg;
+    return daemon_remove(s->daemon, s->options->topic, err);
+}
+
 int bench_fill(struct daemon *d, const struct bench_options *o, uint64_t bytes, uint64_t *size,
                struct embar_error *err)
 {

@@ -23,6 +23,8 @@ static const struct {
 } modes[] = {
     {"pub", bench_pub, "Publishing: acked bytes against raw sinks and memory", 2ull << 30, 4, 9, 0,
      4096},
+    {"order", bench_order, "Acked publishing at order 5 against orders 0 and 2", 512u << 20, 4, 31,
+     0, 4096},
     {"sub", bench_sub, "Subscribing: a topic over the network against a raw source", 1ull << 30, 1,
      9, 0, 4096},
     {"cat", bench_cat, "Reading through the mount against a null FUSE server and tmpfs", 1ull << 30,
@@ -90,7 +92,8 @@ static const struct argp_option options[] = {
     {"bytes", KEY_BYTES, "N", 0, "Of a round, over all connections", 2},
     {"seconds", KEY_SECONDS, "N", 0,
      "Of a round, instead of all its bytes; latency, idle: how long", 2},
-    {"batch", KEY_BATCH, "N", 0, "Bytes of a batch, and of one send in the sinks (default: 2M)", 2},
+    {"batch", KEY_BATCH, "N", 0,
+     "Bytes of a batch, and of one send in the sinks (default: 2M; order: 64K, 256K and 2M)", 2},
     {"window", KEY_WINDOW, "N", 0, "Bytes a publisher may have in flight (default: 32M)", 2},
     {"order", KEY_ORDER, "0|2|5", 0, "Of the topic (default: 5)", 2},
     {"ack", KEY_ACK, "0|1|2", 0, "What counts as done (default: 1)", 2},
@@ -161,7 +164,7 @@ static size_t find_mode(struct argp_state *state, const char *name)
         i++;
     if (i == MODES)
         argp_error(state,
-                   "there is no measurement \"%s\": choose pub, sub, cat, latency, flush, "
+                   "there is no measurement \"%s\": choose pub, order, sub, cat, latency, flush, "
                    "idle or recovery.",
                    name);
     return i;
@@ -260,7 +263,10 @@ static int fill_in(struct line *line, struct embar_error *err)
         o->seconds = modes[line->mode].seconds;
     if (!o->message_size)
         o->message_size = modes[line->mode].message_size;
-    if (o->batch < o->message_size)
+    bool listed = modes[line->mode].run == bench_order && !o->batch; /* of several sizes */
+    if (!o->batch && !listed)
+        o->batch = 2u << 20;
+    if (!listed && o->batch < o->message_size)
         o->batch = o->message_size;
     if (o->n_rates == 0) {
         static const double rates[] = {1000, 10000, 50000};
@@ -271,11 +277,12 @@ static int fill_in(struct line *line, struct embar_error *err)
         return embar_fail(err, -EMBAR_EINVALID,
                           "%u processes for %u connections: use at most one process for each.",
                           o->processes, o->connections);
-    if (o->bytes / o->connections < o->batch)
+    uint32_t largest = listed ? 2u << 20 : o->batch;
+    if (o->bytes / o->connections < largest)
         return embar_fail(err, -EMBAR_EINVALID,
                           "--bytes gives each of %u connections less than one batch (%u bytes): "
                           "raise --bytes or lower --batch.",
-                          o->connections, o->batch);
+                          o->connections, largest);
     return 0;
 }
 
@@ -316,18 +323,15 @@ int cmd_bench(int argc, char **argv)
     static const struct argp argp = {
         .options = options,
         .parser = parse,
-        .args_doc = "pub|sub|cat|latency|flush|idle|recovery",
-        .doc =
-            "Measure embarfs beside what the machine can do at most, in interleaved rounds of "
-            "one run: pub (acked bytes; raw and equal-work sinks, memory), sub (raw source), cat "
-            "(null FUSE server, tmpfs), latency (paced TCP echo), flush (memory alone), idle, "
-            "recovery "
-            "(opening a pool)."};
+        .args_doc = "pub|order|sub|cat|latency|flush|idle|recovery",
+        .doc = "Measure embarfs beside what the machine can do at most, in interleaved rounds of "
+               "one run: pub (acked bytes; raw and equal-work sinks, memory), order (order 5 "
+               "beside 0 and 2), sub (raw source), cat (null FUSE server, tmpfs), latency (paced "
+               "TCP echo), flush (memory alone), idle, recovery (opening a pool)."};
     struct line line = {.o = {.server = cmd_globals.server,
                               .token_file = cmd_globals.token_file,
                               .topic = "embar-bench",
                               .flush = FLUSH_AUTO,
-                              .batch = 2u << 20,
                               .recv_size = 256u << 10,
                               .processes = 1,
                               .session_connections = 1,

@@ -153,23 +153,6 @@ static void pub_close(struct load_worker *w)
 
 const struct load_ops pub_ops = {.open = pub_open, .run = pub_run, .close = pub_close};
 
-struct subject {
-    struct daemon *daemon;
-    const struct bench_options *options;
-};
-
-static int fresh_topic(void *arg, struct embar_error *err)
-{
-    const struct subject *s = arg;
-    return bench_topic(s->daemon, s->options, err);
-}
-
-static int drop_topic(void *arg, struct embar_error *err)
-{
-    const struct subject *s = arg;
-    return daemon_remove(s->daemon, s->options->topic, err);
-}
-
 static void explain(struct report *r, const struct bench_options *o, const struct peer *peer)
 {
     char a[32];
@@ -211,7 +194,7 @@ int bench_pub(const struct bench_options *o, struct report *r, struct embar_erro
         return rc;
     bench_describe(r, o, &daemon);
     explain(r, o, &peer);
-    struct subject subject = {&daemon, o};
+    struct bench_subject subject = {&daemon, o};
     struct pub_load pub = {&daemon, o, o->bytes / o->connections};
     struct peer_load raw = {.peer = &peer,
                             .mode = PEER_RAW,
@@ -232,8 +215,8 @@ int bench_pub(const struct bench_options *o, struct report *r, struct embar_erro
     struct contestant c[] = {
         {.series = report_series(r, "embar, acked", "GB/s", m),
          .load = {&pub_ops, &pub, n, o->processes, daemon.pid, limit},
-         .before = fresh_topic,
-         .after = drop_topic,
+         .before = subject_topic,
+         .after = subject_drop,
          .arg = &subject},
         {.series = o->subject_only ? NULL : report_series(r, "raw sink", "GB/s", m),
          .load = {&peer_stream_ops, &raw, n, o->processes, peer.pid, limit}},
@@ -251,7 +234,7 @@ int bench_pub(const struct bench_options *o, struct report *r, struct embar_erro
         report_ratio(r, c[0].series, c[i].series);
     peer_stop(&peer);
     if (rc == 0)
-        rc = drop_topic(&subject, err);
+        rc = subject_drop(&subject, err);
     daemon_close(&daemon);
     return rc;
 }

@@ -241,13 +241,15 @@ static void print_human(const struct report *r, FILE *out)
     print_series(r, out);
     print_distributions(r, out);
     if (r->n_ratios > 0)
-        fprintf(out, "\n%-58s %9s %17s\n", "ratio within each round", "median", "interquartile");
+        fprintf(out, "\n%-58s %9s %17s %17s\n", "ratio within each round", "median",
+                "95 % interval", "interquartile");
     for (unsigned i = 0; i < r->n_ratios; i++) {
         struct stats st = ratio_stats(&r->ratios[i]);
         char name[160];
         (void)snprintf(name, sizeof(name), "%s / %s", r->ratios[i].subject->name,
                        r->ratios[i].baseline->name);
-        fprintf(out, "%-58s %9.3f  %7.3f..%-7.3f\n", name, st.median, st.q1, st.q3);
+        fprintf(out, "%-58s %9.3f  %7.3f..%-7.3f  %7.3f..%-7.3f\n", name, st.median, st.low,
+                st.high, st.q1, st.q3);
     }
     if (r->n_caveats > 0)
         fprintf(out, "\nTo be read with these in mind:\n");
@@ -268,6 +270,8 @@ static void set_stats(json_t *o, const struct stats *st)
     json_object_set_new(o, "median", real(st->median));
     json_object_set_new(o, "q1", real(st->q1));
     json_object_set_new(o, "q3", real(st->q3));
+    json_object_set_new(o, "low", real(st->low));
+    json_object_set_new(o, "high", real(st->high));
     json_object_set_new(o, "min", real(st->min));
     json_object_set_new(o, "max", real(st->max));
 }

@@ -39,6 +39,7 @@ small=(--rounds 2 --batch 64K)
 measure 5 4 pub "${small[@]}" --bytes 8M
 measure 5 4 pub "${small[@]}" --bytes 4M --message-size 100 --connections 2 --processes 2 --unix
 measure 1 0 pub "${small[@]}" --bytes 8M --subject-only --order 2
+measure 9 9 order --rounds 2 --bytes 8M --connections 2 --session-connections 2
 measure 2 1 sub "${small[@]}" --bytes 8M --connections 2
 measure 9 6 cat "${small[@]}" --bytes 8M
 measure 6 4 latency --rounds 2 --seconds 1 --rates 500

@@ -22,6 +22,20 @@ static double quantile(const double *sorted, size_t n, double p)
     return sorted[low] + (at - (double)low) * (sorted[low + 1] - sorted[low]);
 }
 
+/* How many of n values lie below the median's interval, and as many above it: the most such that the
+ * chance of the median being there, twice the lower tail of a binomial distribution, is at most 5 %. */
+static size_t outside(size_t n)
+{
+    double chance = pow(0.5, (double)n), tail = 0;
+    for (size_t i = 0; i < n / 2; i++) {
+        tail += chance;
+        if (2 * tail > 0.05)
+            return i;
+        chance *= (double)(n - i) / (double)(i + 1);
+    }
+    return n / 2;
+}
+
 struct stats stats_of(const double *values, size_t n)
 {
     struct stats s = {0};
@@ -38,6 +52,9 @@ struct stats stats_of(const double *values, size_t n)
         s.median = quantile(sorted, s.n, 0.5);
         s.q3 = quantile(sorted, s.n, 0.75);
         s.max = sorted[s.n - 1];
+        size_t cut = outside(s.n);
+        s.low = sorted[cut ? cut - 1 : 0];
+        s.high = sorted[cut ? s.n - cut : s.n - 1];
     }
     free(sorted);
     return s;

@@ -61,6 +61,23 @@ static void nan_is_left_out(void **state)
     near(s.median, 3);
 }
 
+/* Ranks as tables of the sign test give them. */
+static void the_medians_interval(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t n, rank;
+    } table[] = {{5, 1}, {6, 1}, {8, 1}, {9, 2}, {15, 4}, {30, 10}, {31, 10}, {100, 40}};
+    double v[100];
+    for (size_t i = 0; i < 100; i++)
+        v[i] = (double)(i + 1);
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        struct stats s = stats_of(v, table[i].n);
+        near(s.low, (double)table[i].rank);
+        near(s.high, (double)(table[i].n + 1 - table[i].rank));
+    }
+}
+
 static void ratios_pair_by_round(void **state)
 {
     (void)state;
@@ -80,6 +97,7 @@ int main(void)
         cmocka_unit_test(even_count_interpolates),
         cmocka_unit_test(one_and_none),
         cmocka_unit_test(nan_is_left_out),
+        cmocka_unit_test(the_medians_interval),
         cmocka_unit_test(ratios_pair_by_round),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
