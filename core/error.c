@@ -71,7 +71,7 @@ static const struct sentence ours[LAST - FIRST + 1] = {
                               "topic's order, or change the topic."},
     [EMBAR_EACK - FIRST] = {EOPNOTSUPP,
                             "that ack level cannot be given here; ack 2 needs a broker with a "
-                            "replica: use ack 1, or start it with one."},
+                            "replica: use ack 1."},
     [EMBAR_EPROTO - FIRST] = {EPROTO,
                               "the other side sent bytes that make no sense in the protocol; check "
                               "that the address is that of an embarfs broker."},
