@@ -29,7 +29,7 @@ static struct embar_publisher *publisher_on(const char *socket, const char *topi
     struct embar_error err = {.code = 0};
     struct embar_options o = {.server = socket};
     struct embar_publisher_options po = EMBAR_PUBLISHER_OPTIONS;
-    struct embar_publisher *pub;
+    struct embar_publisher *pub = NULL;
     po.batch_bytes = 10 * MESSAGE;
     po.connections = connections;
     po.window = 2 << 20;
