@@ -64,11 +64,8 @@ struct embar_client *cmd_connect(const char *name, const struct cmd_server *serv
 
 /* ---- parse.c: values on the command line. False: it is no such value. ---------------------- */
 
-/* 10s, 5ms, 200us, 1h30m, 2d; ns. */
-bool parse_duration(const char *text, uint64_t *ns);
 bool parse_number(const char *text, uint64_t max, uint64_t *value);
-/* earliest, latest, offset:N, message:N, time:T with T an RFC 3339 time, @SECONDS since 1970, or a
- * duration before now_ns. */
+/* earliest, latest, offset:N, message:N, time:T with T as when_time takes it. */
 bool parse_position(const char *text, uint64_t now_ns, enum embar_from *from, uint64_t *value);
 uint64_t wall_clock(void);
 

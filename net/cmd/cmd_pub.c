@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/region.h"
+#include "core/when.h"
 #include "net/cmd/cmd.h"
 #include "net/cmd/feed.h"
 
@@ -65,7 +66,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         a->opt.batch_bytes = n;
         return 0;
     case KEY_LINGER:
-        if (!parse_duration(arg, &n) || n < 1000 || n > 60000000000u)
+        if (!when_duration(arg, &n) || n < 1000 || n > 60000000000u)
             argp_error(state, "\"%s\" is no duration from 1us to 60s.", arg);
         a->opt.linger_us = (unsigned)(n / 1000);
         return 0;

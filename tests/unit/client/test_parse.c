@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "core/when.h"
 #include "net/cmd/cmd.h"
 
 #define NOW 1800000000000000000ull
@@ -29,7 +30,7 @@ static void durations(void **state)
     };
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         uint64_t ns = 99;
-        assert_true(parse_duration(good[i].text, &ns));
+        assert_true(when_duration(good[i].text, &ns));
         assert_int_equal(ns, good[i].ns);
     }
     static const char *const bad[] = {
@@ -37,7 +38,7 @@ static void durations(void **state)
         "1h30", "30000w0q"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         uint64_t ns;
-        assert_false(parse_duration(bad[i], &ns));
+        assert_false(when_duration(bad[i], &ns));
     }
 }
 
