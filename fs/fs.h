@@ -84,9 +84,24 @@ enum node_kind {
     NODE_TOKEN,      /* .embar/token */
     NODE_FOLLOW_DIR, /* .embar/follow and the directories below it */
     NODE_FOLLOW,     /* .embar/follow/<topic>[@offset]; base is the offset, or FOLLOW_END */
+    NODE_SINCE_ROOT, /* .embar/since */
+    NODE_SINCE_DIR,  /* .embar/since/<when> and the directories below it; base says when */
+    NODE_SINCE,      /* .embar/since/<when>/<topic>; base is the log offset of byte 0 */
 };
 
-#define FOLLOW_END UINT64_MAX
+#define FOLLOW_END     UINT64_MAX
+#define SINCE_RELATIVE (1ull << 63) /* when: so many ns before it is asked; without: since 1970 */
+
+/* Is it a topic's bytes by offset, as topics themselves are? */
+static inline bool is_topic_file(enum node_kind kind)
+{
+    return kind == NODE_TOPIC || kind == NODE_SINCE;
+}
+/* Does it mirror the tree of topics? */
+static inline bool is_mirror(enum node_kind kind)
+{
+    return kind == NODE_FOLLOW_DIR || kind == NODE_SINCE_DIR;
+}
 
 /* What all nodes of one topic share: a trim makes a new node of the same family. */
 struct family {
@@ -313,6 +328,7 @@ int open_node(struct fs *fs, struct node *node, struct fuse_file_info *fi)
  * more, and nobody has it open. A removed one that is open: 1. */
 int attr_log(struct fs *fs, const struct node *node, struct node_stat *st)
     __attribute__((warn_unused_result));
+struct timespec time_of(uint64_t ns); /* since 1970 */
 /* ops_attr.c: a node as stat shows it: 0, or a negative code. */
 int attr_fill(struct fs *fs, const struct node *node, struct stat *st)
     __attribute__((warn_unused_result));

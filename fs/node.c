@@ -134,6 +134,8 @@ struct node *node_get(struct nodes *n, enum node_kind kind, uint32_t id, uint64_
     if (kind == NODE_DIR && id == LOG_ROOT_ID)
         return &n->root;
     uint64_t ino = kind == NODE_DIR ? id : virtual_ino(kind) | id;
+    if (kind == NODE_SINCE) /* parts of a topic that begin elsewhere are other files */
+        ino |= (base * 0x9e3779b97f4a7c15u >> 37) << 36;
     pthread_mutex_lock(&n->lock);
     struct node *node = node_find(n, kind, id, base);
     if (!node)

@@ -7,7 +7,7 @@
 
 #include "fs/fs.h"
 
-static struct timespec time_of(uint64_t ns)
+struct timespec time_of(uint64_t ns)
 {
     return (struct timespec){(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
 }

@@ -64,14 +64,14 @@ static bool add_node(struct fs *fs, struct listing *l, const struct node_stat *s
     return room;
 }
 
-static uint64_t follow_ino(const struct node_stat *st)
+static uint64_t mirror_ino(enum node_kind dir, const struct node_stat *st)
 {
-    return virtual_ino(S_ISDIR(st->mode) ? NODE_FOLLOW_DIR : NODE_FOLLOW) | st->id;
+    enum node_kind file = dir == NODE_FOLLOW_DIR ? NODE_FOLLOW : NODE_SINCE;
+    return virtual_ino(S_ISDIR(st->mode) ? dir : file) | st->id;
 }
 
 static int list_children(struct fs *fs, const struct node *dir, struct listing *l, uint32_t after)
 {
-    bool follow = dir->kind == NODE_FOLLOW_DIR;
     struct node_stat *st = malloc(LIST_CHUNK * sizeof *st);
     if (!st)
         return -ENOMEM;
@@ -82,8 +82,8 @@ static int list_children(struct fs *fs, const struct node *dir, struct listing *
         for (int i = 0; i < n && room; i++) {
             after = st[i].id;
             off_t next = (off_t)DOTS + (off_t)after;
-            if (follow)
-                room = add(l, st[i].name, follow_ino(&st[i]), st[i].mode, next);
+            if (is_mirror(dir->kind))
+                room = add(l, st[i].name, mirror_ino(dir->kind, &st[i]), st[i].mode, next);
             else if (l->plus)
                 room = add_node(fs, l, &st[i], next);
             else
@@ -99,7 +99,7 @@ static void list_virtual(const struct node *dir, struct listing *l, size_t from)
     enum node_kind kind = NODE_VIRTUAL;
     const char *name;
     for (size_t i = from; (name = virtual_list(dir, i, &kind)) != NULL; i++) {
-        mode_t mode = kind == NODE_FOLLOW_DIR ? S_IFDIR : S_IFREG;
+        mode_t mode = kind == NODE_FOLLOW_DIR || kind == NODE_SINCE_ROOT ? S_IFDIR : S_IFREG;
         if (!add(l, name, virtual_ino(kind), mode, (off_t)(DOTS + i + 1)))
             return;
     }
@@ -133,7 +133,7 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool pl
     from = from < DOTS ? 0 : from - DOTS;
     if (room && dir->kind == NODE_VIRTUAL)
         list_virtual(dir, &l, from);
-    else if (room && from < UINT32_MAX)
+    else if (room && from < UINT32_MAX && dir->kind != NODE_SINCE_ROOT)
         rc = list_children(fs, dir, &l, (uint32_t)from);
     if (rc && l.used == 0)
         fuse_reply_err(req, embar_to_errno(rc));

@@ -103,6 +103,24 @@ static int open_follow(struct fs *fs, struct node *node, struct fuse_file_info *
     return 0;
 }
 
+static int open_since(struct fs *fs, struct node *node, struct fuse_file_info *fi)
+{
+    if ((fi->flags & O_ACCMODE) != O_RDONLY)
+        return -EPERM;
+    struct topic *t = log_topic(fs->log, node->id);
+    struct handle *h = t ? handle_new(fs, node, t, false) : NULL;
+    if (!h) {
+        if (t)
+            topic_put(t);
+        return t ? -ENOMEM : -ESTALE;
+    }
+    h->position = node->base;
+    fi->fh = (uint64_t)(uintptr_t)h;
+    fi->direct_io = 1;
+    fi->noflush = 1;
+    return 0;
+}
+
 static int open_text(struct fs *fs, struct node *node, struct fuse_file_info *fi)
 {
     if ((fi->flags & O_ACCMODE) != O_RDONLY)
@@ -128,12 +146,15 @@ int open_node(struct fs *fs, struct node *node, struct fuse_file_info *fi)
     switch (node->kind) {
     case NODE_TOPIC: return open_topic(fs, node, fi);
     case NODE_FOLLOW: return open_follow(fs, node, fi);
+    case NODE_SINCE: return open_since(fs, node, fi);
     case NODE_STATUS:
     case NODE_METRICS:
     case NODE_TOKEN: return open_text(fs, node, fi);
     case NODE_DIR:
     case NODE_VIRTUAL:
-    case NODE_FOLLOW_DIR: break;
+    case NODE_FOLLOW_DIR:
+    case NODE_SINCE_ROOT:
+    case NODE_SINCE_DIR: break;
     }
     return -EISDIR;
 }
@@ -161,7 +182,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 {
     (void)ino;
     struct handle *h = handle_of(fi);
-    if (h->kind == NODE_TOPIC) {
+    if (is_topic_file(h->kind)) {
         read_topic(h, req, size, off);
     } else if (h->kind == NODE_FOLLOW) {
         follow_read(h, req, size, fi->flags & O_NONBLOCK);

@@ -17,6 +17,7 @@
 
 enum fact {
     BASE,
+    FIRST_OFFSET,
     ORDER,
     ACK,
     MESSAGES,
@@ -35,6 +36,7 @@ enum fact {
 
 static const char *const names[FACTS] = {
     [BASE] = "base",
+    [FIRST_OFFSET] = "first_offset",
     [ORDER] = "order",
     [ACK] = "ack",
     [MESSAGES] = "messages",
@@ -64,6 +66,7 @@ static uint64_t fact_value(enum fact fact, const struct node *node, const struct
 {
     switch (fact) {
     case BASE: return node->base; /* of byte 0 of this very file, not of one opened later */
+    case FIRST_OFFSET: return st->base;
     case ORDER: return st->order;
     case ACK: return st->ack;
     case MESSAGES: return st->messages - st->first;
@@ -102,7 +105,7 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
         fuse_reply_err(req, EOPNOTSUPP);
         return;
     }
-    if (node->kind != NODE_TOPIC || fact >= LISTED) {
+    if (!is_topic_file(node->kind) || fact >= LISTED) {
         fuse_reply_err(req, ENODATA);
         return;
     }
@@ -173,6 +176,7 @@ static int setting(struct control *c, enum fact fact, const char *text)
         c->policy = strcmp(text, "trim") == 0;
         return c->policy || strcmp(text, "block") == 0 ? 0 : -EINVAL;
     case BASE:
+    case FIRST_OFFSET:
     case MESSAGES:
     case FIRST_MESSAGE:
     case NEXT_MESSAGE:

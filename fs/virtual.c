@@ -1,10 +1,15 @@
-/* .embar: what the mount says of itself (step 9). follow/ mirrors the tree of topics. Nothing in it
- * can be made, changed or removed.
+/* .embar: what the mount says of itself (step 9). follow/ and since/<when>/ mirror the tree of topics.
+ * Nothing in it can be made, changed or removed.
+ *
+ * since/10m stays one directory while time goes on: the moment is reckoned when a topic below it is
+ * looked up, and what was opened keeps the beginning that it got.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "core/when.h"
 #include "fs/fs.h"
 
 static const struct {
@@ -12,10 +17,9 @@ static const struct {
     enum node_kind kind;
     mode_t mode;
 } entries[] = {
-    {"status", NODE_STATUS, S_IFREG | 0444},
-    {"metrics", NODE_METRICS, S_IFREG | 0444},
-    {"token", NODE_TOKEN, S_IFREG | 0600},
-    {"follow", NODE_FOLLOW_DIR, S_IFDIR | 0555},
+    {"status", NODE_STATUS, S_IFREG | 0444},    {"metrics", NODE_METRICS, S_IFREG | 0444},
+    {"token", NODE_TOKEN, S_IFREG | 0600},      {"follow", NODE_FOLLOW_DIR, S_IFDIR | 0555},
+    {"since", NODE_SINCE_ROOT, S_IFDIR | 0555},
 };
 #define ENTRIES (sizeof entries / sizeof entries[0])
 
@@ -65,11 +69,67 @@ static int follow_lookup(struct fs *fs, const struct node *parent, const char *n
     return *out ? 0 : -ENOMEM;
 }
 
+static uint64_t realtime_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* since/<when>: 10m, 1h30m, @1700000000, 2026-01-31, 2026-01-31T12:00:00Z. */
+static int since_when(struct fs *fs, const char *name, struct node **out)
+{
+    uint64_t when;
+    if (when_duration(name, &when))
+        when = (when < SINCE_RELATIVE ? when : SINCE_RELATIVE - 1) | SINCE_RELATIVE;
+    else if (!when_time(name, 0, &when) || when >= SINCE_RELATIVE)
+        return -ENOENT;
+    *out = node_get(&fs->nodes, NODE_SINCE_DIR, LOG_ROOT_ID, when);
+    return *out ? 0 : -ENOMEM;
+}
+
+/* Log offset of the topic's first batch of that time or later. */
+static int since_offset(struct fs *fs, uint32_t id, uint64_t when, uint64_t *offset)
+{
+    if (when & SINCE_RELATIVE) {
+        uint64_t now = realtime_ns(), ago = when & ~SINCE_RELATIVE;
+        when = ago < now ? now - ago : 0;
+    }
+    struct topic *t = log_topic(fs->log, id);
+    if (!t)
+        return -ENOENT;
+    int rc = topic_seek_time(t, when, offset);
+    topic_put(t);
+    return rc;
+}
+
+static int since_lookup(struct fs *fs, const struct node *parent, const char *name,
+                        struct node **out)
+{
+    struct node_stat st;
+    uint64_t offset;
+    size_t n = strlen(name);
+    int rc = n > MEDIA_MAX_NAME ? -ENOENT : log_lookup(fs->log, parent->id, name, n, &st);
+    if (rc)
+        return rc == -EMBAR_ENAME || rc == -EMBAR_ERESERVED ? -ENOENT : rc;
+    if (S_ISDIR(st.mode)) {
+        *out = node_get(&fs->nodes, NODE_SINCE_DIR, st.id, parent->base);
+    } else {
+        rc = since_offset(fs, st.id, parent->base, &offset);
+        *out = rc ? NULL : node_get(&fs->nodes, NODE_SINCE, st.id, offset);
+    }
+    return rc ? rc : *out ? 0 : -ENOMEM;
+}
+
 int virtual_lookup(struct fs *fs, const struct node *parent, const char *name, struct node **out)
 {
     enum node_kind kind = NODE_VIRTUAL;
     if (parent->kind == NODE_FOLLOW_DIR)
         return follow_lookup(fs, parent, name, out);
+    if (parent->kind == NODE_SINCE_ROOT)
+        return since_when(fs, name, out);
+    if (parent->kind == NODE_SINCE_DIR)
+        return since_lookup(fs, parent, name, out);
     if (parent->kind == NODE_VIRTUAL) {
         size_t i = 0;
         while (i < ENTRIES && strcmp(entries[i].name, name) != 0)
@@ -84,8 +144,8 @@ int virtual_lookup(struct fs *fs, const struct node *parent, const char *name, s
     return *out ? 0 : -ENOMEM;
 }
 
-/* Who may read the topic may follow it. */
-static int follow_attr(struct fs *fs, const struct node *node, struct stat *st)
+/* Who may read the topic may follow it, and read a part. */
+static int mirror_attr(struct fs *fs, const struct node *node, struct stat *st)
 {
     struct node_stat log;
     int rc = attr_log(fs, node, &log);
@@ -94,6 +154,11 @@ static int follow_attr(struct fs *fs, const struct node *node, struct stat *st)
     st->st_mode = S_ISDIR(log.mode) ? S_IFDIR | (log.mode & 0555) : S_IFREG | (log.mode & 0444);
     st->st_uid = log.uid;
     st->st_gid = log.gid;
+    if (node->kind == NODE_SINCE) {
+        st->st_size = (off_t)(log.end > node->base ? log.end - node->base : 0);
+        st->st_blocks = (st->st_size + 511) / 512;
+        st->st_mtim = st->st_ctim = st->st_atim = time_of(log.modified);
+    }
     return 0;
 }
 
@@ -107,8 +172,11 @@ int virtual_attr(struct fs *fs, const struct node *node, struct stat *st)
     st->st_mode = S_IFDIR | 0555;
     clock_gettime(CLOCK_REALTIME, &st->st_mtim);
     st->st_ctim = st->st_atim = st->st_mtim;
-    if (node->kind == NODE_FOLLOW || (node->kind == NODE_FOLLOW_DIR && node->id != LOG_ROOT_ID))
-        return follow_attr(fs, node, st);
+    if (node->kind == NODE_SINCE_DIR)
+        st->st_mode = S_IFDIR | 0555;
+    if (node->kind == NODE_FOLLOW || node->kind == NODE_SINCE ||
+        (is_mirror(node->kind) && node->id != LOG_ROOT_ID))
+        return mirror_attr(fs, node, st);
     for (size_t i = 0; i < ENTRIES; i++)
         if (entries[i].kind == node->kind)
             st->st_mode = entries[i].mode;

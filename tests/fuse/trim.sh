@@ -37,6 +37,8 @@ seq -f 'line %06g' 1001 1100 >>"$mnt/t"
 trim "$mnt/t" 6012
 trim "$mnt/t" 6001 # backwards: nothing happens
 equal base "$(xattr base "$mnt/t")" 6012
+equal "base of the open file" "$(xattr base /dev/fd/3)" 0
+equal "oldest offset, by the open file" "$(xattr first_offset /dev/fd/3)" 6012
 refuses 'Invalid argument' trim "$mnt/t" 999999
 seq -f 'line %06g' 1101 1200 >>"$mnt/t"
 seq -f 'line %06g' 1 1200 >"$scratch/all"

@@ -14,6 +14,7 @@ equal order "$(xattr order "$mnt/t")" 5
 equal last_commit "$(($(xattr last_commit "$mnt/t") / 1000000000))" "$(stat -c %Y "$mnt/t")"
 trim "$mnt/t" 2
 equal first "$(xattr first_message "$mnt/t")" 1
+equal "first offset" "$(xattr first_offset "$mnt/t")" 2
 equal messages "$(xattr messages "$mnt/t")" 2
 equal next "$(xattr next_message "$mnt/t")" 3
 equal end "$(xattr end "$mnt/t")" 9
@@ -32,10 +33,13 @@ for bad in 'retention_bytes -1' 'retention_bytes many' 'retention_age 1y' 'order
     read -r name value <<<"$bad"
     refuses 'Invalid argument' set_to "$name" "$value"
 done
-for fact in base end messages first_message next_message id last_commit; do
+for fact in base first_offset end messages first_message next_message id last_commit; do
     refuses 'Operation not permitted' set_to "$fact" 1
 done
 refuses 'Operation not supported' setfattr -n user.mine -v x "$mnt/t"
+# Labels and access lists: there are none of their kind, which programs remember.
+refuses 'Operation not supported' getfattr --only-values -n security.selinux "$mnt/t"
+refuses 'Operation not supported' getfattr --only-values -n system.posix_acl_access "$mnt/t"
 refuses 'Operation not permitted' setfattr -x user.embar.base "$mnt/t"
 refuses 'No such attribute' getfattr --only-values -n user.embar.none "$mnt/t"
 refuses 'No such attribute' getfattr --only-values -n user.embar.trim "$mnt/t"
