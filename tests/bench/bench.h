@@ -41,6 +41,7 @@ struct bench_options {
 int bench_pub(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_sub(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_cat(const struct bench_options *o, struct report *r, struct embar_error *err);
+int bench_append(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_latency(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_order(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_flush(const struct bench_options *o, struct report *r, struct embar_error *err);

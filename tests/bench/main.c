@@ -29,6 +29,8 @@ static const struct {
      9, 0, 4096},
     {"cat", bench_cat, "Reading through the mount against a null FUSE server and tmpfs", 1ull << 30,
      1, 9, 0, 4096},
+    {"append", bench_append, "Appending through the mount against a null FUSE server and tmpfs",
+     256u << 20, 1, 31, 0, 128},
     {"latency", bench_latency, "Latency at fixed rates against a paced TCP echo", 0, 1, 9, 2, 1024},
     {"flush", bench_flush, "Copying into pool memory, with each way of writing back", 1ull << 30, 1,
      9, 0, 4096},
@@ -84,9 +86,10 @@ static const struct argp_option options[] = {
     {"workers", KEY_WORKERS, "N", 0, "Its threads that serve the network", 1},
     {NULL, 0, NULL, 0, "The load:", 2},
     {"topic", KEY_TOPIC, "NAME", 0, "A topic that is made and removed (default: embar-bench)", 2},
-    {"message-size", KEY_MESSAGE, "N", 0, "Bytes of a message (default: 4096, latency 1024)", 2},
+    {"message-size", KEY_MESSAGE, "N", 0,
+     "Bytes of a message (default: 4096, latency 1024, append 128)", 2},
     {"connections", KEY_CONNECTIONS, "N", 0,
-     "Publishers or readers at once, a connection each (default: 4, sub and cat 1)", 2},
+     "Publishers or readers at once, a connection each (default: 4, sub, cat and append 1)", 2},
     {"processes", KEY_PROCESSES, "N", 0, "Client processes to spread them over (default: 1)", 2},
     {"session-connections", KEY_SESSION, "N", 0, "Connections of each publisher (default: 1)", 2},
     {"bytes", KEY_BYTES, "N", 0, "Of a round, over all connections", 2},
@@ -164,8 +167,8 @@ static size_t find_mode(struct argp_state *state, const char *name)
         i++;
     if (i == MODES)
         argp_error(state,
-                   "there is no measurement \"%s\": choose pub, order, sub, cat, latency, flush, "
-                   "idle or recovery.",
+                   "there is no measurement \"%s\": choose pub, order, sub, cat, append, latency, "
+                   "flush, idle or recovery.",
                    name);
     return i;
 }
@@ -323,11 +326,12 @@ int cmd_bench(int argc, char **argv)
     static const struct argp argp = {
         .options = options,
         .parser = parse,
-        .args_doc = "pub|order|sub|cat|latency|flush|idle|recovery",
-        .doc = "Measure embarfs beside what the machine can do at most, in interleaved rounds of "
-               "one run: pub (acked bytes; raw and equal-work sinks, memory), order (order 5 "
-               "beside 0 and 2), sub (raw source), cat (null FUSE server, tmpfs), latency (paced "
-               "TCP echo), flush (memory alone), idle, recovery (opening a pool)."};
+        .args_doc = "pub|order|sub|cat|append|latency|flush|idle|recovery",
+        .doc =
+            "Measure embarfs beside what the machine can do at most, in interleaved rounds of "
+            "one run: pub (acked bytes; raw and equal-work sinks, memory), order (order 5 "
+            "beside 0 and 2), sub (raw source), cat and append (null FUSE server, tmpfs), latency "
+            "(paced TCP echo), flush (memory alone), idle, recovery (opening a pool)."};
     struct line line = {.o = {.server = cmd_globals.server,
                               .token_file = cmd_globals.token_file,
                               .topic = "embar-bench",

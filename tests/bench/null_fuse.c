@@ -1,6 +1,7 @@
 /* The null direct_io FUSE server: one file `data`, low-level libfuse, a thread pool and limits as
- * embarfs has them, each read answered straight from prefaulted memory of the file's whole size.
- * Must do nothing else for a read: it is what `cat TOPIC` is compared with.
+ * embarfs has them, each read answered straight from prefaulted memory of the file's whole size, each
+ * write taken and forgotten. Must do nothing else: it is what `cat TOPIC` and `>> TOPIC` are compared
+ * with.
  */
 #define FUSE_USE_VERSION 312
 #include <errno.h>
@@ -27,7 +28,7 @@ static uint64_t file_size;
 static void fill(fuse_ino_t ino, struct stat *st)
 {
     *st = (struct stat){.st_ino = ino, .st_blksize = IO_SIZE, .st_uid = geteuid()};
-    st->st_mode = ino == FILE_INO ? S_IFREG | 0444 : S_IFDIR | 0555;
+    st->st_mode = ino == FILE_INO ? S_IFREG | 0644 : S_IFDIR | 0555;
     st->st_nlink = ino == FILE_INO ? 1 : 2;
     st->st_size = ino == FILE_INO ? (off_t)file_size : 0;
 }
@@ -77,12 +78,23 @@ static void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     fuse_reply_buf(req, region.base + at, left < size ? (size_t)left : size);
 }
 
+static void on_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+                     struct fuse_file_info *fi)
+{
+    (void)ino;
+    (void)buf;
+    (void)off;
+    (void)fi;
+    fuse_reply_write(req, size);
+}
+
 static const struct fuse_lowlevel_ops ops = {
     .init = on_init,
     .lookup = on_lookup,
     .getattr = on_getattr,
     .open = on_open,
     .read = on_read,
+    .write = on_write,
 };
 
 static int serve(const char *mount)

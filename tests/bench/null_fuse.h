@@ -1,4 +1,5 @@
-/* The limit of reading through a mount: a FUSE server that only answers reads, from memory. */
+/* The limit of reading and writing through a mount: a FUSE server that only answers reads, from memory,
+ * and writes, which it forgets. */
 #ifndef BENCH_NULL_FUSE_H
 #define BENCH_NULL_FUSE_H
 
