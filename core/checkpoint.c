@@ -30,7 +30,7 @@ static uint32_t root_crc(const struct media_root *r)
     return crc32c(0, &copy, sizeof copy);
 }
 
-static bool root_valid(const struct media_root *r)
+bool checkpoint_root_valid(const struct media_root *r)
 {
     return le32_get(r->magic) == MEDIA_ROOT_MAGIC && root_crc(r) == le32_get(r->crc);
 }
@@ -59,10 +59,12 @@ void checkpoint_retire(struct log *log, struct extent *e)
 /* The area to overwrite: an invalid one, else the older. */
 static struct media_root *root_older(struct log *log)
 {
+    if (log->root_spare)
+        return log->root_spare;
     struct media_root *a = pool_root(&log->pool, log->slot, 0);
     struct media_root *b = pool_root(&log->pool, log->slot, 1);
-    if (!root_valid(a) || !root_valid(b))
-        return root_valid(a) ? b : a;
+    if (!checkpoint_root_valid(a) || !checkpoint_root_valid(b))
+        return checkpoint_root_valid(a) ? b : a;
     return le64_get(a->generation) < le64_get(b->generation) ? a : b;
 }
 
@@ -159,20 +161,40 @@ static int checkpoint_begin(struct log *log)
     return 0;
 }
 
+struct root_place {
+    struct log *log;
+    unsigned which;
+};
+
 static int root_put(void *arg)
 {
-    struct log *log = arg;
+    struct root_place *p = arg;
+    struct log *log = p->log;
     struct media_root *at = root_older(log);
+    p->which = at == pool_root(&log->pool, log->slot, 1);
     *at = log->job.root;
     flush_writeback(log->pool.flush, at, sizeof *at);
+    return 0;
+}
+
+/* For a checker, should the page be lost. In the page of the other root, which is not touched. */
+static int root_copy_put(void *arg)
+{
+    const struct root_place *p = arg;
+    struct media_root *at = pool_root_copy(&p->log->pool, p->log->slot, p->which);
+    *at = p->log->job.root;
+    flush_writeback(p->log->pool.flush, at, sizeof *at);
     return 0;
 }
 
 /* Step two, ordering rule "root": all that it names is durable before it. */
 static int checkpoint_root(struct log *log)
 {
-    int rc = guard_run(log->region, root_put, log);
+    struct root_place place = {.log = log};
+    int rc = guard_run(log->region, root_put, &place);
     flush_drain(log->pool.flush);
+    if (rc == 0)
+        rc = guard_run(log->region, root_copy_put, &place);
     if (rc)
         log_fault(log, rc);
     return rc;
@@ -288,7 +310,7 @@ const struct media_root *checkpoint_newest(struct log *log, struct media_root *c
         for (unsigned which = 0; which < 2; which++) {
             struct media_root r;
             if (guard_copy(log->region, &r, pool_root(&log->pool, slot, which), sizeof r) != 0 ||
-                !root_valid(&r))
+                !checkpoint_root_valid(&r))
                 continue;
             if (le64_get(r.generation) > log->root_generation)
                 log->root_generation = le64_get(r.generation);

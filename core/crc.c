@@ -40,3 +40,15 @@ uint32_t crc32c_cold(uint32_t crc, const void *p, size_t n)
     }
     return crc;
 }
+
+uint32_t crc32c_before(uint32_t crc, const void *p, size_t n)
+{
+    const unsigned char *at = p;
+    uint32_t state = ~crc;
+    while (n-- > 0) {
+        for (unsigned bit = 0; bit < 8; bit++)
+            state = state >> 31 ? (state ^ 0x82f63b78u) << 1 | 1 : state << 1;
+        state ^= at[n];
+    }
+    return ~state;
+}

@@ -10,4 +10,8 @@ uint32_t crc32c(uint32_t crc, const void *p, size_t n);
 /* The same, faster where the bytes are not in the cache. */
 uint32_t crc32c_cold(uint32_t crc, const void *p, size_t n);
 
+/* The way back: the value that, continued over these bytes, gives `crc`. For a few lines: it goes
+ * bit by bit. */
+uint32_t crc32c_before(uint32_t crc, const void *p, size_t n);
+
 #endif

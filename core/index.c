@@ -89,6 +89,13 @@ int index_decode(const struct media_entry *line, uint64_t number, uint32_t chain
     return 1;
 }
 
+uint32_t index_chain_before(const struct media_entry *line)
+{
+    struct media_entry copy = *line;
+    copy.crc = le32_of(0);
+    return crc32c_before(le32_get(line->crc), &copy, sizeof copy);
+}
+
 int index_check(const struct pool *pool, const struct entry *e)
 {
     if (e->kind == MEDIA_TERM || e->kind == MEDIA_GRANT)

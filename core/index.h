@@ -28,6 +28,9 @@ uint32_t index_encode(struct media_entry *line, const struct entry *e, uint32_t 
 int index_decode(const struct media_entry *line, uint64_t number, uint32_t chain, struct entry *e,
                  uint32_t *next);
 
+/* The chain that the line stands behind, were it undamaged: a CRC tells its own seed. */
+uint32_t index_chain_before(const struct media_entry *line);
+
 /* Every bound of a decoded entry (I9): 0 or -EMBAR_ECORRUPT. */
 int index_check(const struct pool *pool, const struct entry *e) __attribute__((warn_unused_result));
 

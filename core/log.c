@@ -81,7 +81,7 @@ static int claim_put(void *arg)
 }
 
 /* Ordering rule "claim": the line is durable before anything of the new term is written. */
-static int claim_write(struct log *log, uint32_t pid)
+int log_claim(struct log *log, uint32_t pid)
 {
     struct media_claim *at = pool_claim(&log->pool, log->slot);
     struct media_claim c = {.magic = le32_of(MEDIA_CLAIM_MAGIC),
@@ -118,7 +118,7 @@ static int producers_create(struct log *log)
     return 0;
 }
 
-static void log_free(struct log *log)
+void log_free(struct log *log)
 {
     background_stop(log);
     names_destroy(log);
@@ -140,7 +140,7 @@ static void log_free(struct log *log)
     free(log);
 }
 
-static int log_create(struct log **out, const struct log_options *opt)
+int log_create(struct log **out, const struct log_options *opt)
 {
     struct log *log = aligned_alloc(64, (sizeof *log + 63) / 64 * 64);
     if (!log)
@@ -183,6 +183,21 @@ static int lost(const struct log *log, struct embar_error *err)
         (unsigned long long)atomic_load_explicit(&log->region->fault, memory_order_relaxed) - 1);
 }
 
+int log_attach(struct log *log, const struct log_options *opt, struct embar_error *err)
+{
+    int rc = pool_attach(&log->pool, log->region, err);
+    if (rc)
+        return rc;
+    if (opt->boot_id)
+        memcpy(log->pool.boot_id, opt->boot_id, sizeof log->pool.boot_id);
+    rc = extents_create(&log->extents, &log->pool, freed, log);
+    if (rc == 0)
+        rc = topic_create(log, 0, &log->control);
+    if (rc == 0)
+        rc = producers_create(log);
+    return rc ? embar_fail(err, rc, "no memory for the log's tables") : 0;
+}
+
 static int log_load(struct log *log, const struct log_options *opt, struct embar_error *err)
 {
     int rc = 0;
@@ -196,18 +211,9 @@ static int log_load(struct log *log, const struct log_options *opt, struct embar
                 return rc;
         }
     }
-    rc = pool_attach(&log->pool, log->region, err);
+    rc = log_attach(log, opt, err);
     if (rc)
         return rc;
-    if (opt->boot_id)
-        memcpy(log->pool.boot_id, opt->boot_id, sizeof log->pool.boot_id);
-    rc = extents_create(&log->extents, &log->pool, freed, log);
-    if (rc == 0)
-        rc = topic_create(log, 0, &log->control);
-    if (rc == 0)
-        rc = producers_create(log);
-    if (rc)
-        return embar_fail(err, rc, "no memory for the log's tables");
     rc = recover(log, err);
     /* What could not be read looks like damage, or like the end of the log: neither is known. */
     return region_faulted(log->region) ? lost(log, err) : rc;
@@ -236,7 +242,7 @@ static int log_serve(struct log *log, struct embar_error *err)
      * and the entries above the watermark. Both are about to be built upon. */
     int rc = checkpoint_harden(log);
     if (rc == 0)
-        rc = claim_write(log, (uint32_t)getpid());
+        rc = log_claim(log, (uint32_t)getpid());
     uint64_t first = log->checkpoint + 1 > tail ? log->checkpoint + 1 : tail;
     if (rc == 0 && first < log->seq.next)
         rc = index_harden(&log->pool, log->slot, first, log->seq.next - first);
@@ -312,7 +318,7 @@ static void log_sign_off(struct log *log)
     if (rc == 0)
         rc = index_synced(&log->pool, log->slot, log->seq.next - 1, log->term);
     if (rc == 0)
-        rc = claim_write(log, 0);
+        rc = log_claim(log, 0);
     if (rc == 0 && log->region->needs_sync)
         rc = region_sync(log->region);
     if (rc)

@@ -449,6 +449,7 @@ struct log {
         bool whole;    /* the next one tells of everything */
         uint64_t runs; /* that came since the last one */
     } manifest;
+    struct media_root *root_spare; /* a checker's choice of what the next root overwrites */
     struct checkpoint_job {
         bool active;    /* between begin and end; then nobody else begins one */
         bool failed;    /* the last one found no space: nobody needs to wait for the next */
@@ -485,6 +486,13 @@ static inline bool log_faulted(struct log *log)
         log_fault(log, -EMBAR_EFAULTED);
     return atomic_load_explicit(&log->faulted, memory_order_relaxed);
 }
+/* log.c: the parts of opening that a checker takes by themselves. An empty log; its pool attached and
+ * its tables made, all still empty; give it up; the claim line ("claim" rule), pid 0: closed. */
+int log_create(struct log **out, const struct log_options *opt) __attribute__((warn_unused_result));
+int log_attach(struct log *log, const struct log_options *opt, struct embar_error *err)
+    __attribute__((warn_unused_result));
+void log_free(struct log *log);
+int log_claim(struct log *log, uint32_t pid) __attribute__((warn_unused_result));
 uint64_t now_realtime(void);
 uint64_t now_monotonic(void);
 void log_starved(struct log *log);
@@ -532,11 +540,28 @@ uint64_t manifest_need(const struct log *log);
 uint64_t table_need(const struct log *log);
 size_t manifest_node_size(size_t name_length);
 uint32_t manifest_crc(const struct media_manifest *h, const void *records);
+/* Is the checksum of a root right? */
+bool checkpoint_root_valid(const struct media_root *r);
 /* The newest valid root of all slots, or NULL. */
 const struct media_root *checkpoint_newest(struct log *log, struct media_root *copy);
 
 /* recover.c. -EAGAIN: again with a new log, up to log->limit. */
 int recover(struct log *log, struct embar_error *err) __attribute__((warn_unused_result));
+/* The parts that a checker takes by themselves: the largest number that some slot's watermark vouches
+ * for, and whether the machine has booted since (files only); is the batch there, and whole?; the
+ * term of a slot's claim, 0 when the line does not hold. */
+uint64_t recover_trusted(const struct log *log, bool *booted);
+bool recover_whole(const struct log *log, const struct entry *e, const struct entry *part);
+uint32_t recover_claim_term(const struct pool *pool, unsigned slot);
+/* A way along the chain: the line for `number` that continues it, in any slot; one entry (of a split
+ * batch: both) into the state; a session went by another way; the end. */
+struct replay *recover_begin(struct log *log);
+bool recover_entry(struct replay *r, uint32_t term, uint64_t number, uint32_t chain,
+                   struct entry *e, uint32_t *next);
+int recover_fold(struct replay *r, const struct entry *e, const struct entry *part)
+    __attribute__((warn_unused_result));
+void recover_forget(struct replay *r);
+void recover_end(struct replay *r);
 
 /* background.c */
 int background_start(struct log *log) __attribute__((warn_unused_result));

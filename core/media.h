@@ -7,7 +7,7 @@
  *   0                superblock, and its copy at 4096
  *   slot_base + i*slot_stride, for each slot i (one broker, one host, one writer):
  *     +0             4 lines: claim, heartbeat, watermark, synced watermark
- *     +4096, +8192   checkpoint roots A and B
+ *     +4096, +8192   checkpoint roots A and B; at +2048 of each a copy of the other
  *     +12288         pending rings: `producers` rings of `descriptors` records
  *     then           index ring: `index_entries` records; record number n stands at n % entries
  *   data_base        blocks of 2^block_shift bytes, handed out as power-of-two extents, each
@@ -24,6 +24,7 @@
 #define MEDIA_VERSION   2u
 #define MEDIA_SUPER_AT  0u
 #define MEDIA_SUPER_ALT 4096u
+#define MEDIA_ROOT_COPY 2048u /* in the page of a root: a copy of the other root */
 
 #define MEDIA_COMPAT_KNOWN   0ull
 #define MEDIA_INCOMPAT_KNOWN 0ull

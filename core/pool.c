@@ -378,6 +378,23 @@ static const char *bad_bounds(const struct media_super *s, const struct region *
     return NULL;
 }
 
+int pool_super(struct pool *p, struct region *r, unsigned which, const char **bad)
+{
+    struct media_super s;
+    memset(p, 0, sizeof(*p));
+    *bad = "checksum";
+    switch (judge(r, which ? MEDIA_SUPER_ALT : MEDIA_SUPER_AT, &s)) {
+    case UNREADABLE: return -EMBAR_EFAULTED;
+    case FOREIGN: return -EMBAR_ENOTPOOL;
+    case NEWER: return -EMBAR_EVERSION;
+    case DAMAGED: return -EMBAR_ECORRUPT;
+    case UNKNOWN_FEATURE: return -EMBAR_EFEATURE;
+    case VALID: break;
+    }
+    *bad = bad_bounds(&s, r, p);
+    return *bad ? -EMBAR_ECORRUPT : 0;
+}
+
 int pool_attach(struct pool *p, struct region *r, struct embar_error *err)
 {
     memset(p, 0, sizeof(*p));
@@ -494,6 +511,11 @@ struct media_watermark *pool_synced(const struct pool *p, unsigned slot)
 struct media_root *pool_root(const struct pool *p, unsigned slot, unsigned which)
 {
     return (void *)slot_at(p, slot, (uint64_t)MEDIA_PAGE * (1 + (which & 1)));
+}
+
+struct media_root *pool_root_copy(const struct pool *p, unsigned slot, unsigned which)
+{
+    return (void *)slot_at(p, slot, (uint64_t)MEDIA_PAGE * (2 - (which & 1)) + MEDIA_ROOT_COPY);
 }
 
 struct media_entry *pool_descriptor(const struct pool *p, unsigned slot, unsigned producer,

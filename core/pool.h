@@ -53,6 +53,12 @@ int pool_format(struct region *r, const struct pool_geometry *geo, struct embar_
 int pool_attach(struct pool *p, struct region *r, struct embar_error *err)
     __attribute__((warn_unused_result));
 
+/* Look at one superblock by itself, 0 the primary or 1 the copy, into p (its places only). 0;
+ * -EMBAR_ENOTPOOL: no magic; -EMBAR_EVERSION; -EMBAR_ECORRUPT: its checksum or a bound (*bad says
+ * which); -EMBAR_EFEATURE. */
+int pool_super(struct pool *p, struct region *r, unsigned which, const char **bad)
+    __attribute__((warn_unused_result));
+
 /* True when nothing was ever stored: an existing file is looked at whole, anything else at its first
  * and last MiB, where partition tables and filesystems put their marks. What cannot be read is not
  * blank. */
@@ -64,6 +70,8 @@ struct media_heartbeat *pool_heartbeat(const struct pool *p, unsigned slot);
 struct media_watermark *pool_watermark(const struct pool *p, unsigned slot);
 struct media_watermark *pool_synced(const struct pool *p, unsigned slot);
 struct media_root *pool_root(const struct pool *p, unsigned slot, unsigned which);
+/* The root's copy, in the page of the other root. */
+struct media_root *pool_root_copy(const struct pool *p, unsigned slot, unsigned which);
 struct media_entry *pool_descriptor(const struct pool *p, unsigned slot, unsigned producer,
                                     uint64_t number);
 struct media_entry *pool_entry(const struct pool *p, unsigned slot, uint64_t number);

@@ -49,7 +49,7 @@ struct replay {
 
 /* The largest number that some slot's watermark vouches for. *booted: for a file pool, whether the
  * machine has booted since it was served. */
-static uint64_t trusted_number(const struct log *log, bool *booted)
+uint64_t recover_trusted(const struct log *log, bool *booted)
 {
     uint64_t trusted = 0;
     *booted = log->region->needs_sync;
@@ -131,7 +131,7 @@ static bool next_entry(const struct replay *r, uint64_t number, uint32_t chain, 
 
 /* Is the batch really there? Its place may hold another that was whole, of a history that was lost:
  * the entry knows its own record by the CRC. */
-static bool batch_whole(const struct log *log, const struct entry *e, const struct entry *part)
+bool recover_whole(const struct log *log, const struct entry *e, const struct entry *part)
 {
     struct side s;
     if (side_read(&log->pool, e->side, &s))
@@ -220,7 +220,7 @@ static int replay_control(struct replay *r, const struct entry *e)
     struct control c;
     struct commit unused = {0};
     char record[sizeof(struct media_control) + MEDIA_MAX_NAME];
-    if (e->length > sizeof record || !batch_whole(log, e, NULL))
+    if (e->length > sizeof record || !recover_whole(log, e, NULL))
         return -EMBAR_ECORRUPT;
     int rc = guard_copy(log->region, record, pool_at(&log->pool, e->payload), e->length);
     if (rc == 0)
@@ -322,7 +322,7 @@ static uint64_t suspects_limit(const struct replay *r)
         const struct suspect *s = &r->suspect[i];
         const struct topic *t = names_id(&r->log->names, s->head.topic);
         uint64_t end = s->head.offset + s->head.length + (s->split ? s->part.length : 0);
-        if (t && walked(t, end) && !batch_whole(r->log, &s->head, s->split ? &s->part : NULL))
+        if (t && walked(t, end) && !recover_whole(r->log, &s->head, s->split ? &s->part : NULL))
             return s->head.number - 1;
     }
     return UINT64_MAX;
@@ -351,7 +351,7 @@ static int replay_one(struct replay *r, uint64_t number)
     const struct entry *part = r->has_part ? &e : NULL;
     if (r->verify && number > r->trusted) {
         /* A control record's place is not given away before the next checkpoint. */
-        if (head->kind == MEDIA_CONTROL && !batch_whole(log, head, NULL))
+        if (head->kind == MEDIA_CONTROL && !recover_whole(log, head, NULL))
             return 0;
         if (head->kind == MEDIA_BATCH && (rc = suspect_add(r, head, part)) != 0)
             return rc;
@@ -367,7 +367,7 @@ static int replay_one(struct replay *r, uint64_t number)
 }
 
 /* The term that a slot was last claimed under; 0 when the line does not hold. */
-static uint32_t claim_term(const struct pool *pool, unsigned slot)
+uint32_t recover_claim_term(const struct pool *pool, unsigned slot)
 {
     struct media_claim c;
     if (guard_copy(pool->region, &c, pool_claim(pool, slot), sizeof c) != 0)
@@ -386,7 +386,7 @@ static int replay(struct replay *r, struct embar_error *err)
     struct media_root copy;
     const struct media_root *root = checkpoint_newest(log, &copy);
     r->chain = index_seed(&log->pool);
-    r->trusted = trusted_number(log, &r->verify);
+    r->trusted = recover_trusted(log, &r->verify);
     if (root) {
         int rc = checkpoint_load(log, root, err);
         if (rc)
@@ -416,7 +416,7 @@ static int replay(struct replay *r, struct embar_error *err)
                           "durable; nothing was changed",
                           (unsigned long long)r->number + 1, (unsigned long long)r->trusted);
     for (unsigned slot = 0; slot < log->pool.geo.slots; slot++) {
-        uint32_t term = claim_term(&log->pool, slot);
+        uint32_t term = recover_claim_term(&log->pool, slot);
         r->term = term > r->term ? term : r->term;
     }
     if (r->term == UINT32_MAX) /* the next would be 0, below all that stand in the ring */
@@ -444,4 +444,44 @@ int recover(struct log *log, struct embar_error *err)
     free(r->suspect);
     free(r);
     return rc;
+}
+
+/* ---- In parts ------------------------------------------------------------------------------ */
+
+struct replay *recover_begin(struct log *log)
+{
+    struct replay *r = calloc(1, sizeof *r);
+    if (!r)
+        return NULL;
+    r->log = log;
+    for (unsigned slot = 0; slot < log->pool.geo.slots; slot++)
+        r->slot[r->slots++] = slot;
+    return r;
+}
+
+void recover_end(struct replay *r)
+{
+    if (r)
+        times_settle(r->log);
+    free(r);
+}
+
+bool recover_entry(struct replay *r, uint32_t term, uint64_t number, uint32_t chain,
+                   struct entry *e, uint32_t *next)
+{
+    r->term = term;
+    return next_entry(r, number, chain, e, next);
+}
+
+int recover_fold(struct replay *r, const struct entry *e, const struct entry *part)
+{
+    int rc = replay_fold(r, e, part);
+    if (rc == 0 && e->kind == MEDIA_BATCH)
+        topic_settle(topic_find(r, e->topic));
+    return rc;
+}
+
+void recover_forget(struct replay *r)
+{
+    memset(r->session, 0, sizeof r->session);
 }

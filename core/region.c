@@ -256,11 +256,11 @@ static long claim_holder(struct region *r, unsigned slot)
     return le32_get(claim.pid);
 }
 
-int region_lock_slot(struct region *r, unsigned slot, struct embar_error *err)
+static int lock_slot(struct region *r, unsigned slot, short type, struct embar_error *err)
 {
     if (r->fd < 0)
         return 0;
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = slot, .l_len = 1};
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = slot, .l_len = 1};
     int rc;
     do
         rc = fcntl(r->fd, F_OFD_SETLK, &lock);
@@ -277,6 +277,16 @@ int region_lock_slot(struct region *r, unsigned slot, struct embar_error *err)
     return embar_fail(err, -EMBAR_EBUSY,
                       "%s is held by another process (slot %u): unmount or stop that one first.",
                       r->spec, slot);
+}
+
+int region_lock_slot(struct region *r, unsigned slot, struct embar_error *err)
+{
+    return lock_slot(r, slot, F_WRLCK, err);
+}
+
+int region_lock_look(struct region *r, unsigned slot, struct embar_error *err)
+{
+    return lock_slot(r, slot, F_RDLCK, err);
 }
 
 bool region_slot_held(const struct region *r, unsigned slot)

@@ -77,6 +77,10 @@ void region_prefault(struct region *r, void (*progress)(void *arg, uint64_t done
 int region_lock_slot(struct region *r, unsigned slot, struct embar_error *err)
     __attribute__((warn_unused_result));
 
+/* The same, shared: others may look, nobody may serve. */
+int region_lock_look(struct region *r, unsigned slot, struct embar_error *err)
+    __attribute__((warn_unused_result));
+
 /* True when somebody else holds slot's lock at this moment. */
 bool region_slot_held(const struct region *r, unsigned slot);
 

@@ -1,0 +1,445 @@
+/* Breaks in the index's chain, below what was durable (recovery): what stood there is mended when a
+ * lone bit flipped, or put together from the batches themselves. A CRC tells its own seed, so the
+ * entry behind a break says what the chain was there, and with it whether what was put there is
+ * right. Never writes to the pool.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/fsck_salvage.h"
+
+#define TERM_MOST 512u /* entries among which a term's begin is looked for */
+
+static struct fsck_range place_of(const struct pool *p, const void *at, uint64_t size)
+{
+    uint64_t from = (uint64_t)((const char *)at - p->base);
+    return (struct fsck_range){from, from + size};
+}
+
+/* ---- Lines --------------------------------------------------------------------------------- */
+
+const struct media_entry *salvage_line(const struct salvage *v, uint64_t number)
+{
+    for (unsigned slot = 0; slot < v->log->pool.geo.slots; slot++) {
+        const struct media_entry *line = pool_entry(&v->log->pool, slot, number);
+        if (le64_get(line->number) == number)
+            return line;
+    }
+    return NULL;
+}
+
+/* Does the entry's side record say the same as the entry? */
+static bool agrees(const struct log *log, const struct entry *e)
+{
+    struct side s;
+    if (e->kind != MEDIA_BATCH && e->kind != MEDIA_CONTROL && e->kind != MEDIA_PART)
+        return false;
+    if (index_check(&log->pool, e) || side_read(&log->pool, e->side, &s))
+        return false;
+    bool part = e->kind == MEDIA_PART;
+    return (e->session ? (uint16_t)s.crc == e->check : s.crc == e->check) && s.topic == e->topic &&
+           s.session == e->session && s.count == e->count &&
+           e->payload == (part ? s.run1 : s.run0) &&
+           e->length == (part ? s.length - s.run0_length : s.run0_length);
+}
+
+/* Does the line for `number` stand although the chain before it is not known? The line before or the
+ * one behind says so by the chain, and then its side record. */
+static bool stands(const struct salvage *v, uint64_t number, struct entry *e, uint32_t *next)
+{
+    const struct media_entry *line = salvage_line(v, number);
+    if (!line || !index_decode(line, number, index_chain_before(line), e, next) ||
+        e->term < v->term)
+        return false;
+    const struct media_entry *before = salvage_line(v, number - 1),
+                             *behind = salvage_line(v, number + 1);
+    struct entry other;
+    uint32_t unused;
+    if (before && le32_get(before->crc) == index_chain_before(line))
+        return true;
+    bool goes_on = behind && index_decode(behind, number + 1, *next, &other, &unused);
+    return agrees(v->log, e) && (goes_on || !behind);
+}
+
+/* The line as it was before one of its bits flipped; `behind`: the chain behind it, when known. */
+static bool line_mend(const struct media_entry *line, uint64_t number, uint32_t chain,
+                      const uint32_t *behind, struct entry *e, uint32_t *next)
+{
+    struct media_entry copy = *line;
+    uint8_t *bytes = (uint8_t *)&copy;
+    if (behind)
+        copy.crc = le32_of(*behind);
+    if (index_decode(&copy, number, chain, e, next))
+        return true;
+    for (unsigned bit = 0; bit < 8 * sizeof copy; bit++) {
+        bytes[bit / 8] = (uint8_t)(bytes[bit / 8] ^ 1u << bit % 8);
+        if (index_decode(&copy, number, chain, e, next))
+            return true;
+        bytes[bit / 8] = (uint8_t)(bytes[bit / 8] ^ 1u << bit % 8);
+    }
+    return false;
+}
+
+bool salvage_part(const struct salvage *v, const struct entry *head, struct entry *part)
+{
+    struct side s;
+    if (side_read(&v->log->pool, head->side, &s) || !s.run1 || s.run0 != head->payload ||
+        s.run0_length != head->length || s.topic != head->topic)
+        return false;
+    struct entry e[2];
+    struct orphan o = {.at = head->side, .s = s};
+    (void)fsck_entry(v->log, &o, head->number, head->offset, head->term, e);
+    *part = e[1];
+    return true;
+}
+
+/* ---- Breaks -------------------------------------------------------------------------------- */
+
+struct gap {
+    uint64_t from, to; /* entries lost: [from, to) */
+    bool known;        /* is there an entry `to`? */
+    bool half;         /* it is the second half of a split batch, of this record: */
+    uint64_t half_side;
+    uint32_t behind; /* the chain before it */
+    uint64_t before; /* its time, or UINT64_MAX */
+    struct entry e[LOST_MOST];
+    size_t count;
+};
+
+/* Do the entries in g make the chain that the one behind them continues? */
+static bool gap_proved(const struct salvage *v, const struct gap *g)
+{
+    uint32_t chain = v->chain;
+    struct media_entry line;
+    for (size_t i = 0; i < g->count; i++)
+        chain = index_encode(&line, &g->e[i], chain);
+    return g->count == g->to - g->from && chain == g->behind;
+}
+
+/* A lone bit, anywhere in one line. */
+static bool gap_mend(struct salvage *v, struct gap *g)
+{
+    uint32_t next;
+    if (g->to - g->from != 1)
+        return false;
+    for (unsigned slot = 0; slot < v->log->pool.geo.slots; slot++) {
+        const struct media_entry *line = pool_entry(&v->log->pool, slot, g->from);
+        if (line_mend(line, g->from, v->chain, g->known ? &g->behind : NULL, &g->e[0], &next) &&
+            g->e[0].term >= v->term && index_check(&v->log->pool, &g->e[0]) == 0) {
+            g->count = 1;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A lost entry without a batch: the begin of a term, or the first grant. */
+static bool gap_bare(struct salvage *v, struct gap *g, uint32_t term)
+{
+    const struct pool *p = &v->log->pool;
+    if (!g->known || g->to - g->from != 1)
+        return false;
+    g->count = 1;
+    for (unsigned slot = 0; slot < p->geo.slots; slot++) {
+        g->e[0] = (struct entry){
+            .number = g->from, .term = term, .kind = MEDIA_TERM, .session = slot, .count = 1};
+        if (gap_proved(v, g))
+            return true;
+        g->e[0] = (struct entry){.number = g->from,
+                                 .term = term,
+                                 .kind = MEDIA_GRANT,
+                                 .session = slot,
+                                 .sequence = p->geo.regions / p->geo.brokers,
+                                 .count = 1};
+        if (gap_proved(v, g))
+            return true;
+    }
+    g->count = 0;
+    return false;
+}
+
+/* Where the topic's bytes end behind what was put into g. */
+static uint64_t gap_end(const struct salvage *v, const struct gap *g, uint32_t topic)
+{
+    for (size_t i = g->count; i-- > 0;)
+        if (g->e[i].topic == topic && g->e[i].kind != MEDIA_TERM)
+            return g->e[i].offset + g->e[i].length;
+    const struct topic *t = topic ? names_id(&v->log->names, topic) : v->log->control;
+    return t ? topic_end(t) : 0;
+}
+
+/* Does a term begin with this entry? Its claim says so. */
+static bool term_begins(const struct salvage *v, uint64_t number, struct entry *e)
+{
+    for (unsigned slot = 0; slot < v->log->pool.geo.slots; slot++) {
+        struct media_claim c = *pool_claim(&v->log->pool, slot);
+        uint32_t term = recover_claim_term(&v->log->pool, slot);
+        if (term == 0 || le64_get(c.start) != number)
+            continue;
+        *e = (struct entry){
+            .number = number, .term = term, .kind = MEDIA_TERM, .session = slot, .count = 1};
+        return true;
+    }
+    return false;
+}
+
+/* Does the batch stand right behind the topic's last one, both payload and record? Then no other
+ * came between them. */
+static bool adjacent(const struct salvage *v, const struct gap *g, const struct orphan *o)
+{
+    uint64_t end = 0, side = 0;
+    struct side s;
+    for (size_t i = g->count; i-- > 0 && !end;)
+        if (g->e[i].topic == o->s.topic && g->e[i].kind != MEDIA_TERM) {
+            end = g->e[i].payload + g->e[i].length;
+            side = g->e[i].side;
+        }
+    const struct topic *t = o->s.topic ? names_id(&v->log->names, o->s.topic) : v->log->control;
+    if (!end && t && t->run_count > 0) {
+        size_t last = t->run_count - 1;
+        end = topic_run(t, last)->payload + (topic_end(t) - topic_run(t, last)->offset);
+        side = t->side_tail;
+    }
+    return end == o->s.run0 && side_read(&v->log->pool, side, &s) == 0 &&
+           side == o->at + side_size(s.count, s.equal);
+}
+
+/* Is the topic there, or made by one of the actions in g? Batches of others are of topics that were
+ * removed. */
+static bool topic_there(const struct salvage *v, const struct gap *g, uint32_t topic)
+{
+    if (topic == 0 || names_id(&v->log->names, topic))
+        return true;
+    for (size_t i = 0; i < g->count; i++) {
+        struct control c;
+        if (g->e[i].kind == MEDIA_CONTROL &&
+            control_decode(pool_at(&v->log->pool, g->e[i].payload), g->e[i].length, &c) == 0 &&
+            c.kind == MEDIA_C_CREATE && c.id == topic)
+            return true;
+    }
+    return false;
+}
+
+/* The batches that nothing names, in the order of their times, from the last entry on. With all of
+ * them that is what stood there when the chain proves it, or when nothing follows that could. When
+ * some are missing (`part`), only what stands right behind its topic's last batch is sure. */
+static int gap_collect(struct salvage *v, struct gap *g, bool part)
+{
+    struct fsck *f = v->f;
+    uint32_t term = v->term;
+    int rc = fsck_orphans(f, v->log);
+    g->count = 0;
+    for (size_t i = 0; rc == 0 && i < f->orphans; i++) {
+        const struct orphan *o = &f->orphan[i];
+        bool half = g->half && o->at == g->half_side;
+        if (o->taken || o->s.time <= salvage_newer_than(v, o->s.topic) || o->s.time >= g->before ||
+            (o->named >= g->to && !half) || !topic_there(v, g, o->s.topic) ||
+            (part && !adjacent(v, g, o)))
+            continue;
+        if (!part && term_begins(v, g->from + g->count, &g->e[g->count]))
+            term = g->e[g->count++].term;
+        uint64_t left = g->to - g->from - g->count;
+        if (left < (o->s.run1 && !half ? 2 : 1) || g->count + 3 > LOST_MOST)
+            break;
+        unsigned n = fsck_entry(v->log, o, g->from + g->count, gap_end(v, g, o->s.topic), term,
+                                &g->e[g->count]);
+        g->count += half ? 1 : n;
+    }
+    if (rc == 0 && !part && g->count < g->to - g->from &&
+        term_begins(v, g->from + g->count, &g->e[g->count]))
+        g->count++;
+    return rc;
+}
+
+static int gap_rebuild(struct salvage *v, struct gap *g, bool part)
+{
+    int rc = gap_collect(v, g, part);
+    if (rc == 0 && !part && (g->known ? !gap_proved(v, g) : g->count != g->to - g->from))
+        g->count = 0;
+    return rc;
+}
+
+/* A term began among them, and a later one has the claim: it is where the chain says. */
+static bool gap_term(struct salvage *v, struct gap *g, uint32_t term)
+{
+    uint64_t n = g->to - g->from;
+    bool likely = g->known && term == v->term + 1 && n <= TERM_MOST;
+    if (!likely || gap_collect(v, g, false) || g->count + 1 != n) {
+        g->count = 0;
+        return false;
+    }
+    memmove(&g->e[1], &g->e[0], g->count * sizeof g->e[0]);
+    g->count++;
+    for (size_t i = 1; i < g->count; i++) {
+        g->e[i].number++;
+        g->e[i].term = term;
+    }
+    for (size_t at = 0;; at++) {
+        g->e[at] = (struct entry){.number = g->from + at,
+                                  .term = term,
+                                  .kind = MEDIA_TERM,
+                                  .session = v->log->slot,
+                                  .count = 1};
+        if (gap_proved(v, g))
+            return true;
+        if (at + 1 == g->count)
+            break;
+        g->e[at] = g->e[at + 1];
+        g->e[at].number--;
+        g->e[at].term = v->term;
+    }
+    g->count = 0;
+    return false;
+}
+
+static void orphans_taken(struct fsck *f, const struct entry *e)
+{
+    for (size_t i = 0; i < f->orphans; i++)
+        if (f->orphan[i].at == e->side)
+            f->orphan[i].taken = true;
+}
+
+static int gap_fold(struct salvage *v, struct gap *g)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < g->count; i++) {
+        const struct entry *e = &g->e[i];
+        struct entry part;
+        bool split = e->flags & MEDIA_F_SPLIT;
+        if (split && i + 1 < g->count)
+            part = g->e[++i];
+        else if (split && !salvage_part(v, e, &part))
+            continue;
+        orphans_taken(v->f, e);
+        rc = salvage_fold(v, e, split ? &part : NULL);
+    }
+    return rc;
+}
+
+/* What control actions stand in the gap without proof of their numbers: all but opened sessions,
+ * whose ids are those numbers, can be folded. */
+static int gap_controls(struct salvage *v, const struct gap *g, uint32_t term)
+{
+    struct fsck *f = v->f;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < f->orphans; i++) {
+        struct orphan *o = &f->orphan[i];
+        struct entry e[2];
+        struct control c;
+        if (o->taken || o->s.topic != 0 || o->s.time <= salvage_newer_than(v, 0) ||
+            o->s.time >= g->before || o->s.run1 ||
+            control_decode(pool_at(&v->log->pool, o->s.run0), o->s.length, &c) != 0)
+            continue;
+        o->taken = true;
+        (void)fsck_entry(v->log, o, g->from, topic_end(v->log->control), term, e);
+        if (c.kind == MEDIA_C_OPEN)
+            rc = fsck_lose(v->log->control, e[0].offset + e[0].length);
+        else
+            rc = salvage_fold(v, &e[0], NULL);
+    }
+    return rc;
+}
+
+static void gap_say(struct salvage *v, const struct gap *g, bool found)
+{
+    uint64_t n = g->to - g->from;
+    const struct pool *p = &v->log->pool;
+    v->f->state_damaged = true;
+    struct finding what = {.kind = FSCK_ENTRY,
+                           .severity = found ? FSCK_WARNING : FSCK_ERROR,
+                           .action = found ? FSCK_REBUILD : FSCK_FORGET,
+                           .entries = {g->from, g->to},
+                           .place = place_of(p, pool_entry(p, v->log->slot, g->from), MEDIA_LINE)};
+    if (found)
+        fsck_say(v->f, &what,
+                 "Index entries " U64 " to " U64
+                 " are damaged, although they were durable. What they "
+                 "said was found again%s; nothing is lost.",
+                 g->from, g->to - 1, g->known ? ", and the chain of checksums proves it" : "");
+    else
+        fsck_say(v->f, &what,
+                 "%s " U64 " to " U64 " are damaged, although they were durable (" U64
+                 " of them; %zu were found by the batches themselves). %s",
+                 "Index entries", g->from, g->to - 1, n, g->count,
+                 g->known ? "What they said is lost but for what is found below."
+                          : "Topics may have lost what came last.");
+}
+
+int salvage_break(struct salvage *v)
+{
+    struct gap *g = calloc(1, sizeof *g);
+    struct entry e = {0};
+    uint32_t next = 0;
+    if (!g)
+        return -ENOMEM;
+    v->damaged = true;
+    g->from = v->number + 1;
+    g->to = v->trusted + 1;
+    g->before = UINT64_MAX;
+    for (uint64_t m = g->from + 1; m <= v->trusted && !g->known; m++)
+        if (stands(v, m, &e, &next)) {
+            struct side s;
+            g->known = true;
+            g->to = m;
+            g->behind = index_chain_before(salvage_line(v, m));
+            if (agrees(v->log, &e) && side_read(&v->log->pool, e.side, &s) == 0) {
+                g->half = e.kind == MEDIA_PART;
+                g->half_side = e.side;
+                g->before = s.time + g->half;
+            }
+        }
+    uint32_t term = g->known ? e.term : v->term;
+    bool found = gap_mend(v, g) || gap_bare(v, g, term);
+    int rc = 0;
+    if (!found) {
+        rc = gap_rebuild(v, g, false);
+        found = rc == 0 && (g->count > 0 || gap_term(v, g, term));
+        if (rc == 0 && !found && !g->known)
+            rc = gap_rebuild(v, g, true);
+    }
+    if (rc == 0) {
+        gap_say(v, g, found);
+        rc = gap_fold(v, g);
+    }
+    if (rc == 0 && !found && g->known)
+        rc = gap_controls(v, g, term);
+    v->number = g->half ? g->to : g->to - 1;
+    v->chain = g->half ? next : g->behind;
+    if (!g->known) { /* whatever comes now is a chain of its own */
+        struct media_entry line;
+        for (size_t i = 0; i < g->count; i++)
+            v->chain = index_encode(&line, &g->e[i], v->chain);
+    }
+    free(g);
+    return rc;
+}
+
+int salvage_tail(struct salvage *v)
+{
+    struct gap *g = calloc(1, sizeof *g);
+    if (!g)
+        return -ENOMEM;
+    g->from = v->number + 1;
+    g->to = g->from + LOST_MOST;
+    g->before = UINT64_MAX;
+    int rc = gap_rebuild(v, g, true);
+    if (rc == 0 && g->count > 0) {
+        v->f->state_damaged = true;
+        fsck_say(v->f,
+                 &(struct finding){.kind = FSCK_ENTRY,
+                                   .severity = FSCK_WARNING,
+                                   .action = FSCK_REBUILD,
+                                   .entries = {g->from, g->from + g->count}},
+                 "Behind the last index entry, " U64
+                 ", stand %zu whole batches. The watermark that would tell whether they were "
+                 "acknowledged is damaged, so they are kept.",
+                 v->number, g->count);
+        rc = gap_fold(v, g);
+        v->number += g->count;
+    }
+    free(g);
+    return rc;
+}

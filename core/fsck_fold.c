@@ -1,0 +1,366 @@
+/* Entries into the state, whatever it takes (recovery): gaps in a topic, places that older batches
+ * hold, topics without a name, sessions that do not add up. Folds into a log that nobody serves; never
+ * writes to the pool.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "core/fsck_salvage.h"
+
+int fsck_adopt(struct fsck *f, struct log *log, uint32_t id, uint64_t base, struct topic **out)
+{
+    char name[MEDIA_MAX_NAME + 1];
+    struct topic *t;
+    int rc = topic_create(log, id, &t);
+    if (rc)
+        return rc;
+    t->mode = S_IFREG | 0600;
+    t->uid = log->names.by_id->uid;
+    t->gid = log->names.by_id->gid;
+    t->ack = 1;
+    atomic_init(&t->topic_order, 5);
+    t->created = now_realtime();
+    atomic_init(&t->base, base);
+    atomic_init(&t->end, base);
+    snprintf(name, sizeof name, "lost+found-%u", id);
+    for (unsigned i = 1; names_child(&log->names, LOG_ROOT_ID, name, strlen(name)); i++)
+        snprintf(name, sizeof name, "lost+found-%u-%u", id, i);
+    rc = names_insert(&log->names, t, LOG_ROOT_ID, name, strlen(name));
+    if (rc) {
+        topic_destroy(t);
+        return rc;
+    }
+    TAILQ_INSERT_TAIL(&log->manifest.nodes, t, changed_link);
+    manifest_touch(log, t);
+    f->state_damaged = true;
+    *out = t;
+    return 0;
+}
+
+int fsck_lose(struct topic *t, uint64_t end)
+{
+    int rc = topic_runs_grow(t, 1);
+    if (rc)
+        return rc;
+    t->run_count++;
+    *topic_run(t, t->run_count - 1) = (struct run){.offset = topic_end(t),
+                                                   .message = t->last_message_end,
+                                                   .batches = 1,
+                                                   .flags = MEDIA_RUN_LOST};
+    atomic_fetch_add_explicit(&t->log->runs, 1, memory_order_relaxed);
+    atomic_store_explicit(&t->end, end, memory_order_relaxed);
+    if (t->id != 0)
+        manifest_touch(t->log, t);
+    return 0;
+}
+
+static int topic_lose(struct salvage *v, struct topic *t, uint64_t end, uint64_t number)
+{
+    uint64_t from = topic_end(t);
+    v->f->state_damaged = true;
+    if (t->id != 0)
+        fsck_say(v->f,
+                 &(struct finding){.kind = FSCK_LOST,
+                                   .severity = FSCK_ERROR,
+                                   .action = FSCK_MARK,
+                                   .id = t->id,
+                                   .offsets = {from, end},
+                                   .entries = one(number)},
+                 "Bytes " U64 " up to " U64
+                 " are lost: the index entries that said where they stand "
+                 "are damaged, and they were not found by other traces. Reading them answers an "
+                 "input/output error; what follows keeps its place.",
+                 from, end);
+    return fsck_lose(t, end);
+}
+
+static void session_lose(struct salvage *v, uint64_t id, uint32_t topic, uint64_t number)
+{
+    struct session *s = session_find(v->log, id);
+    v->f->state_damaged = true;
+    fsck_say(v->f,
+             &(struct finding){.kind = FSCK_SESSION,
+                               .severity = FSCK_ERROR,
+                               .action = FSCK_FORGET,
+                               .id = topic,
+                               .entries = one(number)},
+             "What publisher session " U64 " sent so far cannot be counted any more. It is closed: "
+             "its publisher is told so and has to find out what arrived before it goes on.",
+             id);
+    if (s)
+        session_drop(v->log, s);
+    recover_forget(v->replay);
+}
+
+/* Can the extents of the entry be claimed at all? */
+static bool claimable(struct log *log, const struct entry *e, const struct entry *part)
+{
+    struct extent *x;
+    if (extent_claim(log->extents, e->payload, e->order, &x))
+        return false;
+    extent_put(log->extents, x);
+    if (!part)
+        return true;
+    if (extent_claim(log->extents, part->payload, part->order, &x))
+        return false;
+    extent_put(log->extents, x);
+    return true;
+}
+
+/* Where run i of the topic stands: its payload, or the whole of its extent. */
+static void run_place(const struct pool *p, const struct topic *t, size_t i, bool extent,
+                      uint64_t *from, uint64_t *to)
+{
+    const struct run *r = topic_run(t, i);
+    *from = extent ? pool_extent_base(p, r->payload, r->order) : r->payload;
+    *to = *from +
+          (extent ? 1ull << (r->order + p->geo.block_shift) : topic_run_end(t, i) - r->offset);
+}
+
+static void evict_from(struct salvage *v, struct topic *t, bool extent, uint64_t low, uint64_t high)
+{
+    const struct pool *p = &v->log->pool;
+    for (size_t i = 0; i < t->run_count; i++) {
+        struct run *r = topic_run(t, i);
+        if (r->flags & MEDIA_RUN_LOST)
+            continue;
+        uint64_t from, to;
+        run_place(p, t, i, extent, &from, &to);
+        if (from >= high || to <= low)
+            continue;
+        struct extent *x = extent_find(v->log->extents, r->payload, r->order);
+        if (x)
+            extent_put(v->log->extents, x);
+        *r = (struct run){.offset = r->offset,
+                          .message = r->message,
+                          .batches = r->batches,
+                          .flags = MEDIA_RUN_LOST};
+        v->f->state_damaged = true;
+        if (t->id == 0)
+            continue;
+        table_rewrite(v->log, t);
+        fsck_say(v->f,
+                 &(struct finding){.kind = FSCK_LOST,
+                                   .severity = FSCK_ERROR,
+                                   .action = FSCK_MARK,
+                                   .id = t->id,
+                                   .offsets = {r->offset, topic_run_end(t, i)}},
+                 "The place of bytes " U64 " up to " U64
+                 " was given to newer batches. So they had been "
+                 "trimmed, or their topic removed, and the record of that is damaged.",
+                 r->offset, topic_run_end(t, i));
+    }
+}
+
+/* A whole batch stands where others are said to: they are older, and had given it up. */
+static void evict(struct salvage *v, bool extent, uint64_t low, uint64_t high)
+{
+    evict_from(v, v->log->control, extent, low, high);
+    for (struct topic *t = v->log->names.by_id; t; t = t->by_id.next)
+        evict_from(v, t, extent, low, high);
+}
+
+static void evict_extent(struct salvage *v, const struct entry *e)
+{
+    const struct pool *p = &v->log->pool;
+    uint64_t base = pool_extent_base(p, e->payload, e->order);
+    evict(v, true, base, base + (1ull << (e->order + p->geo.block_shift)));
+}
+
+uint64_t salvage_newer_than(const struct salvage *v, uint32_t topic)
+{
+    struct log *log = v->log;
+    const struct topic *t = topic ? names_id(&log->names, topic) : log->control;
+    struct side s;
+    if (!t)
+        return v->time;
+    if (t->run_count > 0 && side_read(&log->pool, t->side_tail, &s) == 0 && s.topic == topic)
+        return s.time;
+    return topic ? t->modified : v->time;
+}
+
+static const char *control_name(const struct control *c)
+{
+    static const char *const names[] = {[MEDIA_C_MKDIR] = "making a directory",
+                                        [MEDIA_C_CREATE] = "making a topic",
+                                        [MEDIA_C_REMOVE] = "removing a topic or directory",
+                                        [MEDIA_C_RENAME] = "renaming a topic or directory",
+                                        [MEDIA_C_ATTR] = "changing attributes",
+                                        [MEDIA_C_TRIM] = "trimming a topic",
+                                        [MEDIA_C_OPEN] = "opening a publisher session",
+                                        [MEDIA_C_FENCE] = "fencing a publisher session",
+                                        [MEDIA_C_CLOSE] = "closing a publisher session"};
+    unsigned kind = (unsigned)c->kind;
+    return kind < sizeof names / sizeof names[0] && names[kind] ? names[kind] : "something unknown";
+}
+
+/* A trim of bytes whose entries are lost: they are gone either way, and it says how many there were. */
+static int trim_beyond(struct salvage *v, const struct control *c, uint64_t number)
+{
+    struct topic *t = c->kind == MEDIA_C_TRIM ? names_id(&v->log->names, c->id) : NULL;
+    struct commit unused = {0};
+    if (!t || names_is_dir(t) || c->value <= topic_end(t) || c->value2 < t->last_message_end)
+        return -EMBAR_ECORRUPT;
+    int rc = fsck_lose(t, c->value);
+    t->last_message_end = c->value2;
+    return rc ? rc : fold_control(v->log, c, number, &unused);
+}
+
+static int fold_control_failed(struct salvage *v, const struct entry *e)
+{
+    struct log *log = v->log;
+    struct control c;
+    bool whole = recover_whole(log, e, NULL) &&
+                 control_decode(pool_at(&log->pool, e->payload), e->length, &c) == 0;
+    int rc = whole ? trim_beyond(v, &c, e->number) : -EMBAR_ECORRUPT;
+    if (rc != -EMBAR_ECORRUPT)
+        return rc;
+    v->f->state_damaged = true;
+    v->damaged = true;
+    fsck_say(v->f,
+             &(struct finding){.kind = FSCK_CONTROL,
+                               .severity = FSCK_ERROR,
+                               .action = FSCK_FORGET,
+                               .entries = one(e->number),
+                               .place = {e->payload, e->payload + e->length}},
+             whole ? "Index entry " U64
+                     " stands for %s, which makes no sense with what is known; it "
+                     "is left out."
+                   : "The action of index entry " U64 " is damaged (%s): one change of names, "
+                     "attributes or sessions, or one trim, is left out.",
+             e->number, whole ? control_name(&c) : "its record fails its checksum");
+    uint64_t end = e->offset + e->length;
+    return topic_end(log->control) < end ? fsck_lose(log->control, end) : 0;
+}
+
+/* The gap before e in its topic: from batches that nothing names, when they must be it. */
+static int gap_fill(struct salvage *v, struct topic *t, const struct entry *e)
+{
+    struct fsck *f = v->f;
+    struct side s;
+    uint64_t before = UINT64_MAX, gap = e->offset - topic_end(t);
+    size_t pick[LOST_MOST];
+    if (side_read(&v->log->pool, e->side, &s) == 0 && s.topic == t->id && s.run0 == e->payload)
+        before = s.time;
+    uint64_t after = salvage_newer_than(v, t->id);
+    int rc = fsck_orphans(f, v->log);
+    size_t n = rc ? 0 : fsck_fill(f, t->id, gap, after, before, e->number, pick, LOST_MOST);
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        struct entry again[2];
+        unsigned parts =
+            fsck_entry(v->log, &f->orphan[pick[i]], e->number, topic_end(t), e->term, again);
+        f->orphan[pick[i]].taken = true;
+        rc = salvage_fold(v, &again[0], parts > 1 ? &again[1] : NULL);
+    }
+    if (n > 0 && t->id != 0)
+        fsck_say(f,
+                 &(struct finding){.kind = FSCK_ENTRY,
+                                   .severity = FSCK_WARNING,
+                                   .action = FSCK_REBUILD,
+                                   .id = t->id,
+                                   .offsets = {e->offset - gap, e->offset}},
+                 "The index entries of bytes " U64 " up to " U64
+                 " are damaged; their %zu batches were "
+                 "found by their own records, which fill the place exactly.",
+                 e->offset - gap, e->offset, n);
+    return rc;
+}
+
+/* Fold one entry, whatever it takes. */
+int salvage_fold(struct salvage *v, const struct entry *e, const struct entry *part)
+{
+    struct log *log = v->log;
+    struct fsck *f = v->f;
+    if (e->kind == MEDIA_TERM)
+        return 0;
+    int rc;
+    if (e->kind == MEDIA_GRANT) {
+        rc = recover_fold(v->replay, e, NULL);
+        return rc == -ENOMEM ? rc : 0; /* granted before, when the checkpoint's were assumed */
+    }
+    struct entry mine = *e;
+    struct topic *t = e->kind == MEDIA_CONTROL ? log->control : names_id(&log->names, e->topic);
+    if (!t) {
+        rc = fsck_adopt(f, log, e->topic, e->offset, &t);
+        if (rc)
+            return rc;
+        fsck_say(
+            f,
+            &(struct finding){.kind = FSCK_NODE,
+                              .severity = FSCK_ERROR,
+                              .action = FSCK_ADOPT,
+                              .id = e->topic,
+                              .offsets = {0, e->offset},
+                              .entries = one(e->number)},
+            "The topic with number %u lost its name and its attributes; it is called %s now, and "
+            "belongs to the owner of the pool's root directory. What it held before byte " U64
+            " is not known.",
+            e->topic, t->key.name, e->offset);
+    }
+    uint64_t end = e->offset + e->length + (part ? part->length : 0);
+    if (names_is_dir(t) || topic_end(t) > e->offset) {
+        f->state_damaged = true;
+        fsck_say(f,
+                 &(struct finding){.kind = FSCK_ENTRY,
+                                   .severity = FSCK_ERROR,
+                                   .action = FSCK_FORGET,
+                                   .id = e->topic,
+                                   .offsets = {e->offset, end},
+                                   .entries = one(e->number)},
+                 "Index entry " U64 " says that a batch stands at bytes " U64 " up to " U64
+                 " of a topic, where %s; it is left out.",
+                 e->number, e->offset, end,
+                 names_is_dir(t) ? "there is a directory" : "others stand already");
+        return 0;
+    }
+    if (topic_end(t) < e->offset) {
+        rc = gap_fill(v, t, e);
+        if (rc == 0 && topic_end(t) < e->offset)
+            rc = topic_lose(v, t, e->offset, e->number);
+        if (rc)
+            return rc;
+    }
+    /* Without what is lost, a trim perhaps: what stood there may seem to be there still. */
+    if (v->damaged && recover_whole(log, e, part)) {
+        evict(v, false, e->payload, e->payload + e->length);
+        if (part)
+            evict(v, false, part->payload, part->payload + part->length);
+        if (!claimable(log, e, part)) {
+            evict_extent(v, e);
+            if (part)
+                evict_extent(v, part);
+        }
+    }
+    if (!claimable(log, e, part)) {
+        fsck_say(f,
+                 &(struct finding){.kind = FSCK_OVERLAP,
+                                   .severity = FSCK_ERROR,
+                                   .action = FSCK_MARK,
+                                   .id = e->topic,
+                                   .entries = one(e->number),
+                                   .place = {e->payload, e->payload + e->length}},
+                 "Index entry " U64 " names a place that something else holds, or that no slot was "
+                 "granted.",
+                 e->number);
+        return topic_lose(v, t, end, e->number);
+    }
+    if (mine.session && !session_find(log, mine.session)) {
+        if (v->unknown != mine.session)
+            session_lose(v, mine.session, e->topic, e->number);
+        v->unknown = mine.session;
+        mine.session = 0;
+    }
+    rc = recover_fold(v->replay, &mine, part);
+    if (rc == -EMBAR_ECORRUPT && e->kind == MEDIA_CONTROL)
+        return fold_control_failed(v, e);
+    if (rc == -EMBAR_ECORRUPT && mine.session) {
+        session_lose(v, mine.session, e->topic, e->number);
+        mine.session = 0;
+        rc = recover_fold(v->replay, &mine, part);
+    }
+    return rc == -EMBAR_ECORRUPT ? topic_lose(v, t, end, e->number) : rc;
+}

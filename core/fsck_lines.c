@@ -1,0 +1,196 @@
+/* Superblocks and slots' lines, each by itself (before recovery). Reads only. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/crc.h"
+#include "core/fsck_state.h"
+
+static bool zero(const void *p, size_t n)
+{
+    const char *at = p;
+    for (size_t i = 0; i < n; i++)
+        if (at[i])
+            return false;
+    return true;
+}
+
+/* Is the CRC of the struct right, its own field as zero? */
+static bool whole(const void *record, size_t size, size_t crc_at)
+{
+    char copy[sizeof(struct media_root)]; /* the largest looked at */
+    le32 crc;
+    memcpy(copy, record, size);
+    memcpy(&crc, copy + crc_at, sizeof crc);
+    memset(copy + crc_at, 0, sizeof crc);
+    return crc32c(0, copy, size) == le32_get(crc);
+}
+
+static struct fsck_range place_of(const struct fsck *f, const void *at, uint64_t size)
+{
+    uint64_t from = (uint64_t)((const char *)at - f->region->base);
+    return (struct fsck_range){from, from + size};
+}
+
+/* ---- Superblocks -------------------------------------------------------------------------- */
+
+int fsck_supers(struct fsck *f, struct embar_error *err)
+{
+    /* What it is at all, and in the words that every other opening uses. */
+    int rc = pool_attach(&f->pool, f->region, err);
+    if (rc)
+        return rc;
+    if (f->opt->boot_id)
+        memcpy(f->pool.boot_id, f->opt->boot_id, sizeof f->pool.boot_id);
+    static const char *const names[2] = {"The superblock", "The superblock's copy"};
+    static const uint64_t at[2] = {MEDIA_SUPER_AT, MEDIA_SUPER_ALT};
+    const char *base = f->region->base;
+    for (unsigned i = 0; i < 2; i++) {
+        struct pool p;
+        const char *bad;
+        rc = pool_super(&p, f->region, i, &bad);
+        bool differs = i == 1 && rc == 0 && !f->super_damaged[0] &&
+                       memcmp(base + at[0], base + at[1], sizeof(struct media_super)) != 0;
+        f->super_damaged[i] = rc != 0 || differs;
+        if (rc || differs)
+            fsck_say(f,
+                     &(struct finding){.kind = FSCK_SUPERBLOCK,
+                                       .severity = FSCK_WARNING,
+                                       .action = FSCK_REWRITE,
+                                       .place = {at[i], at[i] + sizeof(struct media_super)}},
+                     "%s %s. The other one is whole, so nothing is lost.", names[i],
+                     differs                   ? "is not the same as the superblock"
+                     : rc == -EMBAR_ENOTPOOL   ? "is overwritten"
+                     : rc == -EMBAR_EVERSION   ? "says another format version"
+                     : strcmp(bad, "checksum") ? "makes no sense"
+                                               : "fails its checksum");
+    }
+    return 0;
+}
+
+/* ---- Slots -------------------------------------------------------------------------------- */
+
+struct line_kind {
+    enum fsck_kind kind;
+    const char *name, *means;
+    size_t crc_at;
+};
+
+static const struct line_kind line_kinds[4] = {
+    {FSCK_CLAIM, "claim", "It says who served the slot last, which the next opening writes anew.",
+     offsetof(struct media_claim, crc)},
+    {FSCK_HEARTBEAT, "heartbeat", "It matters only while the slot is served.",
+     offsetof(struct media_heartbeat, crc)},
+    {FSCK_WATERMARK, "watermark",
+     "It says how far the index was durable. Without it a lost end of the index is not noticed.",
+     offsetof(struct media_watermark, crc)},
+    {FSCK_WATERMARK, "synced watermark",
+     "It says how far the pool was on the disk, which counts after a crash of the machine.",
+     offsetof(struct media_watermark, crc)},
+};
+
+/* Did anybody ever write into the slot's roots or index? */
+static bool used(const struct fsck *f, unsigned slot)
+{
+    for (unsigned i = 0; i < 2; i++)
+        if (checkpoint_root_valid(pool_root(&f->pool, slot, i)) ||
+            checkpoint_root_valid(pool_root_copy(&f->pool, slot, i)))
+            return true;
+    for (uint64_t n = 0; n < f->pool.geo.index_entries; n++) {
+        uint64_t number = le64_get(pool_entry(&f->pool, slot, n)->number);
+        if (number != 0 && number % f->pool.geo.index_entries == n)
+            return true;
+    }
+    return false;
+}
+
+/* A claim comes before anything else of a term, a watermark with its first entry. */
+static bool missing(const struct fsck *f, unsigned slot, unsigned i)
+{
+    if (i == 0)
+        return used(f, slot);
+    struct media_claim c = *pool_claim(&f->pool, slot);
+    return i == 2 && used(f, slot) &&
+           (recover_claim_term(&f->pool, slot) == 0 || le64_get(c.start) > 1);
+}
+
+static void lines_of(struct fsck *f, unsigned slot)
+{
+    const char *base = (const char *)pool_claim(&f->pool, slot);
+    for (unsigned i = 0; i < 4; i++) {
+        const struct line_kind *k = &line_kinds[i];
+        char line[MEDIA_LINE];
+        memcpy(line, base + (size_t)i * MEDIA_LINE, sizeof line);
+        bool gone = zero(line, sizeof line);
+        bool ok = gone ? !missing(f, slot, i) : whole(line, sizeof line, k->crc_at);
+        if (ok && i == 0 && !gone)
+            ok = le32_get(((const struct media_claim *)line)->magic) == MEDIA_CLAIM_MAGIC;
+        if (ok)
+            continue;
+        f->lines_damaged |= 1ull << slot;
+        f->state_damaged = true; /* a watermark may say only what is durable: a checkpoint is */
+        f->watermark_damaged = f->watermark_damaged || k->kind == FSCK_WATERMARK;
+        fsck_say(f,
+                 &(struct finding){.kind = k->kind,
+                                   .severity = FSCK_WARNING,
+                                   .action = FSCK_REWRITE,
+                                   .place = place_of(f, base + (size_t)i * MEDIA_LINE, MEDIA_LINE)},
+                 "The %s of slot %u %s. %s", k->name, slot,
+                 gone ? "is gone: it is all zeros" : "fails its checksum", k->means);
+    }
+}
+
+static void roots_of(struct fsck *f, unsigned slot)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        struct media_root r = *pool_root(&f->pool, slot, i);
+        struct media_root copy = *pool_root_copy(&f->pool, slot, i);
+        /* The copy follows the root: a root that was never written has none. */
+        bool stands = checkpoint_root_valid(&copy), none = zero(&r, sizeof r);
+        if (checkpoint_root_valid(&r) || (none && !stands))
+            continue;
+        f->state_damaged = true;
+        f->root_damaged = true;
+        fsck_say(f,
+                 &(struct finding){.kind = FSCK_ROOT,
+                                   .severity = FSCK_WARNING,
+                                   .action = FSCK_REWRITE,
+                                   .place = place_of(f, pool_root(&f->pool, slot, i), sizeof r)},
+                 "Checkpoint root %c of slot %u %s. %s", i ? 'B' : 'A', slot,
+                 none ? "is gone: it is all zeros" : "fails its checksum",
+                 stands ? "Its copy is whole." : "Its copy is damaged too.");
+    }
+}
+
+void fsck_lines(struct fsck *f)
+{
+    for (unsigned slot = 0; slot < f->pool.geo.slots; slot++) {
+        lines_of(f, slot);
+        roots_of(f, slot);
+    }
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    const struct fsck_root *x = a, *y = b;
+    uint64_t m = le64_get(x->root.number), n = le64_get(y->root.number);
+    if (m != n)
+        return m > n ? -1 : 1;
+    m = le64_get(x->root.generation), n = le64_get(y->root.generation);
+    return m > n ? -1 : m < n;
+}
+
+unsigned fsck_roots(struct fsck *f, struct fsck_root *r, unsigned n)
+{
+    unsigned found = 0;
+    for (unsigned slot = 0; slot < f->pool.geo.slots; slot++)
+        for (unsigned which = 0; which < 2 && found < n; which++) {
+            struct media_root *at = pool_root(&f->pool, slot, which);
+            r[found] = (struct fsck_root){.root = *at, .at = at};
+            if (!checkpoint_root_valid(&r[found].root))
+                r[found].root = *pool_root_copy(&f->pool, slot, which);
+            found += checkpoint_root_valid(&r[found].root);
+        }
+    qsort(r, found, sizeof *r, newest_first);
+    return found;
+}

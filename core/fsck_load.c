@@ -1,0 +1,174 @@
+/* Finding the state of a pool: strictly, as every opening does, else from the checkpoint that loses
+ * least (recovery). Reads only.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "core/fsck_state.h"
+
+#define ROOTS (2 * MEDIA_MAX_SLOTS)
+
+static int log_make(struct fsck *f, struct log **log, struct embar_error *err)
+{
+    struct log_options o = {
+        .region = f->region, .readonly = true, .manual = true, .boot_id = f->opt->boot_id};
+    int rc = log_create(log, &o);
+    if (rc)
+        return embar_fail(err, rc, "no memory for the log");
+    (*log)->limit = UINT64_MAX;
+    rc = log_attach(*log, &o, err);
+    if (rc) {
+        log_free(*log);
+        *log = NULL;
+        return rc;
+    }
+    /* Whatever is loaded, what is changed from here on is newer than all that stands. */
+    struct fsck_root root[ROOTS];
+    for (unsigned n = fsck_roots(f, root, ROOTS); n > 0; n--)
+        if (le64_get(root[n - 1].root.generation) > (*log)->root_generation)
+            (*log)->root_generation = le64_get(root[n - 1].root.generation);
+    return 0;
+}
+
+/* As every opening loads it. */
+static int load_strictly(struct fsck *f, struct embar_error *err)
+{
+    uint64_t limit = UINT64_MAX;
+    int rc;
+    do {
+        rc = log_make(f, &f->log, err);
+        if (rc)
+            return rc;
+        f->log->limit = limit;
+        rc = recover(f->log, err);
+        limit = f->log->limit;
+        if (rc) {
+            log_free(f->log);
+            f->log = NULL;
+        }
+    } while (rc == -EAGAIN);
+    if (rc)
+        return rc;
+    f->number = f->log->seq.next - 1;
+    bool booted;
+    f->trusted = recover_trusted(f->log, &booted);
+    return 0;
+}
+
+/* Nothing tells what was granted: all to the one broker that a pool of this layout has. */
+static int grants_assume(struct log *log)
+{
+    if (log->grant_count > 0)
+        return 0;
+    return fold_grant(log, log->slot, 0, log->pool.geo.regions / log->pool.geo.brokers);
+}
+
+/* From one root, around what is damaged behind it; NULL: from nothing. */
+static int load_from(struct fsck *f, const struct fsck_root *base, struct embar_error *err)
+{
+    int rc = log_make(f, &f->log, err);
+    if (rc == 0 && base) {
+        rc = checkpoint_load(f->log, &base->root, err);
+        atomic_init(&f->log->checkpoint, le64_get(base->root.number));
+    }
+    if (rc == 0 && !base && le64_get(pool_entry(&f->pool, 0, 1)->number) != 1)
+        rc = grants_assume(f->log);
+    if (rc == 0)
+        rc = fsck_replay(f, f->log, base);
+    f->base = base ? base->at : NULL;
+    if (rc && f->log) {
+        log_free(f->log);
+        f->log = NULL;
+    }
+    fsck_orphans_drop(f);
+    return rc;
+}
+
+static void load_drop(struct fsck *f, size_t said)
+{
+    if (f->log)
+        log_free(f->log);
+    f->log = NULL;
+    fsck_unsay(f, said);
+}
+
+static void say_unusable(struct fsck *f, const struct fsck_root *r, bool newest)
+{
+    uint64_t at = (uint64_t)((const char *)r->at - f->region->base);
+    fsck_say(f,
+             &(struct finding){.kind = FSCK_CHECKPOINT,
+                               .severity = FSCK_WARNING,
+                               .action = FSCK_REWRITE,
+                               .place = {at, at + sizeof r->root}},
+             "The %s, as of index entry %" PRIu64 ", cannot be loaded: what it names is damaged or "
+             "was given away.",
+             newest ? "newest checkpoint" : "checkpoint before it", le64_get(r->root.number));
+}
+
+/* The root whose way loses least; the newest of equals. */
+static int load_best(struct fsck *f, struct embar_error *err)
+{
+    struct fsck_root root[ROOTS];
+    unsigned n = fsck_roots(f, root, ROOTS);
+    size_t said = f->report->count, least = SIZE_MAX, before = f->report->errors;
+    unsigned best = n;
+    int rc = -EMBAR_ECORRUPT;
+    for (unsigned i = 0; i < n && least > 0; i++) {
+        bool loads = load_from(f, &root[i], err) == 0;
+        size_t errors = f->report->errors - before;
+        load_drop(f, said);
+        if (loads && errors < least) {
+            least = errors;
+            best = i;
+        }
+    }
+    for (unsigned i = 0; i < best && i < n; i++)
+        say_unusable(f, &root[i], i == 0);
+    f->state_damaged = true;
+    if (n == 0 && !f->root_damaged)
+        return load_from(f, NULL, err); /* there never was one */
+    if (best < n)
+        return load_from(f, &root[best], err);
+    fsck_say(
+        f,
+        &(struct finding){.kind = FSCK_CHECKPOINT, .severity = FSCK_ERROR, .action = FSCK_REBUILD},
+        "No checkpoint can be loaded: the topics are put together from the index alone.");
+    rc = load_from(f, NULL, err);
+    return rc;
+}
+
+static void highest_note(struct fsck *f)
+{
+    struct fsck_root root[ROOTS];
+    unsigned n = fsck_roots(f, root, ROOTS);
+    f->highest = f->number > f->trusted ? f->number : f->trusted;
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t number = le64_get(root[i].root.number);
+        if (number <= INT64_MAX && number > f->highest)
+            f->highest = number;
+    }
+    for (unsigned slot = 0; slot < f->pool.geo.slots; slot++) {
+        uint32_t term = recover_claim_term(&f->pool, slot);
+        f->log->term = term > f->log->term ? term : f->log->term;
+    }
+}
+
+int fsck_state(struct fsck *f, struct embar_error *err)
+{
+    /* What every opening goes by may not be the newest root, or not say where the index must end. */
+    bool astray = f->root_damaged || f->watermark_damaged;
+    int rc = astray ? -EMBAR_ECORRUPT : load_strictly(f, err);
+    if (rc == -EMBAR_ECORRUPT)
+        rc = load_best(f, err);
+    if (rc)
+        return rc;
+    highest_note(f);
+    f->report->entries = f->number;
+    struct log_stat st;
+    log_stat_all(f->log, &st);
+    f->report->topics = st.topics;
+    f->report->directories = st.directories;
+    f->report->sessions = st.sessions;
+    return 0;
+}

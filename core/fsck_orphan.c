@@ -1,0 +1,270 @@
+/* Whole batches that nothing names any more, and which of them a gap was made of (recovery).
+ *
+ * Any whole record may be meant that is newer than what its topic is known to hold, wherever it
+ * stands: what holds its place by what is known may have been trimmed.
+ *
+ * A side record proves itself and its payload, and says topic, session, sequence, place and time; not
+ * where in the topic it stood. So it is taken for a gap only when it must be it: the batches of
+ * that topic, in the order of their times (and places, and sequences, which must agree), fill the
+ * gap exactly, and no other choice does. Reads only.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "core/fsck_state.h"
+
+struct cover { /* payload of a run */
+    uint64_t from, to;
+    const struct topic *t;
+    size_t run;
+};
+
+struct covers {
+    struct cover *at;
+    size_t count, capacity;
+};
+
+static int cover_push(struct covers *c, const struct topic *t, size_t i)
+{
+    const struct run *r = topic_run(t, i);
+    if (c->count == c->capacity) {
+        size_t capacity = c->capacity ? c->capacity * 2 : 256;
+        struct cover *grown = realloc(c->at, capacity * sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        c->at = grown;
+        c->capacity = capacity;
+    }
+    c->at[c->count++] =
+        (struct cover){r->payload, r->payload + (topic_run_end(t, i) - r->offset), t, i};
+    return 0;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct cover *x = a, *y = b;
+    return x->from < y->from ? -1 : x->from > y->from;
+}
+
+static int covers_topic(struct covers *c, const struct topic *t)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < t->run_count; i++) {
+        if (!(topic_run(t, i)->flags & MEDIA_RUN_LOST))
+            rc = cover_push(c, t, i);
+    }
+    return rc;
+}
+
+static int covers_make(struct covers *c, struct log *log)
+{
+    int rc = covers_topic(c, log->control);
+    for (struct topic *t = log->names.by_id; rc == 0 && t; t = t->by_id.next)
+        rc = covers_topic(c, t);
+    if (rc == 0 && c->count > 1)
+        qsort(c->at, c->count, sizeof *c->at, by_place);
+    return rc;
+}
+
+/* Is the byte at `at` payload of a whole batch of the run? Then what looks like a record there is
+ * what somebody published. */
+static bool published(const struct pool *p, const struct topic *t, size_t i, uint64_t at)
+{
+    bool part = topic_run(t, i)->batches == 0;
+    const struct run *r = topic_run(t, part && i > 0 ? i - 1 : i);
+    uint64_t side = r->side;
+    struct side s;
+    for (unsigned b = 0; b < r->batches && side_read(p, side, &s) == 0 && s.topic == t->id; b++) {
+        if ((at >= s.run0 && at - s.run0 < s.run0_length) ||
+            (s.run1 && at >= s.run1 && at - s.run1 < s.length - s.run0_length))
+            return side_payload_whole(p, &s);
+        side -= side_size(s.count, s.equal);
+    }
+    return false;
+}
+
+static bool covered(const struct pool *p, const struct covers *c, uint64_t at)
+{
+    size_t low = 0, high = c->count;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (c->at[mid].from <= at)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low > 0 && c->at[low - 1].to > at &&
+           published(p, c->at[low - 1].t, c->at[low - 1].run, at);
+}
+
+static int orphan_push(struct fsck *f, uint64_t at, const struct side *s)
+{
+    if (f->orphans == f->orphan_capacity) {
+        size_t capacity = f->orphan_capacity ? f->orphan_capacity * 2 : 64;
+        struct orphan *grown = realloc(f->orphan, capacity * sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        f->orphan = grown;
+        f->orphan_capacity = capacity;
+    }
+    f->orphan[f->orphans++] = (struct orphan){.at = at, .s = *s};
+    return 0;
+}
+
+/* Payload and record in the extents that the record says, the payload below its record. */
+static bool placed(const struct pool *p, uint64_t at, const struct side *s)
+{
+    uint64_t base = pool_extent_base(p, s->run0, s->order0);
+    uint64_t size = 1ull << (s->order0 + p->geo.block_shift);
+    if (s->run0 + s->run0_length > at || at < base || at - base >= size ||
+        !pool_in_data(p, base, size))
+        return false;
+    if (!s->run1)
+        return true;
+    base = pool_extent_base(p, s->run1, s->order1);
+    size = 1ull << (s->order1 + p->geo.block_shift);
+    return pool_in_data(p, base, size) && s->length - s->run0_length <= base + size - s->run1;
+}
+
+static int by_time(const void *a, const void *b)
+{
+    const struct orphan *x = a, *y = b;
+    if (x->s.time != y->s.time)
+        return x->s.time < y->s.time ? -1 : 1;
+    return x->s.run0 < y->s.run0 ? -1 : x->s.run0 > y->s.run0;
+}
+
+static int by_side(const void *a, const void *b)
+{
+    const struct orphan *x = a, *y = b;
+    return x->at < y->at ? -1 : x->at > y->at;
+}
+
+/* What index lines say of them, whether they stand or not. */
+static void orphans_named(struct fsck *f, const struct pool *p)
+{
+    for (unsigned slot = 0; slot < p->geo.slots; slot++)
+        for (uint64_t n = 0; n < p->geo.index_entries; n++) {
+            const struct media_entry *line = pool_entry(p, slot, n);
+            uint64_t number = le64_get(line->number);
+            struct orphan key = {.at = le64_low48(line->side)};
+            if (number % p->geo.index_entries != n || key.at == 0)
+                continue;
+            struct orphan *o = bsearch(&key, f->orphan, f->orphans, sizeof key, by_side);
+            if (o && o->s.topic == le32_get(line->topic) && number > o->named)
+                o->named = number;
+        }
+}
+
+int fsck_orphans(struct fsck *f, struct log *log)
+{
+    if (f->orphans_known)
+        return 0;
+    struct covers c = {0};
+    const struct pool *p = &log->pool;
+    int rc = covers_make(&c, log);
+    uint64_t end = p->data_base + p->data_size;
+    for (uint64_t at = p->data_base; rc == 0 && at < end; at += MEDIA_LINE) {
+        if ((at & ((64u << 20) - 1)) == 0)
+            fsck_progress(f, "looking for lost batches", at, end);
+        if (le32_get(((const struct media_side *)pool_at(p, at))->magic) != MEDIA_SIDE_MAGIC)
+            continue;
+        struct side s;
+        if (side_read(p, at, &s) == 0 && placed(p, at, &s) && !covered(p, &c, at) &&
+            side_payload_whole(p, &s))
+            rc = orphan_push(f, at, &s);
+    }
+    free(c.at);
+    /* They were found in the order of their places. */
+    if (f->orphans > 0)
+        orphans_named(f, p);
+    if (f->orphans > 1)
+        qsort(f->orphan, f->orphans, sizeof *f->orphan, by_time);
+    f->orphans_known = rc == 0;
+    return rc;
+}
+
+void fsck_orphans_drop(struct fsck *f)
+{
+    free(f->orphan);
+    f->orphan = NULL;
+    f->orphans = f->orphan_capacity = 0;
+    f->orphans_known = false;
+}
+
+/* May b follow a in the topic? Times say so; places of one extent and sequences must not gainsay. */
+static bool follows(const struct orphan *a, const struct orphan *b)
+{
+    if (a->s.session && a->s.session == b->s.session)
+        return b->s.sequence > a->s.sequence;
+    return a->s.time < b->s.time;
+}
+
+size_t fsck_fill(struct fsck *f, uint32_t topic, uint64_t bytes, uint64_t after, uint64_t before,
+                 uint64_t number, size_t *pick, size_t room)
+{
+    /* Those that may be meant, in order, then every window of them that adds up: there must be
+     * one. */
+    size_t *mine = calloc(f->orphans + 1, sizeof *mine);
+    size_t n = 0, found = 0, first = 0, low = 0;
+    uint64_t sum = 0;
+    if (!mine)
+        return 0;
+    for (size_t i = 0; i < f->orphans; i++) {
+        const struct orphan *o = &f->orphan[i];
+        if (!o->taken && o->s.topic == topic && o->s.time > after && o->s.time < before &&
+            o->named < number)
+            mine[n++] = i;
+    }
+    size_t length = 0;
+    for (size_t high = 0; high < n; high++) {
+        sum += f->orphan[mine[high]].s.length;
+        while (sum > bytes)
+            sum -= f->orphan[mine[low++]].s.length;
+        if (sum == bytes) {
+            found++;
+            first = low;
+            length = high + 1 - low;
+        }
+    }
+    bool sure = found == 1 && length <= room;
+    for (size_t i = 1; sure && i < length; i++)
+        sure = follows(&f->orphan[mine[first + i - 1]], &f->orphan[mine[first + i]]);
+    for (size_t i = 0; sure && i < length; i++)
+        pick[i] = mine[first + i];
+    free(mine);
+    return sure ? length : 0;
+}
+
+unsigned fsck_entry(const struct log *log, const struct orphan *o, uint64_t number, uint64_t offset,
+                    uint32_t term, struct entry e[2])
+{
+    const struct side *s = &o->s;
+    e[0] = (struct entry){
+        .number = number,
+        .session = s->session,
+        .sequence = s->sequence,
+        .offset = offset,
+        .payload = s->run0,
+        .side = o->at,
+        .term = term,
+        .topic = s->topic,
+        .length = s->run0_length,
+        .count = s->count,
+        .check = s->session ? s->crc & 0xffff : s->crc,
+        .kind = s->topic ? MEDIA_BATCH : MEDIA_CONTROL,
+        .flags = (uint8_t)((s->equal ? MEDIA_F_EQUAL : 0u) | (s->run1 ? MEDIA_F_SPLIT : 0u)),
+        .slot = (uint8_t)log->slot,
+        .order = s->order0};
+    if (!s->run1)
+        return 1;
+    e[1] = e[0];
+    e[1].number = number + 1;
+    e[1].offset = offset + s->run0_length;
+    e[1].payload = s->run1;
+    e[1].length = s->length - s->run0_length;
+    e[1].kind = MEDIA_PART;
+    e[1].flags = 0;
+    e[1].order = s->order1;
+    return 2;
+}

@@ -1,0 +1,220 @@
+/* Writing a repair: a fresh checkpoint of the state that was found (the "root" rule of checkpoint.c).
+ *
+ * Order: what is about to be overwritten is saved; tables and manifest go beside everything that
+ * stands, then the root into the area that the state was not loaded from; then the lines of the
+ * slots and the superblocks. Killed before the root is whole, the pool is as damaged as it was. Must
+ * never write before all slots are locked, nor into a root that the state came from.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/fsck_state.h"
+
+/* ---- Saving --------------------------------------------------------------------------------- */
+
+static int save_directory(struct fsck *f, struct embar_error *err)
+{
+    const char *in = f->opt->save ? f->opt->save : ".";
+    const char *name = f->region->spec ? strrchr(f->region->spec, '/') : NULL;
+    name = name ? name + 1 : f->region->spec ? f->region->spec : "pool";
+    char when[32];
+    time_t now = time(NULL);
+    struct tm tm;
+    strftime(when, sizeof when, "%Y%m%dT%H%M%SZ", gmtime_r(&now, &tm));
+    if (mkdir(in, 0700) < 0 && errno != EEXIST)
+        return embar_fail(err, -errno, "making the directory %s for what a repair drops", in);
+    for (unsigned i = 0; i < 1000; i++) {
+        char *path;
+        if (asprintf(&path, i ? "%s/%s-fsck-%s-%u" : "%s/%s-fsck-%s", in, name, when, i) < 0)
+            return embar_fail(err, -ENOMEM, NULL);
+        if (mkdir(path, 0700) == 0) {
+            f->report->saved = path;
+            return 0;
+        }
+        int rc = -errno;
+        if (rc != -EEXIST) {
+            rc = embar_fail(err, rc, "making the directory %s for what a repair drops", path);
+            free(path);
+            return rc;
+        }
+        free(path);
+    }
+    return embar_fail(err, -EEXIST, "making a directory in %s", in);
+}
+
+static int save_file(const char *path, int flags, const void *data, size_t size)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0600);
+    if (fd < 0)
+        return -errno;
+    const char *at = data;
+    int rc = 0;
+    while (rc == 0 && size > 0) {
+        ssize_t n = write(fd, at, size);
+        if (n < 0 && errno != EINTR)
+            rc = -errno;
+        at += n > 0 ? n : 0;
+        size -= n > 0 ? (size_t)n : 0;
+    }
+    if (rc == 0 && fsync(fd) < 0)
+        rc = -errno;
+    if (close(fd) < 0 && rc == 0)
+        rc = -errno;
+    return rc;
+}
+
+int fsck_save(struct fsck *f, const char *what, uint64_t at, uint64_t size, struct embar_error *err)
+{
+    if (at > f->region->size || size > f->region->size - at || size == 0)
+        return 0;
+    int rc = f->report->saved ? 0 : save_directory(f, err);
+    if (rc)
+        return rc;
+    char *file = NULL, *index = NULL, *line = NULL;
+    int n = asprintf(&file, "%s/%012" PRIx64 "-%s", f->report->saved, at, what);
+    if (n >= 0)
+        n = asprintf(&index, "%s/index.txt", f->report->saved);
+    if (n >= 0)
+        n = asprintf(&line, "%012" PRIx64 "-%s: %" PRIu64 " bytes from pool offset %" PRIu64 "\n",
+                     at, what, size, at);
+    rc = n < 0 ? -ENOMEM : save_file(file, O_TRUNC, f->region->base + at, size);
+    if (rc == 0)
+        rc = save_file(index, O_APPEND, line, strlen(line));
+    if (rc)
+        rc = embar_fail(err, rc, "saving what a repair drops in %s", f->report->saved);
+    else
+        f->report->saved_bytes += size;
+    free(file);
+    free(index);
+    free(line);
+    return rc;
+}
+
+static uint64_t offset_of(const struct fsck *f, const void *at)
+{
+    return (uint64_t)((const char *)at - f->region->base);
+}
+
+/* What findings say is given up, and every slot's lines and roots, which are about to change. */
+static int save_all(struct fsck *f, struct embar_error *err)
+{
+    const struct fsck_report *r = f->report;
+    int rc = 0;
+    if (f->super_damaged[0])
+        rc = fsck_save(f, "superblock", MEDIA_SUPER_AT, MEDIA_PAGE, err);
+    if (rc == 0 && f->super_damaged[1])
+        rc = fsck_save(f, "superblock-copy", MEDIA_SUPER_ALT, MEDIA_PAGE, err);
+    for (unsigned slot = 0; rc == 0 && slot < f->pool.geo.slots; slot++)
+        if ((f->state_damaged && slot == f->log->slot) || f->lines_damaged >> slot & 1)
+            rc =
+                fsck_save(f, "slot", offset_of(f, pool_claim(&f->pool, slot)), 3 * MEDIA_PAGE, err);
+    for (size_t i = 0; rc == 0 && i < r->count; i++) {
+        const struct fsck_finding *x = &r->finding[i];
+        bool stays = x->action == FSCK_MARK || x->action == FSCK_NONE;
+        if (!stays && x->place.to > x->place.from && x->kind != FSCK_SUPERBLOCK)
+            rc = fsck_save(f, fsck_kind_name(x->kind), x->place.from, x->place.to - x->place.from,
+                           err);
+    }
+    return rc;
+}
+
+/* ---- Writing -------------------------------------------------------------------------------- */
+
+/* The newest area that the state did not come from, or an invalid one. */
+static struct media_root *spare_root(const struct fsck *f)
+{
+    struct media_root *a = pool_root(&f->pool, f->log->slot, 0);
+    struct media_root *b = pool_root(&f->pool, f->log->slot, 1);
+    if (f->base == a)
+        return b;
+    return f->base == b ? a : NULL;
+}
+
+static int state_write(struct fsck *f, struct embar_error *err)
+{
+    struct log *log = f->log;
+    log->readonly = false;
+    if (f->highest >= (uint64_t)INT64_MAX || log->term == UINT32_MAX)
+        return embar_fail(err, -EMBAR_ECORRUPT, "the pool's numbers are used up");
+    /* Beyond every number that any line speaks of, so that none is taken for what comes next. */
+    log->seq.next = f->highest + 1;
+    atomic_store(&log->committed, f->highest);
+    atomic_store(&log->durable, f->highest);
+    log->root_spare = spare_root(f);
+    log->manifest.whole = true;
+    fold_need(log);
+    for (struct topic *t = log->names.by_id; t; t = t->by_id.next)
+        t->ordered_end = topic_end(t);
+    int rc = checkpoint_write(log);
+    /* Once more, over the root that the state came from: what it names may be damaged. */
+    log->root_spare = NULL;
+    log->manifest.whole = true;
+    if (rc == 0)
+        rc = checkpoint_write(log);
+    if (rc)
+        return embar_fail(err, rc, "writing a fresh checkpoint");
+    f->number = f->highest;
+    return 0;
+}
+
+static int lines_write(struct fsck *f)
+{
+    int rc = 0;
+    struct log *log = f->log;
+    for (unsigned slot = 0; rc == 0 && slot < f->pool.geo.slots; slot++) {
+        if (!(f->lines_damaged >> slot & 1) && !(f->state_damaged && slot == log->slot))
+            continue;
+        char *lines = (char *)pool_claim(&f->pool, slot);
+        bool mine = slot == log->slot;
+        uint64_t at = offset_of(f, lines);
+        rc = region_zero(f->region, at + (mine ? MEDIA_LINE : 0), (mine ? 1 : 4) * MEDIA_LINE);
+        if (rc == 0 && mine)
+            rc = index_watermark(&log->pool, slot, f->number, log->term);
+        if (rc == 0 && mine)
+            rc = index_synced(&log->pool, slot, f->number, log->term);
+        if (rc == 0 && mine)
+            rc = log_claim(log, 0);
+    }
+    return rc;
+}
+
+static int supers_write(struct fsck *f)
+{
+    char *base = f->region->base;
+    static const uint64_t at[2] = {MEDIA_SUPER_AT, MEDIA_SUPER_ALT};
+    for (unsigned i = 0; i < 2; i++) {
+        if (!f->super_damaged[i] || f->super_damaged[1 - i])
+            continue;
+        memcpy(base + at[i], base + at[1 - i], sizeof(struct media_super));
+        flush_writeback(&f->region->flush, base + at[i], sizeof(struct media_super));
+        flush_drain(&f->region->flush);
+    }
+    return region_sync(f->region);
+}
+
+int fsck_repair(struct fsck *f, struct embar_error *err)
+{
+    int rc = save_all(f, err);
+    if (rc == 0 && f->state_damaged)
+        rc = state_write(f, err);
+    if (rc)
+        return rc;
+    rc = lines_write(f);
+    if (rc == 0)
+        rc = region_sync(f->region);
+    if (rc == 0)
+        rc = supers_write(f);
+    if (rc)
+        return embar_fail(err, rc, "writing the repair");
+    f->report->repaired = true;
+    for (size_t i = 0; i < f->report->count; i++)
+        f->report->finding[i].repaired = f->report->finding[i].action != FSCK_NONE;
+    return 0;
+}

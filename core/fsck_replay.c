@@ -1,0 +1,133 @@
+/* The index from a checkpoint on, around what is damaged in it (recovery).
+ *
+ * As recovery does, entry by entry along the chain; but a break below the watermark, or an entry
+ * that cannot be folded, is reported and gone around. Folds into a log that nobody serves; never
+ * writes to the pool.
+ */
+#include <errno.h>
+
+#include "core/fsck_salvage.h"
+
+/* One entry, or two. 1: on; 0: the end; or an error. */
+static int step(struct salvage *v)
+{
+    struct log *log = v->log;
+    struct entry e, part;
+    uint32_t next = 0, behind = 0;
+    uint64_t number = v->number + 1;
+    if (!recover_entry(v->replay, v->term, number, v->chain, &e, &next)) {
+        if (number > v->trusted)
+            return 0;
+        int rc = salvage_break(v);
+        return rc ? rc : 1;
+    }
+    bool split = e.flags & MEDIA_F_SPLIT;
+    if (index_check(&log->pool, &e) || e.kind == MEDIA_PART) {
+        v->f->state_damaged = true;
+        fsck_say(v->f,
+                 &(struct finding){.kind = FSCK_ENTRY,
+                                   .severity = FSCK_ERROR,
+                                   .action = FSCK_FORGET,
+                                   .entries = one(number)},
+                 "Index entry " U64 " is valid but makes no sense; it is left out.", number);
+        v->number = number;
+        v->chain = next;
+        return 1;
+    }
+    if (split) {
+        bool there = recover_entry(v->replay, e.term, number + 1, next, &part, &behind) &&
+                     part.kind == MEDIA_PART && index_check(&log->pool, &part) == 0;
+        if (!there && number + 1 > v->trusted)
+            return 0;
+        if (!there) {
+            if (!salvage_part(v, &e, &part)) {
+                v->number = number; /* the break says the rest */
+                v->chain = next;
+                return 1;
+            }
+            struct media_entry line;
+            behind = index_encode(&line, &part, next);
+            v->f->state_damaged = true;
+            fsck_say(v->f,
+                     &(struct finding){.kind = FSCK_ENTRY,
+                                       .severity = FSCK_WARNING,
+                                       .action = FSCK_REBUILD,
+                                       .id = e.topic,
+                                       .entries = one(number + 1)},
+                     "Index entry " U64 " is damaged; the batch's own record says what it said.",
+                     number + 1);
+        }
+    }
+    if (v->booted && number > v->trusted && e.kind != MEDIA_TERM && e.kind != MEDIA_GRANT &&
+        !recover_whole(log, &e, split ? &part : NULL))
+        return 0;
+    int rc = salvage_fold(v, &e, split ? &part : NULL);
+    v->number = number + split;
+    v->chain = split ? behind : next;
+    v->term = e.term;
+    return rc ? rc : 1;
+}
+
+/* Without a watermark to trust, all that stands in the ring and goes on by itself counts. */
+static uint64_t furthest(const struct salvage *v)
+{
+    const struct pool *p = &v->log->pool;
+    uint64_t last = v->number;
+    for (uint64_t m = v->number + 1; m <= v->number + p->geo.index_entries; m++) {
+        const struct media_entry *line = salvage_line(v, m), *before = salvage_line(v, m - 1);
+        struct entry e;
+        uint32_t next;
+        if (line && before && index_decode(line, m, le32_get(before->crc), &e, &next))
+            last = m;
+    }
+    return last;
+}
+
+int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
+{
+    struct salvage v = {.f = f, .log = log, .chain = index_seed(&log->pool)};
+    v.replay = recover_begin(log);
+    if (!v.replay)
+        return -ENOMEM;
+    v.trusted = recover_trusted(log, &v.booted);
+    if (base) {
+        v.number = le64_get(base->root.number);
+        v.chain = le32_get(base->root.chain);
+        v.term = le32_get(base->root.term);
+        v.time = le64_get(base->root.time);
+    }
+    if (f->watermark_damaged) {
+        uint64_t last = furthest(&v);
+        v.trusted = last > v.trusted ? last : v.trusted;
+    }
+    /* Never more than a ring behind the checkpoint: older entries cannot stand. */
+    if (v.trusted > v.number + log->pool.geo.index_entries) {
+        uint64_t from = v.trusted - log->pool.geo.index_entries;
+        f->state_damaged = true;
+        fsck_say(f,
+                 &(struct finding){.kind = FSCK_ENTRY,
+                                   .severity = FSCK_ERROR,
+                                   .action = FSCK_FORGET,
+                                   .entries = {v.number + 1, from + 1}},
+                 "Index entries " U64 " to " U64 " were overwritten by later ones: the checkpoint "
+                 "that held what they said cannot be used.",
+                 v.number + 1, from);
+        v.number = from;
+        v.chain = 0;
+    }
+    int rc = 1;
+    while (rc == 1) {
+        if ((v.number & 0xffff) == 0)
+            fsck_progress(f, "reading the index", v.number, v.trusted);
+        rc = step(&v);
+    }
+    if (rc == 0 && f->watermark_damaged)
+        rc = salvage_tail(&v);
+    recover_end(v.replay);
+    f->number = v.number;
+    f->trusted = v.trusted;
+    log->seq.next = v.number + 1;
+    log->seq.chain = v.chain;
+    log->term = v.term;
+    return rc;
+}

@@ -1,0 +1,115 @@
+/* What the files of fsck share, and nobody else sees. One thread, but for fsck_walk.c's workers.
+ *
+ * The state of a pool is loaded into a struct log that is never served: strictly when that goes
+ * (the loaders of checkpoint.c, table.c and recover.c as they are), else around the damage
+ * (fsck_replay.c). Then it is compared with every batch (fsck_walk.c), and written anew
+ * (fsck_repair.c).
+ */
+#ifndef CORE_FSCK_STATE_H
+#define CORE_FSCK_STATE_H
+
+#include "core/fsck.h"
+#include "core/log_state.h"
+
+#define FSCK_FINDINGS 10000u /* more are counted only */
+
+struct fsck {
+    const struct fsck_options *opt;
+    struct fsck_report *report;
+    struct region *region;
+    struct pool pool;
+    pthread_mutex_t lock; /* guards the report while workers walk */
+
+    struct log *log;         /* the state found */
+    bool state_damaged;      /* it is not what the newest root and the index say: write it anew */
+    struct media_root *base; /* the area of the root that it was loaded from; NULL: none */
+    uint64_t number;         /* the last entry in it */
+    uint64_t highest;        /* number that any structure of the pool speaks of */
+    uint64_t trusted;
+    bool watermark_damaged;
+    bool root_damaged;      /* what every opening begins with may not be the newest */
+    uint64_t lines_damaged; /* slots whose lines are to be written anew, a bit each */
+    bool super_damaged[2];
+
+    struct orphan *orphan; /* whole batches that nothing names (fsck_orphan.c) */
+    size_t orphans, orphan_capacity;
+    bool orphans_known;
+};
+
+/* ---- fsck_report.c ------------------------------------------------------------------------ */
+
+/* What to put into a finding; the text says what is wrong and what it means, in whole sentences. */
+struct finding {
+    enum fsck_kind kind;
+    enum fsck_severity severity;
+    enum fsck_action action;
+    uint32_t id;
+    struct fsck_range messages, offsets, entries, place;
+};
+void fsck_say(struct fsck *f, const struct finding *what, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Void what was said since the report had n findings. */
+void fsck_unsay(struct fsck *f, size_t n);
+void fsck_progress(const struct fsck *f, const char *stage, uint64_t done, uint64_t total);
+/* "topic a/b", or "topic 7" when it has no path. buf: FSCK_NAME bytes. */
+#define FSCK_NAME (MEDIA_MAX_PATH + 32)
+const char *fsck_name(struct log *log, uint32_t id, char *buf);
+
+/* ---- fsck_lines.c: superblocks, slot lines, roots ------------------------------------------- */
+
+int fsck_supers(struct fsck *f, struct embar_error *err);
+void fsck_lines(struct fsck *f);
+/* Valid roots, the newest first; at most n. */
+struct fsck_root {
+    struct media_root root;
+    struct media_root *at;
+};
+unsigned fsck_roots(struct fsck *f, struct fsck_root *r, unsigned n);
+
+/* ---- fsck_load.c, fsck_replay.c: the state ---------------------------------------------------- */
+
+int fsck_state(struct fsck *f, struct embar_error *err) __attribute__((warn_unused_result));
+/* From entry `number` of the log's checkpoint on, around what is damaged. */
+int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
+    __attribute__((warn_unused_result));
+/* A node in the root directory, for what lost its own. */
+int fsck_adopt(struct fsck *f, struct log *log, uint32_t id, uint64_t base, struct topic **out)
+    __attribute__((warn_unused_result));
+/* The topic's bytes up to `end` are lost. */
+int fsck_lose(struct topic *t, uint64_t end) __attribute__((warn_unused_result));
+
+/* ---- fsck_orphan.c: batches that nothing names ----------------------------------------------- */
+
+struct orphan {
+    uint64_t at; /* side record */
+    struct side s;
+    uint64_t named; /* number of the index line that names it, 0: none does */
+    bool taken;
+};
+/* All whole batches in the data area, in the order of their times: also those that are known, which
+ * are no newer than the last that their topic is known to hold. */
+int fsck_orphans(struct fsck *f, struct log *log) __attribute__((warn_unused_result));
+/* Give up what is known of them: the log is another. */
+void fsck_orphans_drop(struct fsck *f);
+/* The orphans of the topic that make up so many bytes, between the two times and not named by entry
+ * `number` or a later one: their indices in `pick`. 0: there are none that must be it. */
+size_t fsck_fill(struct fsck *f, uint32_t topic, uint64_t bytes, uint64_t after, uint64_t before,
+                 uint64_t number, size_t *pick, size_t room);
+/* The entry, or two, that named the batch. Returns how many. */
+unsigned fsck_entry(const struct log *log, const struct orphan *o, uint64_t number, uint64_t offset,
+                    uint32_t term, struct entry e[2]);
+
+/* ---- fsck_walk.c ------------------------------------------------------------------------------ */
+
+/* Every batch of every topic against its side record and payload; damaged ones get runs of their
+ * own in the log. */
+int fsck_walk(struct fsck *f) __attribute__((warn_unused_result));
+
+/* ---- fsck_repair.c ---------------------------------------------------------------------------- */
+
+int fsck_repair(struct fsck *f, struct embar_error *err) __attribute__((warn_unused_result));
+/* Copy pool bytes aside before they are overwritten. */
+int fsck_save(struct fsck *f, const char *what, uint64_t at, uint64_t size, struct embar_error *err)
+    __attribute__((warn_unused_result));
+
+#endif

@@ -1,0 +1,602 @@
+/* See fsck_trial.h. */
+#include "tests/unit/core/fsck_trial.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "core/log_state.h"
+#include "tests/unit/core/fixture.h"
+
+static void *memory_new(void)
+{
+    void *p = mmap(NULL, TRIAL_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(p, MAP_FAILED);
+    return p;
+}
+
+/* ---- A pool ---------------------------------------------------------------------------------- */
+
+#define TOPICS 8u
+
+struct load {
+    struct fixture f;
+    struct draws *d;
+    uint32_t topic[TOPICS], dir;
+    unsigned topics;
+    struct {
+        uint64_t id, sequence;
+        uint32_t topic;
+    } session[TOPICS];
+    unsigned sessions, names;
+};
+
+static void load_publish(struct load *l)
+{
+    static const uint32_t most[] = {20, 200, 2000, 9000, 60000};
+    char data[60000];
+    uint32_t lengths[64], sum = 0;
+    uint32_t count = 1 + pick(l->d, 60), each = most[pick(l->d, 5)] / count + 1;
+    bool equal = one_in(l->d, 2);
+    uint32_t one = 1 + pick(l->d, each);
+    for (uint32_t i = 0; i < count; i++) {
+        lengths[i] = equal ? one : 1 + pick(l->d, each);
+        if (sum + lengths[i] > sizeof data) {
+            count = i;
+            break;
+        }
+        sum += lengths[i];
+    }
+    for (uint32_t i = 0; i < sum; i++)
+        data[i] = (char)draw(l->d);
+    unsigned k = pick(l->d, l->topics), s = pick(l->d, TOPICS);
+    uint64_t session = 0, sequence = 0;
+    uint32_t id = l->topic[k];
+    if (s < l->sessions && one_in(l->d, 2)) {
+        id = l->session[s].topic;
+        session = l->session[s].id;
+        sequence = l->session[s].sequence + 1;
+    }
+    struct topic *t = log_topic(l->f.log, id);
+    if (!t)
+        return;
+    struct commit c =
+        fixture_publish(&l->f, t, session, 1, sequence, data, sum, equal ? NULL : lengths, count);
+    if (c.status == 0 && session)
+        l->session[s].sequence = sequence;
+    if (c.status) { /* no space: give some up */
+        struct control trim = {.kind = MEDIA_C_TRIM,
+                               .id = id,
+                               .value = topic_base(t) + (topic_end(t) - topic_base(t)) / 2};
+        (void)fixture_try(&l->f, trim, NULL);
+    }
+    topic_put(t);
+}
+
+static void load_topic(struct load *l)
+{
+    struct control c = {.kind = MEDIA_C_CREATE,
+                        .parent = one_in(l->d, 2) ? l->dir : LOG_ROOT_ID,
+                        .mode = 0600 | pick(l->d, 0100),
+                        .order = 5,
+                        .ack = 1};
+    struct commit commit;
+    snprintf(c.name, sizeof c.name, "topic%u", l->names++);
+    if (l->topics < TOPICS && fixture_try(&l->f, c, &commit) == 0)
+        l->topic[l->topics++] = commit.id;
+}
+
+static void load_control(struct load *l)
+{
+    unsigned k = pick(l->d, l->topics);
+    struct control c = {.id = l->topic[k]};
+    struct commit commit;
+    struct topic *t;
+    switch (pick(l->d, 7)) {
+    case 0: load_topic(l); return;
+    case 1:
+        c.kind = MEDIA_C_ATTR;
+        c.flags = MEDIA_A_MODE;
+        c.mode = pick(l->d, 01000);
+        break;
+    case 2:
+        c.kind = MEDIA_C_RENAME;
+        c.parent = one_in(l->d, 2) ? l->dir : LOG_ROOT_ID;
+        snprintf(c.name, sizeof c.name, "renamed%u", l->names++);
+        break;
+    case 3:
+        c.kind = MEDIA_C_OPEN;
+        if (l->sessions < TOPICS && fixture_try(&l->f, c, &commit) == 0) {
+            l->session[l->sessions].topic = c.id;
+            l->session[l->sessions].sequence = 0;
+            l->session[l->sessions++].id = commit.session;
+        }
+        return;
+    case 4:
+        if (l->topics < 3 || !one_in(l->d, 4))
+            return;
+        c.kind = MEDIA_C_REMOVE;
+        l->topic[k] = l->topic[--l->topics];
+        for (unsigned i = 0; i < l->sessions;)
+            if (l->session[i].topic == c.id)
+                l->session[i] = l->session[--l->sessions];
+            else
+                i++;
+        break;
+    case 5:
+        t = log_topic(l->f.log, c.id);
+        c.kind = MEDIA_C_TRIM;
+        c.value = topic_base(t) + pick(l->d, (uint32_t)(topic_end(t) - topic_base(t) + 1));
+        topic_put(t);
+        break;
+    default: assert_int_equal(log_checkpoint(l->f.log), 0); return;
+    }
+    (void)fixture_try(&l->f, c, NULL);
+}
+
+static void load_begin(struct load *l, struct draws *d)
+{
+    struct log_options o = {.manual = true};
+    o.geo.index_entries = 64u << pick(d, 3);
+    o.geo.descriptors = 4;
+    o.geo.max_order = 3 + pick(d, 3);
+    memset(l, 0, sizeof *l);
+    l->d = d;
+    fixture_open_as(&l->f, TRIAL_SIZE, &o);
+    l->dir = (uint32_t)fixture_control(
+        &l->f, (struct control){
+                   .kind = MEDIA_C_MKDIR, .parent = LOG_ROOT_ID, .mode = 0755, .name = "dir"});
+    load_topic(l);
+    load_topic(l);
+}
+
+/* ---- What it holds ---------------------------------------------------------------------------- */
+
+static void area_add(struct trial *t, const char *name, uint64_t at, uint64_t size)
+{
+    if (t->areas < TRIAL_AREAS && size > 0)
+        t->area[t->areas++] = (struct trial_area){name, at, size};
+}
+
+static uint64_t offset_of(const struct pool *p, const void *at)
+{
+    return (uint64_t)((const char *)at - p->base);
+}
+
+static void areas_find(struct trial *t, struct log *log)
+{
+    const struct pool *p = &log->pool;
+    area_add(t, "superblock", MEDIA_SUPER_AT, sizeof(struct media_super));
+    area_add(t, "superblock's copy", MEDIA_SUPER_ALT, sizeof(struct media_super));
+    area_add(t, "slot lines", offset_of(p, pool_claim(p, 0)), 4 * MEDIA_LINE);
+    area_add(t, "watermark", offset_of(p, pool_watermark(p, 0)), MEDIA_LINE);
+    area_add(t, "root A", offset_of(p, pool_root(p, 0, 0)), sizeof(struct media_root));
+    area_add(t, "root B", offset_of(p, pool_root(p, 0, 1)), sizeof(struct media_root));
+    area_add(t, "index", offset_of(p, pool_entry(p, 0, 0)),
+             p->geo.index_entries * sizeof(struct media_entry));
+    uint64_t live = log->recovered < 8 ? log->recovered : 8;
+    for (uint64_t i = 0; i < live; i++) {
+        uint64_t n = log->seq.next - 1 - i * log->recovered / 8;
+        area_add(t, "live entry", offset_of(p, pool_entry(p, 0, n)), MEDIA_LINE);
+    }
+    for (size_t i = 0; i < log->manifest.count; i++)
+        area_add(t, "manifest", log->manifest.piece[i].extent->base, 1024);
+    for (struct topic *x = log->names.by_id; x; x = x->by_id.next) {
+        if (x->table.count)
+            area_add(t, "run table", x->table.piece[0].extent->base, 256);
+        if (x->run_count) {
+            const struct run *r = topic_run(x, x->run_count / 2);
+            area_add(t, "payload", r->payload, 4096);
+            area_add(t, "side records", r->side - 512, 512 + MEDIA_LINE);
+        }
+    }
+    if (log->control->run_count) {
+        const struct run *r = topic_run(log->control, 0);
+        area_add(t, "control records", r->payload, 256);
+        area_add(t, "control side records", r->side - 256, 256 + MEDIA_LINE);
+    }
+    area_add(t, "data", p->data_base, p->data_size);
+    area_add(t, "pool", 0, TRIAL_SIZE);
+}
+
+static void batches_find(struct trial_topic *m, struct topic *t)
+{
+    size_t capacity = 0;
+    for (size_t i = 0; i < t->run_count; i++) {
+        const struct run *r = topic_run(t, i);
+        uint64_t at = r->side, offset = r->offset, message = r->message;
+        for (unsigned b = 0; b < r->batches; b++) {
+            struct side s;
+            assert_int_equal(side_read(&t->log->pool, at, &s), 0);
+            uint64_t size = side_size(s.count, s.equal);
+            if (m->batches == capacity) {
+                capacity = capacity ? capacity * 2 : 64;
+                m->batch = realloc(m->batch, capacity * sizeof *m->batch);
+                assert_non_null(m->batch);
+            }
+            if (offset + s.length > m->base)
+                m->batch[m->batches++] = (struct trial_batch){.offset = offset,
+                                                              .message = message,
+                                                              .length = s.length,
+                                                              .count = s.count,
+                                                              .run0 = s.run0,
+                                                              .run1 = s.run1,
+                                                              .run0_length = s.run0_length,
+                                                              .side = at + MEDIA_LINE - size,
+                                                              .side_size = size};
+            offset += s.length;
+            message += s.count;
+            at -= size;
+        }
+    }
+}
+
+static void topic_remember(struct trial *t, struct log *log, struct topic *x)
+{
+    t->topic = realloc(t->topic, (t->topics + 1) * sizeof *t->topic);
+    assert_non_null(t->topic);
+    struct trial_topic *m = &t->topic[t->topics++];
+    size_t size;
+    *m = (struct trial_topic){.id = x->id,
+                              .mode = x->mode,
+                              .base = topic_base(x),
+                              .end = topic_end(x),
+                              .first = x->first_message,
+                              .messages = x->last_message_end};
+    assert_int_equal(log_path(log, x->id, m->path, sizeof m->path), 0);
+    m->bytes = fixture_read(x, &size);
+    batches_find(m, x);
+}
+
+static int image_open(struct log **log, struct region *r, char *image, bool readonly,
+                      struct embar_error *err)
+{
+    struct log_options o = {.region = r, .readonly = readonly, .manual = true};
+    region_wrap(r, image, TRIAL_SIZE, NULL);
+    r->readonly = readonly;
+    return log_open(log, &o, err);
+}
+
+void trial_build(struct trial *t, struct draws *d)
+{
+    struct load l;
+    struct embar_error err;
+    struct region r;
+    struct log *log;
+    memset(t, 0, sizeof *t);
+    load_begin(&l, d);
+    unsigned rounds = 40 + pick(d, 400), at = pick(d, rounds);
+    for (unsigned i = 0; i < rounds; i++) {
+        if (one_in(d, 12))
+            load_control(&l);
+        else
+            load_publish(&l);
+        if (one_in(d, 60))
+            fixture_reopen(&l.f);
+        else if (one_in(d, 60))
+            fixture_kill(&l.f);
+        if (i == at)
+            t->earlier = fixture_copy(&l.f);
+    }
+    t->killed = !one_in(d, 4);
+    if (!t->killed)
+        fixture_reopen(&l.f), log_close(l.f.log), l.f.log = NULL;
+    t->pristine = memory_new();
+    memcpy(t->pristine, l.f.memory, TRIAL_SIZE);
+    if (l.f.log)
+        log_close(l.f.log);
+    munmap(l.f.memory, TRIAL_SIZE);
+    t->image = memory_new();
+    memcpy(t->image, t->pristine, TRIAL_SIZE);
+    assert_int_equal(image_open(&log, &r, t->pristine, true, &err), 0);
+    t->sessions = log->sessions.count;
+    for (struct topic *x = log->names.by_id; x; x = x->by_id.next)
+        if (!names_is_dir(x))
+            topic_remember(t, log, x);
+    areas_find(t, log);
+    log_close(log);
+}
+
+void trial_free(struct trial *t)
+{
+    munmap(t->pristine, TRIAL_SIZE);
+    munmap(t->earlier, TRIAL_SIZE);
+    munmap(t->image, TRIAL_SIZE);
+    for (size_t i = 0; i < t->topics; i++) {
+        free(t->topic[i].bytes);
+        free(t->topic[i].batch);
+    }
+    free(t->topic);
+}
+
+/* ---- Damage ------------------------------------------------------------------------------------ */
+
+static void damage_one(struct trial *t, struct draws *d, char *text, size_t size)
+{
+    static const char *const names[] = {"a bit",       "a line zeroed", "a page zeroed",
+                                        "noise",       "two lines",     "a stale line",
+                                        "a torn tail", "a stale page"};
+    const struct trial_area *a = &t->area[pick(d, t->areas)];
+    uint64_t at = a->at + draw(d) % a->size, other = a->at + draw(d) % a->size;
+    uint64_t line = at / MEDIA_LINE * MEDIA_LINE, page = at / MEDIA_PAGE * MEDIA_PAGE;
+    unsigned how = pick(d, 8);
+    t->stale = t->stale || how == 5 || how == 7;
+    char swap[MEDIA_LINE];
+    switch (how) {
+    case 0: t->image[at] = (char)(t->image[at] ^ 1 << pick(d, 8)); break;
+    case 1: memset(t->image + line, 0, MEDIA_LINE); break;
+    case 2: memset(t->image + page, 0, MEDIA_PAGE); break;
+    case 3:
+        for (uint64_t n = 1 + pick(d, 200); n > 0 && at < TRIAL_SIZE; n--, at++)
+            t->image[at] = (char)draw(d);
+        break;
+    case 4:
+        other = other / MEDIA_LINE * MEDIA_LINE;
+        memcpy(swap, t->image + line, MEDIA_LINE);
+        memcpy(t->image + line, t->image + other, MEDIA_LINE);
+        memcpy(t->image + other, swap, MEDIA_LINE);
+        break;
+    case 5: memcpy(t->image + line, t->earlier + line, MEDIA_LINE); break;
+    case 6: memset(t->image + at, 0, MEDIA_PAGE - at % MEDIA_PAGE); break;
+    default: memcpy(t->image + page, t->earlier + page, MEDIA_PAGE); break;
+    }
+    snprintf(text, size, "%s in %s at %" PRIu64, names[how], a->name, at);
+}
+
+void trial_damage(struct trial *t, struct draws *d, char *text, size_t size)
+{
+    size_t n = 0;
+    t->stale = false;
+    memcpy(t->image, t->pristine, TRIAL_SIZE);
+    for (unsigned times = one_in(d, 4) ? 2 : 1; times > 0; times--) {
+        damage_one(t, d, text + n, size - n);
+        n += strlen(text + n);
+        if (times > 1 && n + 6 < size)
+            n += (size_t)snprintf(text + n, size - n, ", ");
+    }
+}
+
+/* ---- Checking ---------------------------------------------------------------------------------- */
+
+int trial_fsck(struct trial *t, bool repair, const char *save, struct fsck_report *r,
+               struct embar_error *err)
+{
+    struct region region;
+    region_wrap(&region, t->image, TRIAL_SIZE, NULL);
+    region.readonly = !repair;
+    struct fsck_options o = {.region = &region, .repair = repair, .threads = 2, .save = save};
+    return fsck_run(&o, r, err);
+}
+
+const struct fsck_finding *trial_finding(const struct fsck_report *r, enum fsck_kind kind)
+{
+    for (size_t i = 0; i < r->count; i++)
+        if (r->finding[i].kind == kind)
+            return &r->finding[i];
+    return NULL;
+}
+
+void trial_print(const struct fsck_report *r)
+{
+    for (size_t i = 0; i < r->count && i < 30; i++)
+        print_message("  %s %s: %s %s [%" PRIu64 ", %" PRIu64 ")\n",
+                      fsck_kind_name(r->finding[i].kind), fsck_action_name(r->finding[i].action),
+                      r->finding[i].topic ? r->finding[i].topic : "-", r->finding[i].text,
+                      r->finding[i].place.from, r->finding[i].place.to);
+}
+
+void trial_entries(struct trial *t)
+{
+    struct embar_error err;
+    struct region r;
+    struct log *log;
+    assert_int_equal(image_open(&log, &r, t->pristine, true, &err), 0);
+    for (uint64_t n = log->seq.next - log->recovered; n < log->seq.next; n++) {
+        const struct media_entry *line = pool_entry(&log->pool, 0, n);
+        struct entry e;
+        uint32_t next;
+        struct side s = {0};
+        if (!index_decode(line, n, index_chain_before(line), &e, &next))
+            continue;
+        int rc =
+            e.kind == MEDIA_TERM || e.kind == MEDIA_GRANT ? 1 : side_read(&log->pool, e.side, &s);
+        print_message(
+            "entry %" PRIu64 " kind %u topic %u offset %" PRIu64 " length %u session %" PRIu64
+            " place %" PRIu64 " side %" PRIu64 " (%d) time %" PRIu64 "%s\n",
+            n, e.kind, e.topic, e.offset, e.length, e.session, e.payload, e.side, rc, s.time,
+            memcmp(line, t->image + offset_of(&log->pool, line), MEDIA_LINE) ? " HIT" : "");
+        if (e.kind == MEDIA_CONTROL) {
+            struct control c;
+            if (control_decode(pool_at(&log->pool, e.payload), e.length, &c) == 0)
+                print_message("      control %d id %u value %" PRIu64 " %s\n", c.kind, c.id,
+                              c.value, c.name);
+        }
+    }
+    log_close(log);
+}
+
+static bool same(const struct trial *t, uint64_t at, uint64_t n)
+{
+    return memcmp(t->pristine + at, t->image + at, n) == 0;
+}
+
+static bool batch_hit(const struct trial *t, const struct trial_batch *b)
+{
+    return !same(t, b->side, b->side_size) || !same(t, b->run0, b->run0_length) ||
+           (b->run1 && !same(t, b->run1, b->length - b->run0_length));
+}
+
+/* 1: as it was; 0: answers EIO; fails the test when it is something else. */
+static bool batch_reads(const struct trial_topic *m, struct topic *x, const struct trial_batch *b,
+                        bool old, bool messages)
+{
+    uint64_t at = b->offset > m->base ? b->offset : m->base;
+    struct batch_cursor c = {.offset = at};
+    struct batch_view v;
+    bool by_batch = topic_next(x, &c, &v) == 1;
+    /* Another batch of the topic that stood there once cannot be told from it. */
+    if (by_batch && old && (v.offset != b->offset || v.length != b->length)) {
+        read_release(&v.data);
+        return false;
+    }
+    if (by_batch) {
+        if (v.offset != b->offset || v.length != b->length || v.count != b->count)
+            fail_msg("%s: the batch at %" PRIu64 " (%u bytes, %u messages) is at %" PRIu64
+                     " (%u bytes, %u messages)",
+                     m->path, b->offset, b->length, b->count, v.offset, v.length, v.count);
+        if (messages && v.message != b->message)
+            fail_msg("%s: the batch at %" PRIu64 " begins with message %" PRIu64 ", not %" PRIu64,
+                     m->path, b->offset, v.message, b->message);
+        read_release(&v.data);
+    }
+    for (uint64_t end = b->offset + b->length; at < end;) {
+        struct read_view r;
+        int rc = topic_read(x, at, end - at, &r);
+        if (rc || r.bytes == 0)
+            break;
+        for (int i = 0; i < r.pieces; i++) {
+            bool wrong =
+                memcmp(r.iov[i].iov_base, m->bytes + (at - m->base), r.iov[i].iov_len) != 0;
+            if (wrong && old) {
+                read_release(&r);
+                return false;
+            }
+            if (wrong)
+                fail_msg("%s: wrong bytes from offset %" PRIu64 " on", m->path, at);
+            at += r.iov[i].iov_len;
+        }
+        read_release(&r);
+    }
+    return by_batch && at == b->offset + b->length;
+}
+
+static void topic_compare(const struct trial *t, struct log *log, const struct trial_topic *m,
+                          const bool *hit, bool clean, struct trial_outcome *out)
+{
+    struct topic *x = log_topic(log, m->id);
+    char path[MEDIA_MAX_PATH + 1];
+    out->batches += m->batches;
+    if (!x) {
+        assert_false(clean);
+        out->missing++;
+        for (size_t i = 0; i < m->batches; i++) {
+            out->unreadable++;
+            out->damaged += hit[i];
+            out->collateral += !hit[i];
+        }
+        return;
+    }
+    assert_int_equal(log_path(log, m->id, path, sizeof path), 0);
+    out->nameless += strcmp(path, m->path) != 0;
+    if (clean) {
+        assert_string_equal(path, m->path);
+        assert_int_equal(x->mode, m->mode);
+        assert_int_equal(topic_base(x), m->base);
+        assert_int_equal(topic_end(x), m->end);
+        assert_int_equal(x->first_message, m->first);
+        assert_int_equal(x->last_message_end, m->messages);
+    }
+    for (size_t i = 0; i < m->batches; i++) {
+        uint64_t at = m->batch[i].offset > m->base ? m->batch[i].offset : m->base;
+        bool reads =
+            topic_base(x) <= at && batch_reads(m, x, &m->batch[i], t->stale && hit[i], clean);
+        out->damaged += hit[i];
+        out->unreadable += !reads;
+        out->collateral += !reads && !hit[i];
+    }
+    topic_put(x);
+}
+
+/* What is served now, against what was there. hit: of each batch, in the order of the topics. */
+static void image_compare(struct trial *t, const bool *hit, bool clean, struct trial_outcome *out)
+{
+    struct embar_error err;
+    struct region r;
+    struct log *log;
+    char *copy = memory_new();
+    memcpy(copy, t->image, TRIAL_SIZE);
+    int rc = image_open(&log, &r, copy, false, &err);
+    if (rc)
+        fail_msg("the pool does not open: %s", err.text);
+    for (size_t i = 0; i < t->topics; i++) {
+        topic_compare(t, log, &t->topic[i], hit, clean, out);
+        hit += t->topic[i].batches;
+    }
+    if (clean)
+        assert_int_equal(log->sessions.count, t->sessions);
+    log_close(log);
+    munmap(copy, TRIAL_SIZE);
+}
+
+static bool no_pool(int rc)
+{
+    return rc == -EMBAR_ENOTPOOL || rc == -EMBAR_EVERSION || rc == -EMBAR_EFEATURE ||
+           rc == -EMBAR_ECORRUPT;
+}
+
+void trial_run(struct trial *t, const char *save, struct trial_outcome *out)
+{
+    struct fsck_report found, repaired, after;
+    struct embar_error err;
+    size_t batches = 0;
+    memset(out, 0, sizeof *out);
+    for (size_t i = 0; i < t->topics; i++)
+        batches += t->topic[i].batches;
+    bool *hit = calloc(batches + 1, sizeof *hit);
+    assert_non_null(hit);
+    for (size_t i = 0, n = 0; i < t->topics; i++)
+        for (size_t b = 0; b < t->topic[i].batches; b++)
+            hit[n++] = batch_hit(t, &t->topic[i].batch[b]);
+
+    char *before = memory_new();
+    memcpy(before, t->image, TRIAL_SIZE);
+    int rc = trial_fsck(t, false, NULL, &found, &err);
+    assert_memory_equal(before, t->image, TRIAL_SIZE); /* a check writes nothing */
+    munmap(before, TRIAL_SIZE);
+    if (rc) {
+        /* Nothing of a superblock is left: there is no pool to repair. */
+        if (!no_pool(rc) || same(t, MEDIA_SUPER_AT, sizeof(struct media_super)) ||
+            same(t, MEDIA_SUPER_ALT, sizeof(struct media_super)))
+            fail_msg("not checked: %s", err.text);
+        out->unrepairable = true;
+        fsck_report_drop(&found);
+        free(hit);
+        return;
+    }
+    out->findings = found.count;
+    out->errors = found.errors;
+    if (found.errors + found.warnings == 0) {
+        bool lines = same(t, t->area[2].at, t->area[2].size);
+        image_compare(t, hit, lines && !t->stale, out);
+        assert_true(!lines || t->stale || out->unreadable == 0);
+    } else {
+        rc = trial_fsck(t, true, save, &repaired, &err);
+        if (rc)
+            fail_msg("not repaired: %s", err.text);
+        assert_int_equal(repaired.count, found.count);
+        /* Without a watermark nothing tells that the index lost its end. */
+        bool lossless = found.errors == 0 && !t->stale && !trial_finding(&found, FSCK_WATERMARK) &&
+                        same(t, t->area[2].at, t->area[2].size);
+        image_compare(t, hit, lossless, out);
+        if (lossless)
+            assert_int_equal(out->unreadable, 0);
+        if (repaired.left > 0)
+            trial_print(&repaired);
+        assert_int_equal(repaired.left, 0);
+        fsck_report_drop(&repaired);
+        rc = trial_fsck(t, false, NULL, &after, &err);
+        if (rc)
+            fail_msg("not checked again: %s", err.text);
+        if (after.errors + after.warnings > 0) {
+            trial_print(&found);
+            print_message(" after the repair:\n");
+            trial_print(&after);
+        }
+        assert_int_equal(after.errors + after.warnings, 0);
+        fsck_report_drop(&after);
+    }
+    fsck_report_drop(&found);
+    free(hit);
+}

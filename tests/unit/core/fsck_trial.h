@@ -1,0 +1,70 @@
+/* A pool with known content, damaged, checked, repaired and compared: what tests and the campaign of
+ * fsck share. Uses cmocka's assertions. */
+#ifndef TESTS_UNIT_CORE_FSCK_TRIAL_H
+#define TESTS_UNIT_CORE_FSCK_TRIAL_H
+
+#include "core/fsck.h"
+#include "tests/unit/core/campaign.h"
+
+#define TRIAL_SIZE  (4ull << 20)
+#define TRIAL_AREAS 64u
+
+struct trial_area {
+    const char *name;
+    uint64_t at, size;
+};
+
+struct trial_batch {
+    uint64_t offset, message;
+    uint32_t length, count;
+    uint64_t run0, run1; /* places of the payload */
+    uint32_t run0_length;
+    uint64_t side, side_size; /* of the record with its lengths: from the lowest byte on */
+};
+
+struct trial_topic {
+    uint32_t id;
+    char path[MEDIA_MAX_PATH + 1];
+    uint32_t mode;
+    uint64_t base, end, first, messages;
+    char *bytes; /* of [base, end) */
+    struct trial_batch *batch;
+    size_t batches;
+};
+
+struct trial {
+    char *pristine, *earlier, *image; /* earlier: the pool at some moment before */
+    struct trial_topic *topic;
+    size_t topics, sessions;
+    struct trial_area area[TRIAL_AREAS];
+    unsigned areas;
+    bool killed; /* it was not closed */
+    bool stale;  /* the damage put back what stood there before, which proves itself */
+};
+
+/* What became of one damaged pool. */
+struct trial_outcome {
+    bool unrepairable; /* no superblock is left */
+    size_t findings, errors;
+    size_t batches, damaged, unreadable; /* live ones; hit themselves; EIO after the repair */
+    size_t collateral;                   /* unreadable or gone, and not hit themselves */
+    size_t nameless;                     /* topics that stand under another name */
+    size_t missing;                      /* topics that are gone */
+};
+
+void trial_build(struct trial *t, struct draws *d);
+void trial_free(struct trial *t);
+/* image = pristine, then some damage; says what in text. */
+void trial_damage(struct trial *t, struct draws *d, char *text, size_t size);
+/* Check, repair, compare, check again; fails the test on a broken promise. `save`: a directory. */
+void trial_run(struct trial *t, const char *save, struct trial_outcome *out);
+
+/* The image as a region, checked or repaired. */
+int trial_fsck(struct trial *t, bool repair, const char *save, struct fsck_report *r,
+               struct embar_error *err);
+const struct fsck_finding *trial_finding(const struct fsck_report *r, enum fsck_kind kind);
+void trial_print(const struct fsck_report *r);
+/* The live entries, as they were: for who looks into a failure. */
+void trial_entries(struct trial *t);
+
+#endif

@@ -1,0 +1,325 @@
+/* Each kind of damage by hand: what is said of it, and what a repair makes of it. */
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/log_state.h"
+#include "tests/unit/core/fixture.h"
+#include "tests/unit/core/fsck_trial.h"
+
+#define BATCHES 40u
+#define LENGTH  100u
+
+/* A killed pool with one topic of BATCHES batches, half of them behind the checkpoint, and a session. */
+struct pool_of {
+    struct fixture f;
+    char *image;
+    uint32_t id;
+    uint64_t session;
+    char save[32];
+};
+
+static void data_of(unsigned i, char *data)
+{
+    for (unsigned k = 0; k < LENGTH; k++)
+        data[k] = (char)('a' + (i * 7 + k) % 26);
+}
+
+static int begin(void **state)
+{
+    static struct pool_of p;
+    struct log_options o = {.manual = true};
+    memset(&p, 0, sizeof p);
+    strcpy(p.save, "/tmp/embar-fsck-XXXXXX");
+    if (!mkdtemp(p.save))
+        return -1;
+    fixture_open_as(&p.f, TRIAL_SIZE, &o);
+    p.id = fixture_topic(&p.f, "t");
+    struct topic *t = log_topic(p.f.log, p.id);
+    p.session = fixture_control(&p.f, (struct control){.kind = MEDIA_C_OPEN, .id = p.id});
+    for (unsigned i = 0; i < BATCHES; i++) {
+        char data[LENGTH];
+        data_of(i, data);
+        assert_int_equal(
+            fixture_publish(&p.f, t, p.session, 1, i + 1, data, LENGTH, NULL, 10).status, 0);
+        if (i == BATCHES / 2)
+            assert_int_equal(log_checkpoint(p.f.log), 0);
+    }
+    topic_put(t);
+    p.image = fixture_copy(&p.f);
+    *state = &p;
+    return 0;
+}
+
+static int end(void **state)
+{
+    struct pool_of *p = *state;
+    char command[64];
+    fixture_close(&p->f);
+    munmap(p->image, TRIAL_SIZE);
+    snprintf(command, sizeof command, "rm -r %s", p->save);
+    return system(command);
+}
+
+static void *at(struct pool_of *p, const void *in_log)
+{
+    return p->image + ((const char *)in_log - (const char *)p->f.memory);
+}
+
+/* The side record of batch i, none of which is split. */
+static struct side record(struct pool_of *p, unsigned i, uint64_t *side)
+{
+    const struct topic *t = names_id(&p->f.log->names, p->id);
+    struct side s = {0};
+    unsigned n = 0;
+    for (size_t k = 0; k < t->run_count && n <= i; k++) {
+        *side = topic_run(t, k)->side;
+        for (unsigned b = 0; b < topic_run(t, k)->batches && n <= i; b++, n++) {
+            *side -= b > 0 ? side_size(s.count, s.equal) : 0;
+            assert_int_equal(side_read(&p->f.log->pool, *side, &s), 0);
+        }
+    }
+    return s;
+}
+
+static struct media_entry *last_entry(struct pool_of *p, unsigned back)
+{
+    return at(p, pool_entry(&p->f.log->pool, 0, p->f.log->seq.next - 1 - back));
+}
+
+static int run(struct pool_of *p, bool repair, struct fsck_report *r)
+{
+    struct trial t = {.image = p->image};
+    struct embar_error err = {0};
+    int rc = trial_fsck(&t, repair, p->save, r, &err);
+    assert_true(rc == 0 || strlen(err.text) > 10);
+    return rc;
+}
+
+/* Check: the finding. Repair, and a check again: nothing is left of it. */
+static void found(struct pool_of *p, enum fsck_kind kind, enum fsck_severity severity)
+{
+    struct fsck_report r;
+    assert_int_equal(run(p, false, &r), 0);
+    const struct fsck_finding *f = trial_finding(&r, kind);
+    if (!f)
+        trial_print(&r);
+    assert_non_null(f);
+    assert_int_equal(f->severity, severity);
+    assert_true(strlen(f->text) > 20);
+    assert_false(r.repaired);
+    assert_true(r.left > 0);
+    fsck_report_drop(&r);
+    assert_int_equal(run(p, true, &r), 0);
+    assert_true(r.repaired);
+    assert_int_equal(r.left, 0);
+    fsck_report_drop(&r);
+    assert_int_equal(run(p, false, &r), 0);
+    if (r.errors + r.warnings > 0)
+        trial_print(&r);
+    assert_int_equal(r.errors + r.warnings, 0);
+    fsck_report_drop(&r);
+}
+
+/* All batches stand where they stood, but for [from, to), which answer EIO. */
+static void reads(struct pool_of *p, unsigned from, unsigned to)
+{
+    struct region region;
+    struct log_options o = {.region = &region, .manual = true};
+    struct embar_error err;
+    struct log *log;
+    region_wrap(&region, p->image, TRIAL_SIZE, NULL);
+    assert_int_equal(log_open(&log, &o, &err), 0);
+    struct topic *t = log_topic(log, p->id);
+    assert_non_null(t);
+    assert_int_equal(topic_end(t), BATCHES * LENGTH);
+    for (unsigned i = 0; i < BATCHES; i++) {
+        struct batch_cursor c = {.offset = (uint64_t)i * LENGTH};
+        struct batch_view v;
+        struct read_view bytes;
+        char data[LENGTH];
+        data_of(i, data);
+        int rc = topic_next(t, &c, &v);
+        assert_int_equal(rc, i >= from && i < to ? -EMBAR_ECORRUPT : 1);
+        assert_int_equal(topic_read(t, (uint64_t)i * LENGTH, LENGTH, &bytes),
+                         rc == 1 ? 0 : -EMBAR_ECORRUPT);
+        if (rc != 1)
+            continue;
+        assert_int_equal(v.message, i * 10);
+        assert_memory_equal(v.data.iov[0].iov_base, data, LENGTH);
+        assert_memory_equal(bytes.iov[0].iov_base, data, LENGTH);
+        read_release(&v.data);
+        read_release(&bytes);
+    }
+    topic_put(t);
+    log_close(log);
+}
+
+static void clean(void **state)
+{
+    struct pool_of *p = *state;
+    struct fsck_report r;
+    char *before = malloc(TRIAL_SIZE);
+    memcpy(before, p->image, TRIAL_SIZE);
+    assert_int_equal(run(p, true, &r), 0);
+    assert_int_equal(r.count, 0);
+    assert_int_equal(r.topics, 1);
+    assert_int_equal(r.batches, BATCHES);
+    assert_int_equal(r.messages, BATCHES * 10);
+    assert_memory_equal(before, p->image, TRIAL_SIZE); /* nothing to repair: nothing is written */
+    fsck_report_drop(&r);
+    free(before);
+}
+
+static void superblock(void **state)
+{
+    struct pool_of *p = *state;
+    p->image[MEDIA_SUPER_AT + 100] ^= 1;
+    found(p, FSCK_SUPERBLOCK, FSCK_WARNING);
+    memset(p->image + MEDIA_SUPER_ALT, 0, MEDIA_PAGE);
+    found(p, FSCK_SUPERBLOCK, FSCK_WARNING);
+    reads(p, 0, 0);
+    memset(p->image, 0, MEDIA_SUPER_AT + sizeof(struct media_super));
+    memset(p->image + MEDIA_SUPER_ALT, 0, sizeof(struct media_super));
+    struct fsck_report r;
+    assert_int_equal(run(p, false, &r), -EMBAR_ENOTPOOL);
+    fsck_report_drop(&r);
+}
+
+static void lines(void **state)
+{
+    struct pool_of *p = *state;
+    ((struct media_claim *)at(p, pool_claim(&p->f.log->pool, 0)))->term = le32_of(99);
+    found(p, FSCK_CLAIM, FSCK_WARNING);
+    memset(at(p, pool_watermark(&p->f.log->pool, 0)), 0x55, MEDIA_LINE);
+    found(p, FSCK_WATERMARK, FSCK_WARNING);
+    reads(p, 0, 0);
+}
+
+static void root(void **state)
+{
+    struct pool_of *p = *state;
+    memset(at(p, pool_root(&p->f.log->pool, 0, 0)), 0, sizeof(struct media_root));
+    found(p, FSCK_ROOT, FSCK_WARNING);
+    reads(p, 0, 0);
+}
+
+static void entry_bit(void **state)
+{
+    struct pool_of *p = *state;
+    last_entry(p, 5)->offset.raw ^= 1u << 20;
+    found(p, FSCK_ENTRY, FSCK_WARNING);
+    reads(p, 0, 0);
+}
+
+static void entry_gone(void **state)
+{
+    struct pool_of *p = *state;
+    memset(last_entry(p, 7), 0, 3 * MEDIA_LINE);
+    found(p, FSCK_ENTRY, FSCK_WARNING);
+    reads(p, 0, 0);
+}
+
+static void entries_at_end(void **state)
+{
+    struct pool_of *p = *state;
+    memset(last_entry(p, 3), 0, 4 * MEDIA_LINE);
+    found(p, FSCK_ENTRY, FSCK_WARNING);
+    reads(p, 0, 0);
+}
+
+/* Its entry and its own record: nothing tells where the batch stood. */
+static void entry_and_record(void **state)
+{
+    struct pool_of *p = *state;
+    uint64_t side;
+    (void)record(p, BATCHES - 4, &side);
+    memset(last_entry(p, 3), 0, MEDIA_LINE);
+    memset(p->image + side, 0, MEDIA_LINE);
+    struct fsck_report r;
+    assert_int_equal(run(p, false, &r), 0);
+    const struct fsck_finding *f = trial_finding(&r, FSCK_LOST);
+    assert_non_null(f);
+    assert_string_equal(f->topic, "t");
+    assert_int_equal(f->offsets.from, (BATCHES - 4) * LENGTH);
+    assert_int_equal(f->offsets.to, (BATCHES - 3) * LENGTH);
+    fsck_report_drop(&r);
+    assert_int_equal(run(p, true, &r), 0);
+    assert_int_equal(r.left, 0);
+    fsck_report_drop(&r);
+}
+
+static void side(void **state)
+{
+    struct pool_of *p = *state;
+    uint64_t where;
+    (void)record(p, 11, &where);
+    p->image[where + 30] ^= 4;
+    found(p, FSCK_SIDE, FSCK_ERROR);
+    reads(p, 11, 12);
+}
+
+static void payload(void **state)
+{
+    struct pool_of *p = *state;
+    uint64_t where;
+    p->image[record(p, 11, &where).run0 + 30] ^= 4;
+    p->image[record(p, 12, &where).run0 + 30] ^= 4;
+    struct fsck_report r;
+    assert_int_equal(run(p, false, &r), 0);
+    assert_int_equal(r.count, 1);
+    assert_int_equal(r.finding[0].messages.from, 110);
+    assert_int_equal(r.finding[0].messages.to, 130);
+    assert_int_equal(r.finding[0].offsets.from, 11 * LENGTH);
+    assert_int_equal(r.finding[0].offsets.to, 13 * LENGTH);
+    fsck_report_drop(&r);
+    found(p, FSCK_PAYLOAD, FSCK_ERROR);
+    reads(p, 11, 13);
+    /* Known from then on. */
+    assert_int_equal(run(p, false, &r), 0);
+    assert_non_null(trial_finding(&r, FSCK_KNOWN));
+    fsck_report_drop(&r);
+}
+
+/* What is overwritten is saved: here the damaged root, byte for byte. */
+static void saved(void **state)
+{
+    struct pool_of *p = *state;
+    const struct pool *pool = &p->f.log->pool;
+    struct media_root *damaged = at(p, pool_root(pool, 0, 0));
+    damaged->number.raw ^= 2;
+    struct media_root was = *damaged;
+    uint64_t offset = (uint64_t)((char *)damaged - p->image);
+    struct fsck_report r;
+    assert_int_equal(run(p, true, &r), 0);
+    assert_non_null(r.saved);
+    char path[128];
+    snprintf(path, sizeof path, "%s/%012llx-root", r.saved, (unsigned long long)offset);
+    FILE *f = fopen(path, "r");
+    struct media_root got;
+    assert_non_null(f);
+    assert_int_equal(fread(&got, sizeof got, 1, f), 1);
+    fclose(f);
+    assert_memory_equal(&got, &was, sizeof got);
+    fsck_report_drop(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(clean, begin, end),
+        cmocka_unit_test_setup_teardown(superblock, begin, end),
+        cmocka_unit_test_setup_teardown(lines, begin, end),
+        cmocka_unit_test_setup_teardown(root, begin, end),
+        cmocka_unit_test_setup_teardown(entry_bit, begin, end),
+        cmocka_unit_test_setup_teardown(entry_gone, begin, end),
+        cmocka_unit_test_setup_teardown(entries_at_end, begin, end),
+        cmocka_unit_test_setup_teardown(entry_and_record, begin, end),
+        cmocka_unit_test_setup_teardown(side, begin, end),
+        cmocka_unit_test_setup_teardown(payload, begin, end),
+        cmocka_unit_test_setup_teardown(saved, begin, end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
