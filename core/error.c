@@ -31,7 +31,8 @@ static const struct sentence ours[LAST - FIRST + 1] = {
                                 "with a newer embarfs."},
     [EMBAR_ECORRUPT - FIRST] = {EIO,
                                 "stored data fails its checksum or points outside of its bounds; "
-                                "it is damaged: restore it from a replica or a copy of the pool."},
+                                "it is damaged: `embar fsck` tells what is hit and repairs the "
+                                "rest, or restore it from a replica or a copy of the pool."},
     [EMBAR_ETOOSMALL - FIRST] = {EINVAL,
                                  "that is too small for a pool; give at least 4 MiB, or fewer "
                                  "slots and smaller rings."},

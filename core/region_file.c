@@ -102,6 +102,10 @@ static int use_file(struct region *r, const struct region_options *opt, const st
                           "%s has %s, --size says %s: leave --size out to use what is there, or "
                           "name a new file to make a pool of that size.",
                           r->spec, size_text(size, is), size_text(opt->size, asked));
+    if (size < POOL_MIN_SIZE)
+        return embar_fail(err, -EMBAR_ENOTPOOL,
+                          "%s is not a pool: with %s it is too small for one; nothing was changed.",
+                          r->spec, size_text(size, is));
     int rc = check_size(r, size, err);
     if (rc)
         return rc;

@@ -2,7 +2,7 @@
  *
  * Each subcommand is one file with `int cmd_<name>(int argc, char **argv)`: argv[0] is its full
  * name ("embar pub"), the answer is the exit status. 0 done, 1 failed (a sentence is on stderr), 2
- * usage. They run one at a time in one thread; the globals of the command line are cmd_globals.
+ * usage (but fsck: as e2fsck). They run one at a time in one thread; the globals of the command line are cmd_globals.
  */
 #ifndef NET_CMD_CMD_H
 #define NET_CMD_CMD_H
@@ -23,6 +23,7 @@ int cmd_bench(int argc, char **argv);
 int cmd_create(int argc, char **argv);
 int cmd_devices(int argc, char **argv);
 int cmd_dump(int argc, char **argv);
+int cmd_fsck(int argc, char **argv);
 int cmd_mkdir(int argc, char **argv);
 int cmd_mv(int argc, char **argv);
 int cmd_pool(int argc, char **argv);
@@ -54,6 +55,8 @@ extern const struct argp cmd_server_argp;
 
 /* argp_parse, where whatever is wrong on the line ends the program with CMD_USAGE. */
 void cmd_parse(const struct argp *argp, int argc, char **argv, void *input);
+/* The same with a status of its own, for a command whose statuses mean something else (fsck). */
+void cmd_parse_status(const struct argp *argp, int argc, char **argv, void *input, int usage);
 
 /* "embar pub: SENTENCE" on stderr; returns CMD_FAILURE. */
 int cmd_fail(const char *name, const struct embar_error *err);

@@ -47,11 +47,16 @@ static void standard_files(void)
             exit(CMD_FAILURE);
 }
 
-void cmd_parse(const struct argp *argp, int argc, char **argv, void *input)
+void cmd_parse_status(const struct argp *argp, int argc, char **argv, void *input, int usage)
 {
     standard_files();
-    argp_err_exit_status = CMD_USAGE;
+    argp_err_exit_status = usage;
     argp_parse(argp, argc, argv, 0, NULL, input);
+}
+
+void cmd_parse(const struct argp *argp, int argc, char **argv, void *input)
+{
+    cmd_parse_status(argp, argc, argv, input, CMD_USAGE);
 }
 
 int cmd_fail(const char *name, const struct embar_error *err)

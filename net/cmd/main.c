@@ -31,6 +31,7 @@ static const struct {
 #ifdef EMBAR_HAVE_LOG
     {"append", cmd_append, "publish lines straight into a pool that nobody serves"},
     {"dump", cmd_dump, "write a topic's bytes from a pool, reading only"},
+    {"fsck", cmd_fsck, "check a pool that nobody serves, and repair it"},
 #endif
     {"version", cmd_version, "print the version"},
 };

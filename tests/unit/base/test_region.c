@@ -217,7 +217,7 @@ static void refusals(void **state)
     opt = options(path, 0);
     refused(&opt, -EMBAR_ENOTPOOL);
     write_file(path, "some words", 10);
-    refused(&opt, -EMBAR_ETOOSMALL);
+    refused(&opt, -EMBAR_ENOTPOOL);
     assert_int_equal(truncate(path, (off_t)(5 * MIB + 1)), 0);
     refused(&opt, -EMBAR_ENOTPOOL);
     struct stat st;
