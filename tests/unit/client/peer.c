@@ -67,7 +67,7 @@ static bool hello(struct peer *p, int fd, uint64_t ref)
         p->hello_refusals--;
     struct wire_welcome w = {
         .magic = le32_of(WIRE_MAGIC),
-        .version = le16_of(WIRE_VERSION),
+        .version = le16_of((uint16_t)(WIRE_VERSION - p->older)),
         .max_batch = le32_of(1u << 20),
         .max_messages = le32_of(65536),
         .window = le32_of(16),

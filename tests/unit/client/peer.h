@@ -40,6 +40,7 @@ struct peer {
      * that was never sent, bytes that are not there, words beyond their bound. */
     enum { LIE_NOT, LIE_OTHERS, LIE_UNSENT, LIE_LENGTH, LIE_WORDS } lie;
     uint64_t lie_at;
+    unsigned older;       /* so many versions back it speaks */
     uint8_t topic_ack;    /* what a topic gives to who leaves it the choice, plus 1; 0: 1 */
     uint64_t incarnation; /* may be changed while it runs, under the lock */
 

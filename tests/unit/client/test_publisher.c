@@ -400,6 +400,46 @@ static void *publish_some(void *arg)
     return NULL;
 }
 
+static void an_older_broker_is_refused(void **state)
+{
+    (void)state;
+    struct peer p = {.incarnation = 1, .older = 1};
+    peer_start(&p);
+    struct embar_client *c;
+    struct embar_error err;
+    struct embar_options o = {.server = p.path};
+    assert_int_equal(embar_connect(&c, &o, &err), -EMBAR_EVERSION);
+    assert_non_null(strstr(err.text, "speaks protocol version 1"));
+    peer_stop(&p);
+}
+
+/* What the topic says about acks holds for who leaves it the choice, and with it the session. */
+static void the_topic_may_choose_the_ack(void **state)
+{
+    (void)state;
+    struct peer p = {.incarnation = 1, .topic_ack = 0 + 1};
+    struct embar_error err;
+    struct embar_publisher_info info;
+    peer_start(&p);
+    struct embar_client *c = connect_to(&p, 5000);
+    struct embar_publisher *pub = open_on(c, NULL);
+    embar_publisher_info(pub, &info);
+    assert_int_equal(info.ack, 0);
+    assert_int_equal(info.session, 0);
+    assert_int_equal(embar_publish_wait(pub, "x", 1, &err), 0); /* written is done */
+    assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_KEEP, &err), 0);
+    struct embar_publisher_options o = EMBAR_PUBLISHER_OPTIONS;
+    o.ack = 1;
+    pub = open_on(c, &o);
+    embar_publisher_info(pub, &info);
+    assert_int_equal(info.ack, 1);
+    assert_true(info.session != 0);
+    assert_int_equal(embar_publish_wait(pub, "y", 1, &err), 0);
+    assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_KEEP, &err), 0);
+    embar_disconnect(c);
+    peer_stop(&p);
+}
+
 static void several_threads_share_one(void **state)
 {
     (void)state;
@@ -449,6 +489,8 @@ int main(void)
         cmocka_unit_test(own_buffers_go_out_in_order_with_copied_ones),
         cmocka_unit_test(a_full_window_says_so),
         cmocka_unit_test(ack_0_is_done_when_it_is_written),
+        cmocka_unit_test(an_older_broker_is_refused),
+        cmocka_unit_test(the_topic_may_choose_the_ack),
         cmocka_unit_test(several_threads_share_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -66,6 +66,7 @@ static void hello(void **state)
     uint8_t b[128];
     assert_int_equal(refused_hello(16, 'X', true), EMBAR_EPROTO); /* magic */
     assert_int_equal(refused_hello(20, 0, true), EMBAR_EVERSION); /* version 0 */
+    assert_int_equal(refused_hello(20, 1, true), EMBAR_EVERSION); /* and 1 */
     assert_int_equal(refused_hello(22, 9, true), EMBAR_EVERSION); /* oldest 9 */
     assert_int_equal(refused_hello(24, 1, true), EMBAR_EPROTO);   /* features */
     assert_int_equal(refused_hello(28, 31, true), EMBAR_EPROTO);  /* token length */
