@@ -309,7 +309,7 @@ const struct media_root *checkpoint_newest(struct log *log, struct media_root *c
     for (unsigned slot = 0; slot < log->pool.geo.slots; slot++)
         for (unsigned which = 0; which < 2; which++) {
             struct media_root r;
-            if (guard_copy(log->region, &r, pool_root(&log->pool, slot, which), sizeof r) != 0 ||
+            if (guard_fetch(log->region, &r, pool_root(&log->pool, slot, which), sizeof r) != 0 ||
                 !checkpoint_root_valid(&r))
                 continue;
             if (le64_get(r.generation) > log->root_generation)
@@ -321,6 +321,15 @@ const struct media_root *checkpoint_newest(struct log *log, struct media_root *c
             found = true;
         }
     return found ? copy : NULL;
+}
+
+bool checkpoint_moved(struct log *log)
+{
+    uint64_t was = log->root_generation;
+    struct media_root root;
+    bool moved = checkpoint_newest(log, &root) && log->root_generation != was;
+    log->root_generation = was;
+    return moved;
 }
 
 int checkpoint_load(struct log *log, const struct media_root *root, struct embar_error *err)

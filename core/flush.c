@@ -62,6 +62,11 @@ int flush_choose(struct flush *f, enum flush_mode mode, const struct flush_memor
     return rc ? embar_fail(err, rc, "setting up the flush layer") : 0;
 }
 
+void flush_choose_reader(struct flush *f, const struct flush_memory *memory)
+{
+    *f = (struct flush){.ops = memory->lines ? &flush_reader_ops : &flush_none_ops};
+}
+
 void flush_release(struct flush *f)
 {
     flush_file_release(f);

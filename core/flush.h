@@ -9,8 +9,9 @@
  *
  * Variants: none (coherent memory, durability process), clwb / clflushopt / nt (libpmem2's
  * functions, or our loops over the same instructions), file (remembers the range, starts
- * writeback; region_sync makes it durable), shadow (tests: a line reaches "media" only by
- * write-back and drain).
+ * writeback; region_sync makes it durable), reader (nothing is written; lines of a device are
+ * invalidated before they are read), shadow (tests: a line reaches "media" only by write-back and
+ * drain, and another host only after that).
  */
 #ifndef CORE_FLUSH_H
 #define CORE_FLUSH_H
@@ -29,6 +30,9 @@ struct flush_ops {
     void (*drain)(struct flush *);
     /* Copy into the pool and write back, by the fastest way this memory has. */
     void (*copy)(struct flush *, void *dst, const void *src, size_t n);
+    /* Forget what this host has cached of the lines that [p, p+n) touches, so that the next loads
+     * see what other hosts drained before. NULL: coherent, nothing to forget. */
+    void (*invalidate)(struct flush *, const void *p, size_t n);
 };
 
 struct flush {
@@ -47,6 +51,14 @@ static inline void flush_drain(struct flush *f)
 static inline void flush_copy(struct flush *f, void *dst, const void *src, size_t n)
 {
     f->ops->copy(f, dst, src, n);
+}
+
+/* Before reading what another host may have written (DESIGN I2). Two lines are never of one moment: what
+ * is read must be checked by what stands in it, and a copy checked rather than the place. */
+static inline void flush_invalidate(struct flush *f, const void *p, size_t n)
+{
+    if (f->ops->invalidate)
+        f->ops->invalidate(f, p, n);
 }
 
 /* "auto", "none", "clwb", "clflushopt", "nt": 0 or -EMBAR_ESPEC. */

@@ -22,6 +22,8 @@ struct flush_memory {
 /* Pick the variant and set it up; -EMBAR_ESPEC when this processor lacks the instruction. */
 int flush_choose(struct flush *f, enum flush_mode mode, const struct flush_memory *memory,
                  struct embar_error *err) __attribute__((warn_unused_result));
+/* The variant of who only reads. */
+void flush_choose_reader(struct flush *f, const struct flush_memory *memory);
 /* Free what flush_choose allocated. Safe on a zeroed or wrapped struct flush. */
 void flush_release(struct flush *f);
 
@@ -43,5 +45,7 @@ void flush_pmem2_release(struct flush *f);
  * (forced by --flush). NULL when this processor lacks the instruction. FLUSH_CLWB,
  * FLUSH_CLFLUSHOPT and FLUSH_NT only. They need no state. */
 const struct flush_ops *flush_instruction(enum flush_mode mode);
+/* Who only reads memory that other hosts write: as flush_none_ops, and invalidates. */
+extern const struct flush_ops flush_reader_ops;
 
 #endif

@@ -1,6 +1,10 @@
 /* The cache-line flush variants of x86-64 as loops of our own: clwb, clflushopt, and non-temporal
  * copies. Serves steps 5, 6 and 8. Must never execute an instruction that cpuid does not show.
  *
+ * Invalidation is clflush, which every x86-64 has: it writes a dirty line back first, so it is safe on
+ * lines of our own, and needs no more than reading permission. mfence orders it before the loads that
+ * follow (lfence does not).
+ *
  * Another processor gets a file of its own with the same one function (ARM64: dc cvap and dsb).
  *
  * All three write-backs are weakly ordered and take effect per line; drain is sfence, which waits
@@ -101,6 +105,41 @@ static const struct flush_ops nt_clwb_ops = {
     .name = "nt", .writeback = clwb_writeback, .drain = fence_drain, .copy = stream_copy};
 static const struct flush_ops nt_clflushopt_ops = {
     .name = "nt", .writeback = clflushopt_writeback, .drain = fence_drain, .copy = stream_copy};
+
+static void reader_writeback(struct flush *f, const void *p, size_t n)
+{
+    (void)f;
+    (void)p;
+    (void)n;
+}
+
+static void reader_drain(struct flush *f)
+{
+    (void)f;
+}
+
+static void reader_copy(struct flush *f, void *dst, const void *src, size_t n)
+{
+    (void)f;
+    memcpy(dst, src, n);
+}
+
+static void reader_invalidate(struct flush *f, const void *p, size_t n)
+{
+    (void)f;
+    if (n == 0)
+        return;
+    uintptr_t end = (uintptr_t)p + n;
+    for (uintptr_t at = line_of(p); at < end; at += LINE)
+        _mm_clflush((const void *)at);
+    _mm_mfence();
+}
+
+const struct flush_ops flush_reader_ops = {.name = "reader",
+                                           .writeback = reader_writeback,
+                                           .drain = reader_drain,
+                                           .copy = reader_copy,
+                                           .invalidate = reader_invalidate};
 
 const struct flush_ops *flush_instruction(enum flush_mode mode)
 {

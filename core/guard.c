@@ -113,6 +113,7 @@ struct copy {
     void *to;
     const void *from;
     size_t n;
+    struct region *region;
 };
 
 static int copy(void *arg)
@@ -124,6 +125,19 @@ static int copy(void *arg)
 
 int guard_copy(struct region *r, void *to, const void *from, size_t n)
 {
-    struct copy c = {to, from, n};
+    struct copy c = {to, from, n, r};
     return guard_run(r, copy, &c);
+}
+
+static int fetch(void *arg)
+{
+    const struct copy *c = arg;
+    flush_invalidate(&c->region->flush, c->from, c->n);
+    return copy(arg);
+}
+
+int guard_fetch(struct region *r, void *to, const void *from, size_t n)
+{
+    struct copy c = {to, from, n, r};
+    return guard_run(r, fetch, &c);
 }

@@ -30,4 +30,8 @@ int guard_run(struct region *r, int (*fn)(void *), void *arg) __attribute__((war
 int guard_copy(struct region *r, void *to, const void *from, size_t n)
     __attribute__((warn_unused_result));
 
+/* Copy out of r's memory what another host may have written (DESIGN I2): as it is now. */
+int guard_fetch(struct region *r, void *to, const void *from, size_t n)
+    __attribute__((warn_unused_result));
+
 #endif

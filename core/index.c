@@ -186,7 +186,7 @@ uint64_t index_watermark_read(const struct pool *pool, const struct media_waterm
                               bool *same_boot)
 {
     struct media_watermark copy;
-    if (guard_copy(pool->region, &copy, w, sizeof copy) != 0 ||
+    if (guard_fetch(pool->region, &copy, w, sizeof copy) != 0 ||
         watermark_crc(&copy) != le32_get(copy.crc))
         return 0;
     *same_boot = memcmp(pool->boot_id, copy.boot_id, sizeof copy.boot_id) == 0;

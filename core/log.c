@@ -131,6 +131,7 @@ void log_free(struct log *log)
         extent_put(log->extents, log->retired[i]);
     free(log->retired);
     free(log->grant);
+    free(log->copying);
     if (log->seq.producer)
         for (unsigned i = 0; i < log->seq.producers; i++)
             free(log->seq.producer[i].batch);
@@ -271,11 +272,11 @@ static int log_serve(struct log *log, struct embar_error *err)
 }
 
 /* Looking while another process serves: it may have moved on while we read, which looks like damage.
- * Look again, some times. */
-static bool look_again(const struct log *log, int rc, unsigned *looks)
+ * Look again, some times. No lock tells of a server on another host, but its checkpoints do. */
+static bool look_again(struct log *log, int rc, unsigned *looks)
 {
     return log->readonly && rc == -EMBAR_ECORRUPT && ++*looks < LOOKS &&
-           region_slot_held(log->region, log->slot);
+           ((log->pool.base && checkpoint_moved(log)) || region_slot_held(log->region, log->slot));
 }
 
 int log_open(struct log **out, const struct log_options *opt, struct embar_error *err)

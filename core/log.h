@@ -231,6 +231,10 @@ struct read_view {
 int topic_read(struct topic *t, uint64_t offset, size_t max, struct read_view *v)
     __attribute__((warn_unused_result));
 void read_release(struct read_view *v);
+/* A log that was opened for reading only pins nothing in a pool that another process serves. Copy what a
+ * view or batch shows (payload, lengths), then ask: 0: the copy is right. -ESTALE: its place may have been
+ * given away meanwhile; open the log again. */
+int log_settled(struct log *log) __attribute__((warn_unused_result));
 
 /* Batches one by one, with their message boundaries. Zero the cursor to begin. */
 struct batch_cursor {

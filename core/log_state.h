@@ -117,7 +117,8 @@ struct topic {
             struct extent *extent;
             uint64_t first; /* runs [first, first + count), as run_dropped counts */
             uint32_t count, crc;
-        } * piece; /* oldest first; behind `count` of them `planned` ones */
+            struct media_table *copy; /* while it is loaded to look only; owned */
+        } * piece;                    /* oldest first; behind `count` of them `planned` ones */
         size_t count, capacity;
         uint64_t saved; /* runs before this one stand in pieces or are gone */
         /* The next one: pieces before `drop` are trimmed, from `keep` on taken into planned ones. */
@@ -472,6 +473,13 @@ struct log {
 
     /* Facts. */
     atomic_uint_fast64_t epochs, batches, messages, bytes, duplicates, held, fenced, trims, trimmed;
+    struct media_table *copying; /* table.c, for looking only: where a fault would leave it */
+    struct seen { /* for looking only, under control->lock: the index was followed so far */
+        uint64_t number;
+        uint32_t chain, term;
+        bool is_new;     /* nothing was followed yet, and */
+        uint32_t behind; /* this is the CRC of the lines behind it */
+    } seen;
     uint64_t limit; /* recovery goes no further than this entry */
     uint64_t recovered, recovery_ns;
     struct media_grant *grant; /* as folded */
@@ -544,8 +552,17 @@ uint32_t manifest_crc(const struct media_manifest *h, const void *records);
 bool checkpoint_root_valid(const struct media_root *r);
 /* The newest valid root of all slots, or NULL. */
 const struct media_root *checkpoint_newest(struct log *log, struct media_root *copy);
+/* There is a newer one by now, of whoever serves the pool that we look at. */
+bool checkpoint_moved(struct log *log);
 
-/* recover.c. -EAGAIN: again with a new log, up to log->limit. */
+/* recover.c. The entry behind the chain: in any of the slots' rings, the one of the highest term, from
+ * `term` on, when a term was taken over. */
+struct slots {
+    unsigned slot[MEDIA_MAX_SLOTS], count;
+};
+bool recover_next(const struct log *log, const struct slots *slots, uint32_t term, uint64_t number,
+                  uint32_t chain, struct entry *e, uint32_t *next);
+/* -EAGAIN: again with a new log, up to log->limit. */
 int recover(struct log *log, struct embar_error *err) __attribute__((warn_unused_result));
 /* The parts that a checker takes by themselves: the largest number that some slot's watermark vouches
  * for, and whether the machine has booted since (files only); is the batch there, and whole?; the
@@ -562,6 +579,9 @@ int recover_fold(struct replay *r, const struct entry *e, const struct entry *pa
     __attribute__((warn_unused_result));
 void recover_forget(struct replay *r);
 void recover_end(struct replay *r);
+
+/* settle.c: for looking only, what was recovered and where the index goes on. */
+void settle_begin(struct log *log, uint64_t number, uint32_t chain, uint32_t term);
 
 /* background.c */
 int background_start(struct log *log) __attribute__((warn_unused_result));

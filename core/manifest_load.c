@@ -18,6 +18,7 @@ struct loader {
     const struct media_root *root;
     struct piece {
         struct media_manifest head;
+        char *copy; /* for who only looks; owned */
         const char *grants, *gone, *sessions, *ahead, *nodes, *end;
     } * piece;         /* oldest first, as in log->manifest */
     struct gone *gone; /* sorted by what is gone */
@@ -46,6 +47,23 @@ static int piece_map(struct piece *p, const char *records)
     return 0;
 }
 
+/* The records of a piece. Another process may give their place away while we look: then they are
+ * copied, and the copy is what is checked. */
+static int piece_fetch(const struct loader *l, struct piece *p, const char **records)
+{
+    const struct pool *pool = &l->log->pool;
+    uint32_t size = le32_get(p->head.size);
+    flush_invalidate(pool->flush, *records, size);
+    if (!l->log->readonly)
+        return 0;
+    p->copy = malloc(size + 1ull);
+    if (!p->copy)
+        return -ENOMEM;
+    memcpy(p->copy, *records, size);
+    *records = p->copy;
+    return 0;
+}
+
 static int piece_read(const struct loader *l, size_t i, le64 where, uint32_t crc,
                       uint64_t generation)
 {
@@ -54,17 +72,23 @@ static int piece_read(const struct loader *l, size_t i, le64 where, uint32_t crc
     uint64_t at = le64_low48(where);
     if (!checkpoint_extent(&l->log->pool, at, le64_high16(where), sizeof *h))
         return -EMBAR_ECORRUPT;
-    const char *base = pool_at(&l->log->pool, at);
-    memcpy(&p->head, base, sizeof p->head);
+    const char *records = pool_at(&l->log->pool, at);
+    flush_invalidate(l->log->pool.flush, records, sizeof p->head);
+    memcpy(&p->head, records, sizeof p->head);
+    records += sizeof p->head;
     /* The link knows the checksum: the header's own word for it adds nothing. */
     if (le32_get(h->magic) != MEDIA_MANIFEST_MAGIC || le32_get(h->depth) != i ||
         le64_get(h->generation) > generation ||
-        !checkpoint_extent(&l->log->pool, at, le64_high16(where), sizeof *h + le32_get(h->size)) ||
-        manifest_crc(h, base + sizeof *h) != crc)
+        !checkpoint_extent(&l->log->pool, at, le64_high16(where), sizeof *h + le32_get(h->size)))
+        return -EMBAR_ECORRUPT;
+    int rc = piece_fetch(l, p, &records);
+    if (rc)
+        return rc;
+    if (manifest_crc(h, records) != crc)
         return -EMBAR_ECORRUPT;
     l->log->manifest.piece[i] =
         (struct manifest_piece){.generation = le64_get(h->generation), .crc = crc};
-    return piece_map(p, base + sizeof *h);
+    return piece_map(p, records);
 }
 
 /* From the root's piece down: each knows how many are below it, so no chain loops. */
@@ -387,12 +411,14 @@ int manifest_load(struct log *log, const struct media_root *root)
     size_t count = le32_get(root->pieces);
     if (count == 0 || count > log->pool.data_size >> log->pool.geo.block_shift)
         return -EMBAR_ECORRUPT;
-    struct piece *piece = l.piece = malloc(count * sizeof *piece);
+    struct piece *piece = l.piece = calloc(count, sizeof *piece);
     m->piece = calloc(count, sizeof *m->piece);
     m->count = m->capacity = m->piece ? count : 0;
     l.count = count;
     int rc = piece && m->piece ? guard_run(log->region, load, &l) : -ENOMEM;
     free(l.gone);
+    for (size_t i = 0; piece && i < count; i++)
+        free(piece[i].copy);
     free(piece);
     return rc;
 }

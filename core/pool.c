@@ -277,7 +277,7 @@ enum verdict { FOREIGN, NEWER, DAMAGED, UNKNOWN_FEATURE, VALID, UNREADABLE };
 /* Judge one copy, working on a private one: the media may change under a hostile other host. */
 static enum verdict judge(struct region *r, uint64_t at, struct media_super *s)
 {
-    if (guard_copy(r, s, r->base + at, sizeof(*s)) != 0)
+    if (guard_fetch(r, s, r->base + at, sizeof(*s)) != 0)
         return UNREADABLE;
     if (memcmp(s->magic, MEDIA_MAGIC, sizeof(s->magic)) != 0)
         return FOREIGN;

@@ -2,7 +2,8 @@
  *
  * A view pins the extents its pieces stand in: the topic's lock is held only while it is made up,
  * never while bytes are copied or sent. Committed bytes never change, so a view needs no second
- * look; a trim drops the runs, and the pins keep the blocks until the last view is released.
+ * look; a trim drops the runs, and the pins keep the blocks until the last view is released. Who
+ * only looks at a pool that another process serves pins nothing there: log_settled (settle.c).
  */
 #include "core/guard.h"
 #include "core/log_state.h"
@@ -53,6 +54,7 @@ static void view_add(struct read_view *v, struct topic *t, const struct run *r, 
     struct log *log = t->log;
     struct extent *e = extent_find(log->extents, r->payload, r->order);
     extent_ref(e);
+    flush_invalidate(log->pool.flush, pool_at(&log->pool, at), n);
     v->iov[v->pieces] = (struct iovec){pool_at(&log->pool, at), n};
     v->pins[v->pieces++] = e;
     v->bytes += n;

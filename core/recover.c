@@ -27,7 +27,7 @@
 
 struct replay {
     struct log *log;
-    unsigned slot[MEDIA_MAX_SLOTS], slots; /* those that were ever served */
+    struct slots slots; /* those that were ever served */
     struct cached {
         uint64_t id;
         void *at;
@@ -82,51 +82,57 @@ static int slots_look(void *arg)
 {
     struct replay *r = arg;
     const struct pool *pool = &r->log->pool;
-    for (unsigned slot = 0; slot < pool->geo.slots; slot++)
+    for (unsigned slot = 0; slot < pool->geo.slots; slot++) {
+        flush_invalidate(pool->flush, pool_claim(pool, slot), 4 * (size_t)MEDIA_LINE);
         if (!is_zero(pool_claim(pool, slot), 4 * (size_t)MEDIA_LINE) ||
             !is_zero(pool_root(pool, slot, 0), sizeof(struct media_root)) ||
             !is_zero(pool_root(pool, slot, 1), sizeof(struct media_root)) ||
             !is_zero(pool_entry(pool, slot, r->number + 1), sizeof(struct media_entry)))
-            r->slot[r->slots++] = slot;
+            r->slots.slot[r->slots.count++] = slot;
+    }
     return 0;
 }
 
 struct search {
-    const struct replay *r;
+    const struct log *log;
+    const struct slots *slots;
+    uint32_t term, chain;
     uint64_t number;
-    uint32_t chain, *next;
     struct entry *e;
+    uint32_t *next;
 };
 
 static int search_rings(void *arg)
 {
     const struct search *s = arg;
-    const struct replay *r = s->r;
-    uint64_t number = s->number;
-    uint32_t chain = s->chain, *next = s->next;
-    struct entry *e = s->e;
-    const struct log *log = r->log;
+    const struct pool *pool = &s->log->pool;
     int found = 0;
-    for (unsigned i = 0; i < r->slots; i++) {
+    for (unsigned i = 0; i < s->slots->count; i++) {
+        const struct media_entry *line = pool_entry(pool, s->slots->slot[i], s->number);
         struct entry here;
         uint32_t behind;
-        if (index_decode(pool_entry(&log->pool, r->slot[i], number), number, chain, &here,
-                         &behind) &&
-            here.term >= r->term && (!found || here.term > e->term)) {
-            *e = here;
-            *next = behind;
+        flush_invalidate(pool->flush, line, sizeof *line);
+        if (index_decode(line, s->number, s->chain, &here, &behind) && here.term >= s->term &&
+            (!found || here.term > s->e->term)) {
+            *s->e = here;
+            *s->next = behind;
             found = 1;
         }
     }
     return found;
 }
 
-/* The next entry: in any slot's ring, the one of the highest term when a term was taken over. */
-static bool next_entry(const struct replay *r, uint64_t number, uint32_t chain, struct entry *e,
-                       uint32_t *next)
+bool recover_next(const struct log *log, const struct slots *slots, uint32_t term, uint64_t number,
+                  uint32_t chain, struct entry *e, uint32_t *next)
 {
-    struct search s = {.r = r, .number = number, .chain = chain, .next = next, .e = e};
-    return guard_run(r->log->region, search_rings, &s) == 1;
+    struct search s = {.log = log,
+                       .slots = slots,
+                       .term = term,
+                       .chain = chain,
+                       .number = number,
+                       .e = e,
+                       .next = next};
+    return guard_run(log->region, search_rings, &s) == 1;
 }
 
 /* Is the batch really there? Its place may hold another that was whole, of a history that was lost:
@@ -220,9 +226,12 @@ static int replay_control(struct replay *r, const struct entry *e)
     struct control c;
     struct commit unused = {0};
     char record[sizeof(struct media_control) + MEDIA_MAX_NAME];
-    if (e->length > sizeof record || !recover_whole(log, e, NULL))
+    if (e->length > sizeof record)
         return -EMBAR_ECORRUPT;
-    int rc = guard_copy(log->region, record, pool_at(&log->pool, e->payload), e->length);
+    /* Copied and then checked: while we look, another process may give the place away. */
+    int rc = guard_fetch(log->region, record, pool_at(&log->pool, e->payload), e->length);
+    if (rc == 0 && !recover_whole(log, e, NULL))
+        rc = -EMBAR_ECORRUPT;
     if (rc == 0)
         rc = control_decode(record, e->length, &c);
     if (rc)
@@ -334,7 +343,7 @@ static int replay_one(struct replay *r, uint64_t number)
     struct log *log = r->log;
     struct entry e;
     uint32_t chain = r->has_part ? r->first_chain : r->chain, next = 0;
-    if (!next_entry(r, number, chain, &e, &next))
+    if (!recover_next(log, &r->slots, r->term, number, chain, &e, &next))
         return 0;
     int rc = index_check(&log->pool, &e);
     if (rc)
@@ -370,13 +379,29 @@ static int replay_one(struct replay *r, uint64_t number)
 uint32_t recover_claim_term(const struct pool *pool, unsigned slot)
 {
     struct media_claim c;
-    if (guard_copy(pool->region, &c, pool_claim(pool, slot), sizeof c) != 0)
+    if (guard_fetch(pool->region, &c, pool_claim(pool, slot), sizeof c) != 0)
         return 0;
     uint32_t crc = le32_get(c.crc);
     c.crc = le32_of(0);
     return le32_get(c.magic) == MEDIA_CLAIM_MAGIC && crc32c(0, &c, sizeof c) == crc
                ? le32_get(c.term)
                : 0;
+}
+
+/* The chain ends because its next line was given to a later entry, not because nobody wrote it: a newer
+ * checkpoint was there, and is damaged, or was written while we look. Then the line may be half of each. */
+static bool ring_went_round(struct log *log, uint64_t number)
+{
+    bool taken = false;
+    for (unsigned slot = 0; slot < log->pool.geo.slots; slot++) {
+        struct media_entry line;
+        if (guard_copy(log->region, &line, pool_entry(&log->pool, slot, number), sizeof line) != 0)
+            return true;
+        if (le64_get(line.number) > number)
+            return true;
+        taken = taken || le64_get(line.number) == number;
+    }
+    return taken && log->readonly && checkpoint_moved(log);
 }
 
 static int replay(struct replay *r, struct embar_error *err)
@@ -415,6 +440,12 @@ static int replay(struct replay *r, struct embar_error *err)
                           "entry %llu of the index is damaged although entries up to %llu were "
                           "durable; nothing was changed",
                           (unsigned long long)r->number + 1, (unsigned long long)r->trusted);
+    if (ring_went_round(log, r->number + 1))
+        return embar_fail(err, -EMBAR_ECORRUPT,
+                          "entry %llu of the index was overwritten and no checkpoint covers it; "
+                          "nothing was changed",
+                          (unsigned long long)r->number + 1);
+    uint32_t last_term = r->term; /* of the last entry */
     for (unsigned slot = 0; slot < log->pool.geo.slots; slot++) {
         uint32_t term = recover_claim_term(&log->pool, slot);
         r->term = term > r->term ? term : r->term;
@@ -424,6 +455,8 @@ static int replay(struct replay *r, struct embar_error *err)
     log->term = r->term;
     log->seq.next = r->number + 1;
     log->seq.chain = r->chain;
+    if (log->readonly)
+        settle_begin(log, r->number, r->chain, last_term);
     atomic_init(&log->committed, r->number);
     atomic_init(&log->durable, r->trusted);
     atomic_init(&log->synced, r->trusted);
@@ -455,7 +488,7 @@ struct replay *recover_begin(struct log *log)
         return NULL;
     r->log = log;
     for (unsigned slot = 0; slot < log->pool.geo.slots; slot++)
-        r->slot[r->slots++] = slot;
+        r->slots.slot[r->slots.count++] = slot;
     return r;
 }
 
@@ -469,8 +502,7 @@ void recover_end(struct replay *r)
 bool recover_entry(struct replay *r, uint32_t term, uint64_t number, uint32_t chain,
                    struct entry *e, uint32_t *next)
 {
-    r->term = term;
-    return next_entry(r, number, chain, e, next);
+    return recover_next(r->log, &r->slots, term, number, chain, e, next);
 }
 
 int recover_fold(struct replay *r, const struct entry *e, const struct entry *part)

@@ -167,7 +167,10 @@ int region_open(struct region *r, const struct region_options *opt, struct embar
         struct pmem2_map *map = r->backing->map;
         bool lines = map && pmem2_map_get_store_granularity(map) != PMEM2_GRANULARITY_PAGE;
         struct flush_memory memory = {.lines = lines ? map : NULL, .pages = r->needs_sync};
-        rc = flush_choose(&r->flush, opt->readonly ? FLUSH_NONE : opt->flush, &memory, err);
+        if (opt->readonly)
+            flush_choose_reader(&r->flush, &memory);
+        else
+            rc = flush_choose(&r->flush, opt->flush, &memory, err);
     }
     if (rc) {
         /* A file that this call made and cannot use must not be found by the next one. */

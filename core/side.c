@@ -76,31 +76,34 @@ static int side_load(void *arg)
     struct side *s = ((struct load *)arg)->side;
     if (at % MEDIA_LINE != 0 || !pool_in_data(pool, at, MEDIA_LINE))
         return -EMBAR_ECORRUPT;
-    const struct media_side *m = pool_at(pool, at);
-    if (le32_get(m->magic) != MEDIA_SIDE_MAGIC)
+    struct media_side m;
+    flush_invalidate(pool->flush, pool_at(pool, at), sizeof m);
+    memcpy(&m, pool_at(pool, at), sizeof m);
+    if (le32_get(m.magic) != MEDIA_SIDE_MAGIC)
         return -EMBAR_ECORRUPT;
 
-    s->count = (uint32_t)(le64_get(m->run0) >> 48) + 1;
-    s->equal = le64_high16(m->sequence) & MEDIA_F_EQUAL;
+    s->count = (uint32_t)(le64_get(m.run0) >> 48) + 1;
+    s->equal = le64_high16(m.sequence) & MEDIA_F_EQUAL;
     uint64_t below = side_size(s->count, s->equal) - MEDIA_LINE;
     if (at < pool->data_base + below)
         return -EMBAR_ECORRUPT;
     s->lengths = s->equal ? NULL : pool_at(pool, at - below);
-    if (record_crc(m, s->lengths, s->count) != le32_get(m->crc))
+    flush_invalidate(pool->flush, s->lengths, below);
+    if (record_crc(&m, s->lengths, s->count) != le32_get(m.crc))
         return -EMBAR_ECORRUPT;
 
-    s->time = le64_get(m->time);
-    s->topic = le32_get(m->topic);
-    s->session = le64_get(m->session);
-    s->sequence = le64_low48(m->sequence);
-    s->payload_crc = le32_get(m->payload_crc);
-    s->run0 = le64_low48(m->run0);
-    s->run1 = le64_low48(m->run1);
-    s->order0 = (uint8_t)(le64_high16(m->run1) & 0xff);
-    s->order1 = (uint8_t)(le64_high16(m->run1) >> 8);
-    s->crc = le32_get(m->crc);
-    s->run0_length = le32_get(m->run0_length);
-    s->length = le32_get(m->length);
+    s->time = le64_get(m.time);
+    s->topic = le32_get(m.topic);
+    s->session = le64_get(m.session);
+    s->sequence = le64_low48(m.sequence);
+    s->payload_crc = le32_get(m.payload_crc);
+    s->run0 = le64_low48(m.run0);
+    s->run1 = le64_low48(m.run1);
+    s->order0 = (uint8_t)(le64_high16(m.run1) & 0xff);
+    s->order1 = (uint8_t)(le64_high16(m.run1) >> 8);
+    s->crc = le32_get(m.crc);
+    s->run0_length = le32_get(m.run0_length);
+    s->length = le32_get(m.length);
 
     if (s->length == 0 || s->run0_length > s->length ||
         !pool_in_data(pool, s->run0, s->run0_length))
@@ -131,9 +134,14 @@ static int payload_sum(void *arg)
 {
     struct payload *p = arg;
     const struct side *s = p->side;
-    p->crc = crc32c_cold(0, pool_at(p->pool, s->run0), s->run0_length);
-    if (s->run1)
-        p->crc = crc32c_cold(p->crc, pool_at(p->pool, s->run1), s->length - s->run0_length);
+    const char *run0 = pool_at(p->pool, s->run0);
+    flush_invalidate(p->pool->flush, run0, s->run0_length);
+    p->crc = crc32c_cold(0, run0, s->run0_length);
+    if (s->run1) {
+        const char *run1 = pool_at(p->pool, s->run1);
+        flush_invalidate(p->pool->flush, run1, s->length - s->run0_length);
+        p->crc = crc32c_cold(p->crc, run1, s->length - s->run0_length);
+    }
     return 0;
 }
 

@@ -232,12 +232,32 @@ void table_rewrite(struct log *log, struct topic *t)
 
 void table_destroy(struct topic *t)
 {
-    for (size_t i = 0; i < t->table.count; i++)
+    for (size_t i = 0; i < t->table.count; i++) {
         extent_put(t->log->extents, t->table.piece[i].extent);
+        free(t->table.piece[i].copy);
+    }
     free(t->table.piece);
 }
 
 /* ---- Loading ------------------------------------------------------------------------------ */
+
+/* The runs behind a header. Another process may give their place away while we look: then header and
+ * runs are copied, and the copy is what is checked. */
+static int runs_fetch(struct log *log, const struct media_table *head, uint64_t count,
+                      struct media_table **copy)
+{
+    size_t size = count * sizeof(struct media_run);
+    flush_invalidate(log->pool.flush, head + 1, size);
+    if (!log->readonly)
+        return 0;
+    log->copying = malloc(TABLE_HEAD + size);
+    if (!log->copying)
+        return -ENOMEM;
+    memcpy(log->copying, head, TABLE_HEAD + size); /* may not return: guard.h */
+    *copy = log->copying;
+    log->copying = NULL;
+    return 0;
+}
 
 /* The piece whose runs end at `end`: checked, claimed and noted. Its header is left in h. */
 static int piece_load(struct log *log, struct topic *t, le64 where, uint32_t crc, uint64_t end,
@@ -251,19 +271,29 @@ static int piece_load(struct log *log, struct topic *t, le64 where, uint32_t crc
     if (rc)
         return rc;
     const struct media_table *head = pool_at(&log->pool, at);
+    struct media_table *copy = NULL;
+    flush_invalidate(log->pool.flush, head, TABLE_HEAD);
     *h = *head;
     uint64_t first = le64_get(h->first), count = le32_get(h->count);
     /* The link knows the checksum: the header's own word for it adds nothing. */
     if (le32_get(h->magic) != MEDIA_TABLE_MAGIC || count == 0 || count > extent_capacity(e) ||
-        first >= end || end - first != count ||
-        table_crc(h, (const struct media_run *)(head + 1)) != crc)
+        first >= end || end - first != count)
+        rc = -EMBAR_ECORRUPT;
+    if (rc == 0)
+        rc = runs_fetch(log, head, count, &copy);
+    if (copy)
+        head = copy;
+    if (rc == 0 && table_crc(h, (const struct media_run *)(head + 1)) != crc)
         rc = -EMBAR_ECORRUPT;
     if (rc == 0)
         rc = plan_push(&t->table, e, first, count);
-    if (rc)
+    if (rc) {
         extent_put(log->extents, e);
-    else
+        free(copy);
+    } else {
         t->table.piece[t->table.count].crc = crc;
+        t->table.piece[t->table.count].copy = copy;
+    }
     t->table.count += t->table.planned;
     t->table.planned = 0;
     return rc;
@@ -374,12 +404,14 @@ int table_load(struct log *log, struct topic *t, const struct media_node *m)
     t->run_capacity = count;
     struct fill f = {.log = log, .t = t};
     for (size_t i = 0; rc == 0 && i < t->table.count; i++) {
-        const struct table_piece *p = &t->table.piece[i];
-        const struct media_table *h = pool_at(&log->pool, p->extent->base);
+        struct table_piece *p = &t->table.piece[i];
+        const struct media_table *h = p->copy ? p->copy : pool_at(&log->pool, p->extent->base);
         const struct media_run *runs = (const struct media_run *)(h + 1);
         uint64_t skip = p->first < t->run_dropped ? t->run_dropped - p->first : 0;
         for (uint64_t k = skip; rc == 0 && k < p->count; k++)
             rc = run_load(&f, &runs[k]);
+        free(p->copy);
+        p->copy = NULL;
     }
     if (rc == 0)
         rc = run_load(&f, &m->last);

@@ -3,12 +3,14 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "net/cmd/cmd.h"
 #include "net/cmd/pool_topic.h"
 
-#define PIECE (4u << 20) /* bytes pinned at once */
+#define PIECE (4u << 20) /* bytes read at once */
+#define LOOKS 100u       /* at a piece */
 
 struct dump_args {
     const char *arg[2];
@@ -31,32 +33,63 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
-static int copy_out(const char *name, struct topic *t)
+/* Bytes at `at`, at most `max`, into `to`: how many, or why not. A server that goes on meanwhile may have
+ * given their place away (log_settled): then the pool is opened again. */
+static ssize_t piece(struct pool_topic *pt, const struct dump_args *a, uint64_t at, char *to,
+                     size_t max, struct embar_error *err)
 {
-    uint64_t at = topic_base(t), end = topic_end(t);
-    struct embar_error err;
-    while (at < end) {
+    uint32_t id = topic_id(pt->topic);
+    for (unsigned i = 0; i < LOOKS; i++) {
         struct read_view v;
-        int rc = topic_read(t, at, PIECE, &v);
-        if (rc < 0) {
-            (void)embar_fail(&err, rc, "Reading at offset %llu failed", (unsigned long long)at);
-            return cmd_fail(name, &err);
-        }
-        for (int i = 0; rc == 0 && i < v.pieces; i++)
-            rc = write_out(v.iov[i].iov_base, v.iov[i].iov_len);
-        size_t n = v.bytes;
+        int rc = topic_read(pt->topic, at, max, &v);
+        size_t n = 0;
+        for (int k = 0; rc == 0 && k < v.pieces; n += v.iov[k++].iov_len)
+            memcpy(to + n, v.iov[k].iov_base, v.iov[k].iov_len);
         read_release(&v);
-        if (rc == -EPIPE)
-            return CMD_OK; /* the reader has what it wanted */
+        int settled = log_settled(pt->log);
+        if (settled == 0)
+            return rc ? embar_fail(err, rc, "Reading at offset %llu failed", (unsigned long long)at)
+                      : (ssize_t)n;
+        pool_topic_close(pt);
+        rc = pool_topic_open(pt, a->arg[0], a->arg[1], true, err);
+        if (rc)
+            return rc;
+        if (topic_id(pt->topic) != id)
+            return embar_fail(err, -EMBAR_EGONE, "%s", a->arg[1]);
+    }
+    return embar_fail(err, -EMBAR_EBUSY,
+                      "The pool changes faster than offset %llu can be read: read it through its "
+                      "server.",
+                      (unsigned long long)at);
+}
+
+static int copy_out(const char *name, struct pool_topic *pt, const struct dump_args *a)
+{
+    uint64_t at = topic_base(pt->topic), end = topic_end(pt->topic);
+    struct embar_error err;
+    char *bytes = malloc(PIECE);
+    if (!bytes) {
+        (void)embar_fail(&err, -ENOMEM, NULL);
+        return cmd_fail(name, &err);
+    }
+    int status = CMD_OK;
+    while (at < end && status == CMD_OK) {
+        ssize_t n = piece(pt, a, at, bytes, end - at < PIECE ? end - at : PIECE, &err);
+        if (n < 0) {
+            status = cmd_fail(name, &err);
+            break;
+        }
+        int rc = write_out(bytes, (size_t)n);
+        if (rc == -EPIPE || n == 0)
+            break; /* the reader has what it wanted */
         if (rc < 0) {
             cmd_say(name, "Writing to standard output failed: %s.", strerror(-rc));
-            return CMD_FAILURE;
+            status = CMD_FAILURE;
         }
-        if (n == 0)
-            break;
-        at += n;
+        at += (size_t)n;
     }
-    return CMD_OK;
+    free(bytes);
+    return status;
 }
 
 int cmd_dump(int argc, char **argv)
@@ -75,7 +108,7 @@ int cmd_dump(int argc, char **argv)
     struct pool_topic pt;
     if (pool_topic_open(&pt, a.arg[0], a.arg[1], true, &err) < 0)
         return cmd_fail(argv[0], &err);
-    int status = copy_out(argv[0], pt.topic);
+    int status = copy_out(argv[0], &pt, &a);
     pool_topic_close(&pt);
     return status;
 }

@@ -29,13 +29,16 @@ static const struct argp_option option[] = {
     {"images", 'n', "N", 0, "images to take in all (default 10000)", 0},
     {"seed", 's', "N", 0, "first seed (default 1)", 0},
     {"each", 'e', "N", 0, "images a seed (default 1000)", 0},
-    {"memory", 'm', "KIND", 0, "lines, process, file or file-machine (default: by the seed)", 0},
+    {"memory", 'm', "KIND", 0, "lines, process, file, file-machine or hosts (default: by the seed)",
+     0},
     {"sites", 'l', NULL, 0, "list the call sites of write-backs, drains and syncs at the end", 0},
     {"skip", 'x', "OFFSET", 0, "leave out the flush or sync call at this site (again for more)", 0},
     {0},
 };
 
-static const char *const variant_name[] = {"lines", "process", "file", "file-machine"};
+/* The last one is the first with another host. */
+static const char *const variant_name[] = {"lines", "process", "file", "file-machine", "hosts"};
+#define HOSTS 4
 
 static error_t parse(int key, char *text, struct argp_state *state)
 {
@@ -52,7 +55,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
         return 0;
     case 'l': a->sites = true; return 0;
     case 'm':
-        for (a->variant = 3; a->variant >= 0; a->variant--)
+        for (a->variant = HOSTS; a->variant >= 0; a->variant--)
             if (strcmp(text, variant_name[a->variant]) == 0)
                 return 0;
         argp_error(state, "no such memory: %s", text);
@@ -67,6 +70,8 @@ static enum variant variant_of(const struct arguments *a, uint64_t seed)
     static const enum variant table[8] = {MEDIUM_LINES, MEDIUM_FILE,         MEDIUM_LINES,
                                           MEDIUM_LINES, MEDIUM_FILE_MACHINE, MEDIUM_LINES,
                                           MEDIUM_FILE,  MEDIUM_PROCESS};
+    if (a->variant == HOSTS)
+        return MEDIUM_LINES;
     return a->variant >= 0 ? (enum variant)a->variant : table[seed % 8];
 }
 
@@ -99,10 +104,11 @@ static void skip_sites(struct medium *m, const struct arguments *a)
 static void list_sites(const struct medium *m)
 {
     uint64_t calls;
-    bool drain;
+    enum shadow_call what;
+    static const char *const names[] = {"writeback", "drain", "invalidate"};
     for (unsigned i = 0; m->shadow && i < shadow_sites(m->shadow); i++) {
-        uintptr_t site = shadow_site(m->shadow, i, &calls, &drain);
-        printf("site %#" PRIxPTR " %s %" PRIu64 "\n", site, drain ? "drain" : "writeback", calls);
+        uintptr_t site = shadow_site(m->shadow, i, &calls, &what);
+        printf("site %#" PRIxPTR " %s %" PRIu64 "\n", site, names[what], calls);
     }
     for (unsigned i = 0; m->pages && i < pages_sites(m->pages); i++) {
         uintptr_t site = pages_site(m->pages, i, &calls);
@@ -122,6 +128,7 @@ static bool run_seed(const struct arguments *a, uint64_t seed, uint64_t limit,
     r->counts = counts;
     r->team = team;
     enum variant variant = variant_of(a, seed);
+    r->hosts = a->variant == HOSTS;
     medium_create(&r->medium, variant, POOL_SIZE);
     geometry(r);
     medium_create(&r->second, variant, POOL_SIZE);
@@ -131,7 +138,8 @@ static bool run_seed(const struct arguments *a, uint64_t seed, uint64_t limit,
     trial_lives(r, old);
     bool failed = r->failed;
     if (failed)
-        printf("seed %" PRIu64 " (%s): %s\n", seed, variant_name[variant], r->why);
+        printf("seed %" PRIu64 " (%s): %s\n", seed, variant_name[r->hosts ? HOSTS : variant],
+               r->why);
     if (a->sites)
         list_sites(&r->medium);
     medium_destroy(&r->medium);
@@ -159,11 +167,13 @@ int main(int argc, char **argv)
     team_destroy(team);
     free(old);
     printf("images %" PRIu64 " points %" PRIu64 " nested %" PRIu64 " used %" PRIu64
-           " emptied %" PRIu64 " closed %" PRIu64 " damaged %" PRIu64 " crashes %" PRIu64
-           " kills %" PRIu64 " operations %" PRIu64 " batches %" PRIu64 " controls %" PRIu64
-           " refused %" PRIu64 " syncs %" PRIu64 " seeds %" PRIu64 " violations %" PRIu64 "\n",
+           " emptied %" PRIu64 " closed %" PRIu64 " damaged %" PRIu64 " looks %" PRIu64
+           " overtaken %" PRIu64 " crashes %" PRIu64 " kills %" PRIu64 " operations %" PRIu64
+           " batches %" PRIu64 " controls %" PRIu64 " refused %" PRIu64 " syncs %" PRIu64
+           " seeds %" PRIu64 " violations %" PRIu64 "\n",
            counts.images, counts.points, counts.nested, counts.used, counts.emptied, counts.closed,
-           counts.damaged, counts.lives, counts.kills, counts.operations, counts.batches,
-           counts.controls, counts.refused, counts.syncs, counts.seeds, violations);
+           counts.damaged, counts.looks, counts.overtaken, counts.lives, counts.kills,
+           counts.operations, counts.batches, counts.controls, counts.refused, counts.syncs,
+           counts.seeds, violations);
     return violations ? 1 : 0;
 }

@@ -303,6 +303,35 @@ static int attr(struct node *n, const struct control *c)
     return 0;
 }
 
+static uint32_t message_length(const struct ledger *l, const struct node *t, uint64_t number)
+{
+    size_t i = t->batches;
+    while (i > 0 && ledger_batch(l, t->id, i - 1)->message > number)
+        i--;
+    const struct entry_batch *b = ledger_batch(l, t->id, i - 1);
+    if (b->equal)
+        return b->length / b->count;
+    uint32_t *lengths = calloc(b->count, sizeof *lengths);
+    if (!lengths)
+        abort();
+    payload_lengths(b, lengths);
+    uint32_t n = lengths[number - b->message];
+    free(lengths);
+    return n;
+}
+
+/* Empty messages at the new base may be kept, as whoever trims likes. */
+static uint64_t keep_empty(const struct ledger *l, const struct node *t, uint64_t message,
+                           uint64_t from)
+{
+    if (from == 0 || from < t->first || from > message)
+        return message;
+    for (uint64_t i = from; i < message; i++)
+        if (message_length(l, t, i) > 0)
+            return message;
+    return from;
+}
+
 static int trim(struct ledger *l, struct node *t, const struct control *c)
 {
     if (t->is_dir)
@@ -334,8 +363,8 @@ static int trim(struct ledger *l, struct node *t, const struct control *c)
     }
     if (at <= t->base)
         return 1;
+    t->first = keep_empty(l, t, message, c->value2);
     t->base = at;
-    t->first = message;
     return 0;
 }
 

@@ -82,7 +82,7 @@ size_t ledger_find(const struct ledger *l, const struct node *t, uint64_t offset
 bool promise_has(const struct promise *s, uint64_t sequence);
 void promise_take(struct promise *s, uint64_t sequence, uint32_t messages);
 
-/* Apply a control action, which an entry `number` commits: 0; 1: nothing to do; or why it is
+/* Apply a control action (a trim: value2 says where messages begin, if nobody was told), which an entry `number` commits: 0; 1: nothing to do; or why it is
  * refused, as the log would say. */
 int ledger_control(struct ledger *l, const struct control *c, uint64_t number);
 /* Append a batch to its topic and to its session. */

@@ -121,8 +121,11 @@ static void life(struct trial *r)
     uint64_t busy = 20 + below(&r->random, r->sparse && !chance(&r->random, 3) ? 2000 : 400);
     if (r->medium.variant == MEDIUM_FILE)
         busy /= 4;
-    for (uint64_t i = 0; i < busy && !r->death && !r->failed; i++)
+    for (uint64_t i = 0; i < busy && !r->death && !r->failed; i++) {
         workload_step(r);
+        if (r->hosts && chance(&r->shots, 3))
+            hosts_look(r);
+    }
     if (r->death || r->failed)
         return;
     if (r->medium.variant == MEDIUM_FILE && !chance(&r->random, 3))

@@ -110,7 +110,7 @@ site_name() {
 # things and come by it, and the options that leave it out.
 find_sites() {
     local kind offset what where line
-    for kind in lines file file-machine; do
+    for kind in lines file file-machine hosts; do
         "$program" --memory "$kind" --images "$listed" --each 400 --sites >"$scratch/seen.$kind"
         awk -v kind="$kind" '$1 == "site" && !seen[$2]++ { print $2, $3, kind }' "$scratch/seen.$kind"
     done | sort | while read -r offset what kind; do
@@ -127,7 +127,7 @@ find_sites() {
 
 # Calls that stand in the source and that nothing came by. fsck is not run here: its own campaign is.
 unseen_sites() {
-    (cd "$top/core" && grep -nE '\b(flush_(writeback|drain|copy)|region_sync)\(' ./*.c) |
+    (cd "$top/core" && grep -nE '\b(flush_(writeback|drain|copy|invalidate)|region_sync)\(' ./*.c) |
         grep -vE '^./(flush|fsck)|^[^:]*:[0-9]+:(int|static|void) ' | sed 's/^\.\///; s/^\([^:]*:[0-9]*\):.*/\1/' |
         while read -r place; do
             awk -v place="$place" '$2 == place { found = 1 } END { exit !found }' "$scratch/sites" ||
@@ -196,7 +196,7 @@ try_checks() {
         build_in "$tree"
         cp "$top/$file" "$tree/$file"
         keep "mutant.$name"
-        start "$scratch/check.$name" "$name" "$scratch/mutant.$name" "hostile lines file-machine file process"
+        start "$scratch/check.$name" "$name" "$scratch/mutant.$name" "hostile lines file-machine file process hosts"
     done <"$here/mutate.checks"
     wait
 }

@@ -47,7 +47,7 @@ struct site {
     const void *caller;
     uintptr_t offset; /* of caller in its binary */
     uint64_t calls;
-    bool drain;
+    enum shadow_call what;
 };
 
 struct shadow {
@@ -56,8 +56,11 @@ struct shadow {
     char *view;
     char *media; /* shared mapping of fd */
     char *image; /* private mapping of fd */
+    char *far;   /* another host's cache over the media */
     int fd;
-    struct flush flush;
+    struct flush flush, far_flush;
+    void (*far_tell)(void *arg);
+    void *far_arg;
     struct thread *threads;
     uint64_t snapshots;
     uint64_t *line_number; /* number of the snapshot that each media line holds */
@@ -154,7 +157,7 @@ bool skips_have(const struct skips *l, uintptr_t offset)
 }
 
 /* Count the call at its site; true when it is to be left out. */
-static bool skipped(struct shadow *s, const void *caller, bool drain)
+static bool skipped(struct shadow *s, const void *caller, enum shadow_call what)
 {
     s->calls++;
     unsigned i = 0;
@@ -167,7 +170,7 @@ static bool skipped(struct shadow *s, const void *caller, bool drain)
         Dl_info info;
         uintptr_t base =
             dladdr(caller, &info) && info.dli_fbase ? (uintptr_t)info.dli_fbase : (uintptr_t)0;
-        *site = (struct site){.caller = caller, .offset = (uintptr_t)caller - base, .drain = drain};
+        *site = (struct site){.caller = caller, .offset = (uintptr_t)caller - base, .what = what};
         s->site_count++;
     }
     site->calls++;
@@ -197,7 +200,7 @@ static void writeback_from(struct flush *f, const void *p, size_t n, const void 
 {
     struct shadow *s = f->state;
     pthread_mutex_lock(&s->lock);
-    if (!skipped(s, caller, false)) {
+    if (!skipped(s, caller, SHADOW_CALL_WRITEBACK)) {
         note(s, p, n);
         tell(s, SHADOW_WRITEBACK);
     }
@@ -219,7 +222,7 @@ static void shadow_drain(struct flush *f)
 {
     struct shadow *s = f->state;
     pthread_mutex_lock(&s->lock);
-    if (!skipped(s, __builtin_return_address(0), true)) {
+    if (!skipped(s, __builtin_return_address(0), SHADOW_CALL_DRAIN)) {
         tell(s, SHADOW_DRAIN);
         struct thread *t = this_thread(s);
         for (size_t i = 0; i < t->count; i++) {
@@ -241,6 +244,61 @@ static const struct flush_ops shadow_ops = {
     .drain = shadow_drain,
     .copy = shadow_copy,
 };
+
+/* ---- Another host -------------------------------------------------------------------------- */
+
+static void far_writeback(struct flush *f, const void *p, size_t n)
+{
+    (void)f;
+    (void)p;
+    (void)n;
+    abort();
+}
+
+static void far_drain(struct flush *f)
+{
+    (void)f;
+    abort();
+}
+
+static void far_copy(struct flush *f, void *dst, const void *src, size_t n)
+{
+    (void)f;
+    (void)dst;
+    (void)src;
+    (void)n;
+    abort();
+}
+
+static void far_invalidate(struct flush *f, const void *p, size_t n)
+{
+    struct shadow *s = f->state;
+    uintptr_t at = (uintptr_t)p - (uintptr_t)s->far;
+    if (n == 0)
+        return;
+    if (at > s->size || n > s->size - at)
+        abort();
+    bool skip = skipped(s, __builtin_return_address(0), SHADOW_CALL_INVALIDATE);
+    if (s->far_tell)
+        s->far_tell(s->far_arg);
+    if (skip)
+        return;
+    uint64_t last = (at + n - 1) / LINE;
+    for (uint64_t line = at / LINE; line <= last; line++)
+        memcpy(s->far + line * LINE, s->media + line * LINE, LINE);
+}
+
+static const struct flush_ops far_ops = {.name = "shadow-far",
+                                         .writeback = far_writeback,
+                                         .drain = far_drain,
+                                         .copy = far_copy,
+                                         .invalidate = far_invalidate};
+
+void shadow_on_invalidate(struct shadow *s, void (*teller)(void *arg), void *arg)
+{
+    s->far_tell = teller;
+    s->far_arg = arg;
+}
 
 /* ---- Images ------------------------------------------------------------------------------- */
 
@@ -303,6 +361,51 @@ static uint64_t draw(uint64_t *state)
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     return z ^ (z >> 31);
+}
+
+/* Calls do_line for every line that differs between a and b. */
+static void each_difference(struct shadow *s, const char *a, const char *b, uint64_t *seed,
+                            void (*do_line)(struct shadow *s, uint64_t line, uint64_t dice))
+{
+    const size_t page = 4096;
+    for (size_t at = 0; at < s->size; at += page)
+        for (size_t i = at; memcmp(a + at, b + at, page) != 0 && i < at + page; i += LINE)
+            if (memcmp(a + i, b + i, LINE) != 0)
+                do_line(s, i / LINE, draw(seed));
+}
+
+static void leak_line(struct shadow *s, uint64_t line, uint64_t dice)
+{
+    uint64_t words[WORDS];
+    char *to = s->media + line * LINE;
+    if ((dice & 3) != 0)
+        return;
+    load_line(words, s->view + line * LINE);
+    bool whole = (dice >> 2 & 3) != 0;
+    for (unsigned i = 0; i < WORDS; i++)
+        if (whole || (dice >> (8 + i) & 1))
+            memcpy(to + (size_t)i * 8, &words[i], 8);
+    if (whole)
+        s->line_number[line] = ++s->snapshots;
+}
+
+void shadow_leak(struct shadow *s, uint64_t seed)
+{
+    pthread_mutex_lock(&s->lock);
+    each_difference(s, s->view, s->media, &seed, leak_line);
+    s->compared = false;
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void refresh_line(struct shadow *s, uint64_t line, uint64_t dice)
+{
+    if ((dice & 7) == 0)
+        memcpy(s->far + line * LINE, s->media + line * LINE, LINE);
+}
+
+void shadow_refresh(struct shadow *s, uint64_t seed)
+{
+    each_difference(s, s->far, s->media, &seed, refresh_line);
 }
 
 static const struct snapshot *newest(const struct shadow *s, const struct change *c)
@@ -396,9 +499,11 @@ struct shadow *shadow_create(size_t size)
     s->view = map(size, MAP_PRIVATE | MAP_ANONYMOUS, -1);
     s->media = map(size, MAP_SHARED, s->fd);
     s->image = map(size, MAP_PRIVATE, s->fd);
+    s->far = map(size, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    s->far_flush = (struct flush){.ops = &far_ops, .state = s};
     s->line_number = calloc(lines_of(s), sizeof(*s->line_number));
     s->line_change = calloc(lines_of(s), sizeof(*s->line_change));
-    if (!s->view || !s->media || !s->image || !s->line_number || !s->line_change) {
+    if (!s->view || !s->media || !s->image || !s->far || !s->line_number || !s->line_change) {
         shadow_destroy(s);
         return NULL;
     }
@@ -426,6 +531,8 @@ void shadow_destroy(struct shadow *s)
         (void)munmap(s->media, s->size);
     if (s->image)
         (void)munmap(s->image, s->size);
+    if (s->far)
+        (void)munmap(s->far, s->size);
     if (s->fd >= 0)
         (void)close(s->fd);
     free(s->line_number);
@@ -460,6 +567,18 @@ void shadow_region(struct shadow *s, struct region *r)
     region_wrap(r, s->view, s->size, &s->flush);
 }
 
+void shadow_far_region(struct shadow *s, struct region *r)
+{
+    region_wrap(r, s->far, s->size, &s->far_flush);
+    r->readonly = true;
+}
+
+void shadow_media_region(struct shadow *s, struct region *r)
+{
+    static const struct flush none = {.ops = &flush_none_ops};
+    region_wrap(r, s->media, s->size, &none);
+}
+
 void shadow_on_event(struct shadow *s,
                      void (*teller)(void *arg, enum shadow_event event, uint64_t number), void *arg)
 {
@@ -489,12 +608,12 @@ void shadow_skip_site(struct shadow *s, uintptr_t offset)
     skips_add(&s->skips, offset);
 }
 
-uintptr_t shadow_site(const struct shadow *s, unsigned i, uint64_t *calls, bool *drain)
+uintptr_t shadow_site(const struct shadow *s, unsigned i, uint64_t *calls, enum shadow_call *what)
 {
     const struct site *site = &s->sites[i];
     if (calls)
         *calls = site->calls;
-    if (drain)
-        *drain = site->drain;
+    if (what)
+        *what = site->what;
     return site->offset;
 }

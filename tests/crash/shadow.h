@@ -8,6 +8,10 @@
  * whose view differs from the media (a cache may write back any line at any time), where a line may
  * also be torn into aligned 8-byte words. That is a superset of what hardware allows.
  *
+ * Another host sees the pool through a *far* view: what its cache holds, of whatever age. A line of it
+ * changes only when that host invalidates it, or by chance (shadow_refresh), and then to what the
+ * media holds; the media in turn may get lines that nobody has drained yet (shadow_leak).
+ *
  * Threads: flush calls from any. One at a time for everything else; events are told under the
  * shadow's lock, so that other threads' flushes wait while an image is examined (their stores do
  * not, so harnesses that want exact repeats use one thread).
@@ -59,9 +63,25 @@ char *shadow_image(struct shadow *s, uint64_t seed, enum shadow_mode mode);
 /* The same as a region that needs no flushing but stands for durable memory. */
 void shadow_image_region(struct shadow *s, uint64_t seed, enum shadow_mode mode, struct region *r);
 
+/* ---- Another host -------------------------------------------------------------------------- */
+
+/* The region whose base is the far view, for reading only: whoever writes back through it aborts. What
+ * the view held stays in it from one call to the next. */
+void shadow_far_region(struct shadow *s, struct region *r);
+/* The media, to be looked at and damaged by tests. */
+void shadow_media_region(struct shadow *s, struct region *r);
+/* Call `tell` before each invalidation of the far host. NULL: nobody. */
+void shadow_on_invalidate(struct shadow *s, void (*tell)(void *arg), void *arg);
+/* Some lines that differ leave the near caches by themselves, some of them half stored. */
+void shadow_leak(struct shadow *s, uint64_t seed);
+/* The far cache drops some lines and fetches them again. */
+void shadow_refresh(struct shadow *s, uint64_t seed);
+
 /* ---- Mutations: does anything notice when one flush is missing? ---------------------------- */
 
-/* Calls of write-back (or copy) and drain so far; the first is 1. */
+enum shadow_call { SHADOW_CALL_WRITEBACK, SHADOW_CALL_DRAIN, SHADOW_CALL_INVALIDATE };
+
+/* Calls of write-back (or copy), drain and invalidate so far; the first is 1. */
 uint64_t shadow_calls(const struct shadow *s);
 /* Do nothing at call number k (0: none is skipped). A skipped copy still copies. */
 void shadow_skip_call(struct shadow *s, uint64_t k);
@@ -78,7 +98,7 @@ struct skips {
 };
 void skips_add(struct skips *l, uintptr_t offset);
 bool skips_have(const struct skips *l, uintptr_t offset);
-/* Offset of site i in its binary (for addr2line), its calls, and whether it is a drain. */
-uintptr_t shadow_site(const struct shadow *s, unsigned i, uint64_t *calls, bool *drain);
+/* Offset of site i in its binary (for addr2line), its calls, and which kind of call it is. */
+uintptr_t shadow_site(const struct shadow *s, unsigned i, uint64_t *calls, enum shadow_call *what);
 
 #endif

@@ -297,8 +297,10 @@ void shots_event(void *arg, enum shadow_event event, uint64_t number)
         synced(r);
     if (r->medium.pages && chance(&r->shots, 6))
         pages_leak(r->medium.pages, draw(&r->shots));
-    uint32_t one_in = r->sparse ? 40 : r->stutters ? 100 : 2;
-    if (chance(&r->shots, r->fresh ? 1 : r->log ? one_in : 2))
+    if (r->hosts && chance(&r->shots, 8))
+        hosts_glance(r);
+    uint32_t one_in = r->hosts ? 400 : r->sparse ? 40 : r->stutters ? 100 : 2;
+    if (!r->failed && chance(&r->shots, r->fresh && !r->hosts ? 1 : r->log ? one_in : 2))
         shots_now(r);
     /* The moment when a root is seen and not durable is short and worth dying in. */
     uint64_t root = r->medium.shadow ? root_stored(r) : 0;

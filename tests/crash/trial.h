@@ -44,8 +44,8 @@ struct visible {
 };
 
 struct counts {
-    uint64_t images, points, nested, used, emptied, closed, damaged, lives, kills, operations,
-        batches, controls;
+    uint64_t images, points, nested, used, emptied, closed, damaged, looks, overtaken, lives, kills,
+        operations, batches, controls;
     uint64_t seeds, refused, syncs;
 };
 
@@ -65,6 +65,10 @@ struct trial {
     struct log *log;      /* NULL while it is being opened */
     bool was_off;         /* the machine was, when it is being opened */
     bool stutters;        /* dies soon, again and again; images show recoveries only */
+    bool hosts;           /* another host looks now and then */
+    bool looking;         /* it does */
+    unsigned steps;       /* of ours, since it began; */
+    uint32_t hurry;       /* one step in so many lines that it invalidates */
     bool sparse;          /* few images and long lives */
     bool formatting;      /* inside of pool_format */
     bool fresh;           /* not opened yet: short, and much depends on it */
@@ -116,6 +120,10 @@ void witness_closed(struct trial *r);
 void witness_damage(struct trial *r, uint64_t number);
 /* One bit of what the pool knows about itself is another one. */
 void witness_flip(struct trial *r);
+/* two_hosts.c: another host looks, while nothing happens, and while the run goes on. */
+void hosts_glance(struct trial *r);
+void hosts_damage(struct trial *r, uint64_t number);
+void hosts_look(struct trial *r);
 /* Options for opening an image. */
 struct log_options trial_options(const struct trial *r, struct region *region, const uint8_t *boot);
 

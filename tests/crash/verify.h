@@ -13,6 +13,7 @@ struct expect {
     const struct visible *visible; /* and what readers had seen; nothing else */
     unsigned visibles;
     uint64_t random;
+    bool unread;  /* batches are not looked at */
     bool damaged; /* batches may be unreadable, but never wrong */
 };
 

@@ -17,7 +17,7 @@
 static void remember(struct trial *r, const struct op *op)
 {
     r->now.number = op->last;
-    if (r->medium.variant != MEDIUM_FILE)
+    if (r->medium.variant != MEDIUM_FILE && !r->looking)
         return;
     if (r->op_count == r->op_capacity) {
         r->op_capacity = r->op_capacity ? r->op_capacity * 2 : 64;
@@ -512,7 +512,8 @@ static void trims_seen(struct trial *r)
         uint64_t base = t ? topic_base(t) : n->base;
         if (base == n->base)
             continue;
-        struct control c = {.kind = MEDIA_C_TRIM, .id = n->id, .value = base};
+        struct control c = {
+            .kind = MEDIA_C_TRIM, .id = n->id, .value = base, .value2 = t->first_message};
         if (!verify_retained(&r->now, n, base, n->end)) {
             trial_fail(r, "topic %u was trimmed to %" PRIu64 " by itself", n->id, base);
             return;
@@ -580,6 +581,9 @@ static void vouched(struct trial *r)
         control_by(r, member, c);
     if (!r->death && !r->failed && number > before && r->now.number > number)
         witness_damage(r, number);
+    if (r->hosts && !r->looking && !r->death && !r->failed && number > before &&
+        r->now.number > number)
+        hosts_damage(r, number);
     for (unsigned i = 0; i < 12 && !r->death && !r->failed; i++)
         witness_flip(r);
 }

@@ -82,6 +82,33 @@ static void variants(void **state)
     }
 }
 
+/* Who only reads writes nothing back; lines of a device are invalidated, which changes no byte. */
+static void reader(void **state)
+{
+    (void)state;
+    char *bytes = aligned_alloc(64, 256);
+    const struct flush_memory plain = {0};
+    struct flush_memory lines = {.lines = (struct pmem2_map *)bytes}; /* only asked whether it is */
+    struct flush f;
+    assert_non_null(bytes);
+    memset(bytes, 7, 256);
+    flush_choose_reader(&f, &plain);
+    assert_true(flush_is_noop(&f));
+    assert_null(f.ops->invalidate);
+    flush_invalidate(&f, bytes, 256);
+    flush_choose_reader(&f, &lines);
+    assert_non_null(f.ops->invalidate);
+    flush_invalidate(&f, bytes + 63, 0);
+    flush_invalidate(&f, bytes + 63, 2);
+    flush_invalidate(&f, bytes, 256);
+    flush_writeback(&f, bytes, 256);
+    flush_drain(&f);
+    for (unsigned i = 0; i < 256; i++)
+        assert_int_equal(bytes[i], 7);
+    free(bytes);
+    flush_release(&f);
+}
+
 /* The file variant's count moves with each write-back, so that a sync is never skipped wrongly. */
 static void file_counts(void **state)
 {
@@ -112,6 +139,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(modes),
         cmocka_unit_test(variants),
+        cmocka_unit_test(reader),
         cmocka_unit_test(file_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
