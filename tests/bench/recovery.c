@@ -81,8 +81,10 @@ static int put_batch(struct log *log, struct waiting *w, const struct scene *s, 
         *hole = next;
     }
     uint32_t n;
-    for (uint32_t at = 0; at < w->batch.length; at += n)
-        memset(log_span(log, &w->batch, at, &n), 'e', n);
+    for (uint32_t at = 0; at < w->batch.length; at += n) {
+        void *to = log_span(log, &w->batch, at, &n);
+        memset(to, 'e', n);
+    }
     rc = log_announce(log_producer(log, 0), &w->batch);
     return rc;
 }
