@@ -65,13 +65,17 @@ static int grants_assume(struct log *log)
 }
 
 /* From one root, around what is damaged behind it; NULL: from nothing. */
-static int load_from(struct fsck *f, const struct fsck_root *base, struct embar_error *err)
+static int load_from(struct fsck *f, const struct fsck_root *base, bool lenient,
+                     struct embar_error *err)
 {
     int rc = log_make(f, &f->log, err);
     if (rc == 0 && base) {
+        f->log->lenient = lenient;
         rc = checkpoint_load(f->log, &base->root, err);
         atomic_init(&f->log->checkpoint, le64_get(base->root.number));
     }
+    if (rc == 0 && lenient)
+        rc = fsck_tables(f, f->log);
     if (rc == 0 && !base && le64_get(pool_entry(&f->pool, 0, 1)->number) != 1)
         rc = grants_assume(f->log);
     if (rc == 0)
@@ -114,27 +118,30 @@ static int load_best(struct fsck *f, struct embar_error *err)
     size_t said = f->report->count, least = SIZE_MAX, before = f->report->errors;
     unsigned best = n;
     int rc = -EMBAR_ECORRUPT;
-    for (unsigned i = 0; i < n && least > 0; i++) {
-        bool loads = load_from(f, &root[i], err) == 0;
+    bool lenient = false;
+    /* With every table whole, if that goes; else around those that are damaged. */
+    for (unsigned i = 0; i < 2 * n && least > 0; i++) {
+        bool loads = load_from(f, &root[i % n], i >= n, err) == 0;
         size_t errors = f->report->errors - before;
         load_drop(f, said);
         if (loads && errors < least) {
             least = errors;
-            best = i;
+            best = i % n;
+            lenient = i >= n;
         }
     }
     for (unsigned i = 0; i < best && i < n; i++)
         say_unusable(f, &root[i], i == 0);
     f->state_damaged = true;
     if (n == 0 && !f->root_damaged)
-        return load_from(f, NULL, err); /* there never was one */
+        return load_from(f, NULL, false, err); /* there never was one */
     if (best < n)
-        return load_from(f, &root[best], err);
+        return load_from(f, &root[best], lenient, err);
     fsck_say(
         f,
         &(struct finding){.kind = FSCK_CHECKPOINT, .severity = FSCK_ERROR, .action = FSCK_REBUILD},
         "No checkpoint can be loaded: the topics are put together from the index alone.");
-    rc = load_from(f, NULL, err);
+    rc = load_from(f, NULL, false, err);
     return rc;
 }
 

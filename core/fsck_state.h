@@ -99,6 +99,10 @@ size_t fsck_fill(struct fsck *f, uint32_t topic, uint64_t bytes, uint64_t after,
 unsigned fsck_entry(const struct log *log, const struct orphan *o, uint64_t number, uint64_t offset,
                     uint32_t term, struct entry e[2]);
 
+/* ---- fsck_table.c: run tables that are damaged ------------------------------------------------ */
+
+int fsck_tables(struct fsck *f, struct log *log) __attribute__((warn_unused_result));
+
 /* ---- fsck_walk.c ------------------------------------------------------------------------------ */
 
 /* Every batch of every topic against its side record and payload; damaged ones get runs of their

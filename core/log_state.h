@@ -112,7 +112,8 @@ struct topic {
     /* Checkpoint (table.c, manifest.c), sequencer only. */
     uint64_t changed; /* generation of the checkpoint that is to tell of its last change */
     TAILQ_ENTRY(topic) changed_link;
-    struct table { /* run table of the newest checkpoint */
+    bool lost_table; /* it was (log->lenient): one lost run stands for all its bytes */
+    struct table {   /* run table of the newest checkpoint */
         struct table_piece {
             struct extent *extent;
             uint64_t first; /* runs [first, first + count), as run_dropped counts */
@@ -450,6 +451,7 @@ struct log {
         bool whole;    /* the next one tells of everything */
         uint64_t runs; /* that came since the last one */
     } manifest;
+    bool lenient; /* a checker's: a topic whose run table is damaged is loaded without it */
     struct media_root *root_spare; /* a checker's choice of what the next root overwrites */
     struct checkpoint_job {
         bool active;    /* between begin and end; then nobody else begins one */

@@ -387,7 +387,7 @@ static int pieces_load(struct log *log, struct topic *t, const struct media_node
     return 0;
 }
 
-int table_load(struct log *log, struct topic *t, const struct media_node *m)
+static int table_load_whole(struct log *log, struct topic *t, const struct media_node *m)
 {
     uint64_t count = le32_get(m->run_count);
     t->run_dropped = t->table.saved = le64_get(m->run_first);
@@ -418,4 +418,39 @@ int table_load(struct log *log, struct topic *t, const struct media_node *m)
     fill_settle(&f);
     atomic_fetch_add_explicit(&log->runs, t->run_count, memory_order_relaxed);
     return rc ? rc : runs_check(log, t);
+}
+
+/* One lost run in the place of all that the table should have told. */
+static int table_lose(struct log *log, struct topic *t)
+{
+    for (size_t i = 0; i < t->run_count; i++) {
+        const struct run *r = topic_run(t, i);
+        struct extent *e =
+            r->flags & MEDIA_RUN_LOST ? NULL : extent_find(log->extents, r->payload, r->order);
+        if (e)
+            extent_put(log->extents, e);
+    }
+    atomic_fetch_sub_explicit(&log->runs, t->run_count, memory_order_relaxed);
+    t->run_head = t->run_count = 0;
+    table_destroy(t);
+    t->table = (struct table){0};
+    t->lost_table = true;
+    if (topic_base(t) == topic_end(t))
+        return 0;
+    int rc = topic_runs_grow(t, 1);
+    if (rc)
+        return rc;
+    t->run_count = 1;
+    *topic_run(t, 0) = (struct run){.offset = topic_base(t),
+                                    .message = t->first_message,
+                                    .flags = MEDIA_RUN_LOST,
+                                    .batches = 1};
+    atomic_fetch_add_explicit(&log->runs, 1, memory_order_relaxed);
+    return 0;
+}
+
+int table_load(struct log *log, struct topic *t, const struct media_node *m)
+{
+    int rc = table_load_whole(log, t, m);
+    return rc == -EMBAR_ECORRUPT && log->lenient ? table_lose(log, t) : rc;
 }
