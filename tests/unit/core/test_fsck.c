@@ -306,6 +306,78 @@ static void saved(void **state)
     fsck_report_drop(&r);
 }
 
+/* ---- A repair that is killed ------------------------------------------------------------------ */
+
+/* The image as it stands at the n-th write-back, drain or copy. */
+struct camera {
+    struct pool_of *p;
+    char *picture;
+    unsigned countdown;
+};
+
+static void click(struct flush *flush)
+{
+    struct camera *c = flush->state;
+    if (c->countdown > 0 && --c->countdown == 0)
+        memcpy(c->picture, c->p->image, TRIAL_SIZE);
+}
+
+static void camera_writeback(struct flush *flush, const void *from, size_t n)
+{
+    (void)from;
+    (void)n;
+    click(flush);
+}
+
+static void camera_copy(struct flush *flush, void *to, const void *from, size_t n)
+{
+    memcpy(to, from, n);
+    click(flush);
+}
+
+static const struct flush_ops camera_ops = {
+    .name = "camera", .writeback = camera_writeback, .drain = click, .copy = camera_copy};
+
+/* Killed at every moment of a repair: what is left is repaired as well as the first time. */
+static void killed(void **state)
+{
+    struct pool_of *p = *state;
+    char *damaged = malloc(TRIAL_SIZE);
+    struct camera c = {.p = p, .picture = malloc(TRIAL_SIZE)};
+    uint64_t where;
+    unsigned n = 0;
+    p->image[record(p, 3, &where).run0 + 30] ^= 4;
+    memset(last_entry(p, 7), 0, 3 * MEDIA_LINE);
+    memset(at(p, pool_root(&p->f.log->pool, 0, 1)), 0x33, sizeof(struct media_root));
+    memcpy(damaged, p->image, TRIAL_SIZE);
+    do {
+        struct region region;
+        struct fsck_report r;
+        struct embar_error err;
+        struct flush flush = {.ops = &camera_ops, .state = &c};
+        memcpy(p->image, damaged, TRIAL_SIZE);
+        c.countdown = ++n;
+        region_wrap(&region, p->image, TRIAL_SIZE, &flush);
+        struct fsck_options o = {.region = &region, .repair = true, .threads = 1, .save = p->save};
+        assert_int_equal(fsck_run(&o, &r, &err), 0);
+        fsck_report_drop(&r);
+        if (c.countdown > 0)
+            break; /* it was through before */
+        memcpy(p->image, c.picture, TRIAL_SIZE);
+        assert_int_equal(run(p, true, &r), 0);
+        assert_int_equal(r.left, 0);
+        fsck_report_drop(&r);
+        assert_int_equal(run(p, false, &r), 0);
+        assert_int_equal(r.errors + r.warnings, 0);
+        fsck_report_drop(&r);
+        reads(p, 3, 4);
+    } while (n < 1000);
+    print_message("killed at %u places\n", n - 1);
+    assert_true(n > 5 && n < 1000);
+    free(damaged);
+    free(c.picture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -320,6 +392,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(side, begin, end),
         cmocka_unit_test_setup_teardown(payload, begin, end),
         cmocka_unit_test_setup_teardown(saved, begin, end),
+        cmocka_unit_test_setup_teardown(killed, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
