@@ -92,7 +92,10 @@ int log_announce(struct producer *p, struct batch *b)
     struct log *log = p->log;
     if (log_faulted(log))
         return -EMBAR_EFAULTED;
-    b->time = now_realtime();
+    /* The clock may step back; what is committed may not be younger than what comes now. What is
+     * announced at once may still be ordered the other way round: then the later one is late. */
+    uint64_t now = now_realtime(), clock = atomic_load_explicit(&log->clock, memory_order_relaxed);
+    b->time = now > clock ? now : clock;
     b->status = 0;
     b->duplicate = false;
     if (!ring_room(p))

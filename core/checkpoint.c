@@ -155,6 +155,7 @@ static int checkpoint_begin(struct log *log)
         .grants = le32_of((uint32_t)log->grant_count),
         .pieces = le32_of((uint32_t)m->count),
         .time = le64_of(now_realtime()),
+        .clock = le64_of(atomic_load_explicit(&log->clock, memory_order_relaxed)),
     };
     job->root.crc = le32_of(root_crc(&job->root));
     job->active = true;
@@ -343,6 +344,7 @@ int checkpoint_load(struct log *log, const struct media_root *root, struct embar
                           (unsigned long long)le64_get(root->number));
     if (le32_get(root->next_id) > log->names.next_id)
         log->names.next_id = le32_get(root->next_id);
+    atomic_init(&log->clock, le64_get(root->clock));
     struct topic *control = log->control;
     atomic_init(&control->base, le64_get(root->control_end));
     atomic_init(&control->end, le64_get(root->control_end));

@@ -108,7 +108,9 @@ static int piece_put(struct walk *w, uint64_t end, enum state state, uint64_t me
     last->run.payload = (w->r->payload + (w->offset - w->r->offset)) & MASK48;
     last->run.side = w->side & MASK48;
     last->run.batches = 1;
-    last->run.flags = state == WHOLE ? 0 : (uint8_t)MEDIA_RUN_DAMAGED;
+    /* A search by time does not go by what begins within a run: it may be late. */
+    bool late = w->offset > w->r->offset || w->r->flags & MEDIA_RUN_LATE;
+    last->run.flags = state != WHOLE ? (uint8_t)MEDIA_RUN_DAMAGED : late ? MEDIA_RUN_LATE : 0;
     return 0;
 }
 
@@ -375,9 +377,9 @@ static int slice_walk(struct walker *all, struct slice *s)
                          .out = &s->pieces,
                          .first = s->pieces.count};
         bool part = i + 1 < t->run_count && topic_run(t, i + 1)->batches == 0 &&
-                    topic_run(t, i + 1)->flags == 0;
+                    !run_is_damaged(topic_run(t, i + 1));
         int rc;
-        if (w.r->flags) {
+        if (run_is_damaged(w.r)) {
             rc = known_put(&w);
         } else if (w.r->batches == 0) {
             continue; /* its first half stands before it, and put both */

@@ -227,6 +227,9 @@ static int topics_resume(struct log *log)
     fold_need(log);
     for (struct topic *t = log->names.by_id; rc == 0 && t; t = t->by_id.next) {
         t->ordered_end = topic_end(t);
+        t->ordered_time = t->time;
+        if (t->time > atomic_load_explicit(&log->clock, memory_order_relaxed))
+            atomic_init(&log->clock, t->time);
         topic_runs_fit(t);
         rc = topic_refill(t);
     }

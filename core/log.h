@@ -259,7 +259,8 @@ int view_message(const struct batch_view *v, uint64_t offset, uint32_t *index, u
     __attribute__((warn_unused_result));
 /* Offset where message number n begins (n == messages: the end). -EMBAR_ETRIMMED, -EMBAR_EINVALID. */
 int topic_seek_message(struct topic *t, uint64_t n, uint64_t *offset);
-/* Offset of the first batch whose time is >= ns (the end when none). */
+/* Offset of the first batch whose time is >= ns (the end when none). Times are the index's: they never
+ * go back from one batch to the next, whatever clocks and publishers did. */
 int topic_seek_time(struct topic *t, uint64_t ns, uint64_t *offset);
 
 /* Called after bytes were added, the base moved or the topic was deleted. One of net's connections

@@ -33,7 +33,7 @@
 /* Batches whose payloads and side records are adjacent; ends where the next run begins. */
 struct run {
     uint64_t offset, message;
-    uint64_t payload : 48, order : 8, flags : 8; /* flags: MEDIA_RUN_..., 0: whole */
+    uint64_t payload : 48, order : 8, flags : 8; /* flags: MEDIA_RUN_... */
     uint64_t side : 48, batches : 16;            /* batches 0: second part of a split batch */
 };
 _Static_assert(sizeof(struct run) == 32, "DRAM index: 32 bytes a run");
@@ -93,12 +93,14 @@ struct topic {
     uint64_t last_message_end; /* messages ever */
     uint64_t first_message;    /* number of the first retained message */
     uint64_t modified, batches;
-    struct when when;         /* recovery: what the time of the last commit is to be read from */
+    uint64_t time;            /* index time: the largest of its batches so far */
+    struct when when;         /* recovery: what that is to be read from */
     atomic_uint_fast64_t end; /* release by the fold, acquire by readers: bytes below are stored */
     atomic_uint_fast64_t base;
     atomic_uint generation; /* trims */
 
-    uint64_t ordered_end; /* sequencer only: end including what is ordered and not committed */
+    /* Sequencer only: end and index time including what is ordered and not committed. */
+    uint64_t ordered_end, ordered_time;
 
     /* Retention (retain.c), sequencer only. */
     bool retained; /* has a setting that may trim it */
@@ -138,7 +140,7 @@ struct placed {
     uint64_t offset, run0, run1, side, time;
     uint32_t run0_length, length, count;
     uint8_t order0, order1;
-    bool equal;
+    bool equal, late; /* late: `time` is before the topic's index time */
     struct extent *extent0, *extent1;
 };
 int topic_append(struct topic *t, const struct placed *b) __attribute__((warn_unused_result));
@@ -153,6 +155,10 @@ uint64_t topic_extent_end(struct topic *t, uint64_t offset);
 uint64_t topic_run_end(const struct topic *t, size_t i);
 /* The run that holds `offset`, which lies in [base, end). Lock held. */
 size_t topic_run_find(const struct topic *t, uint64_t offset);
+static inline bool run_is_damaged(const struct run *r)
+{
+    return r->flags & MEDIA_RUN_FLAGS;
+}
 static inline struct run *topic_run(const struct topic *t, size_t i)
 {
     return &t->runs[t->run_head + i];
@@ -161,6 +167,8 @@ static inline struct run *topic_run(const struct topic *t, size_t i)
 int topic_runs_grow(struct topic *t, size_t n) __attribute__((warn_unused_result));
 /* Recovery: give back what growing took beyond need. */
 void topic_runs_fit(struct topic *t);
+/* read.c: the largest time of the retained batches, as far as they can be read. */
+uint64_t topic_time_scan(const struct topic *t);
 /* Resume filling the extent that the last committed bytes stand in (after recovery). */
 int topic_refill(struct topic *t) __attribute__((warn_unused_result));
 
@@ -296,6 +304,7 @@ struct item {
     struct session *session;
     uint64_t number, offset;
     unsigned rank; /* as it came, from 1 */
+    bool late;     /* as placed */
     struct producer *producer;
 };
 
@@ -422,6 +431,9 @@ struct log {
     struct retain retain;
 
     atomic_uint_fast64_t committed, durable, synced, checkpoint; /* entry numbers */
+    /* Largest index time of all topics: no batch that is announced now is older. Relaxed: who saw a
+     * commit saw it by what told him. Stored by the sequencer. */
+    atomic_uint_fast64_t clock;
     atomic_bool faulted;
     atomic_int cause; /* the code of the first log_fault, 0: none; seq_cst, before faulted */
     void (*on_fault)(void *arg, const char *why);

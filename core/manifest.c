@@ -347,6 +347,7 @@ static void node_put(struct writer *w, const struct topic *t)
         .modified = le64_of(t->modified),
         .keep_bytes = le64_of(t->keep_bytes),
         .keep_age = le64_of(t->keep_age),
+        .time = le64_of(t->time),
         .policy = t->policy,
         .side_tail = le64_pack(t->side_tail, (uint16_t)(t->side_tail_below / MEDIA_LINE)),
     };

@@ -198,6 +198,7 @@ static void node_fill(struct topic *t, const struct media_node *m, const char *n
     t->modified = le64_get(m->modified);
     t->keep_bytes = le64_get(m->keep_bytes);
     t->keep_age = le64_get(m->keep_age);
+    t->time = le64_get(m->time);
     t->side_tail = le64_low48(m->side_tail);
     t->side_tail_below = (uint64_t)le64_high16(m->side_tail) * MEDIA_LINE;
     t->key.parent = le32_get(m->parent);

@@ -115,6 +115,7 @@ enum media_kind {
                              * says all that the fold needs, since the side records of batches that
                              * were trimmed later are gone. One without the other is not committed */
 #define MEDIA_F_EQUAL 0x02u /* all messages have length/count bytes; no lengths follow */
+#define MEDIA_F_LATE  0x04u /* its record's time is before that of an earlier batch of its topic */
 
 /* An index entry, and a pending descriptor: one self-validating line.
  * Entry:      `number` is the global entry number, `crc` is chained: CRC32C of the line with crc
@@ -145,7 +146,8 @@ struct media_entry {
 struct media_side {
     le32 magic;       /*  0..3  MEDIA_SIDE_MAGIC */
     le32 crc;         /*  4..7  of header (crc as zero) and lengths */
-    le64 time;        /*  8..15 broker's CLOCK_REALTIME ns when the batch was whole */
+    le64 time;        /*  8..15 broker's CLOCK_REALTIME ns when the batch was whole; never
+                        * before anything that was committed then */
     le32 topic;       /* 16..19 */
     le32 payload_crc; /* 20..23 CRC32C of the payload */
     le64 session;     /* 24..31 */
@@ -216,7 +218,8 @@ struct media_root {
     le32 grants;       /*  64..67  */
     le32 pieces;       /*  68..71  of the manifest */
     le64 time;         /*  72..79  */
-    uint8_t zero[48];  /*  80..127 */
+    le64 clock;        /*  80..87  largest index time of all topics so far */
+    uint8_t zero[40];  /*  88..127 */
 };
 #define MEDIA_ROOT_MAGIC 0x544f4f52u
 
@@ -256,6 +259,8 @@ struct media_run {
 #define MEDIA_RUN_DAMAGED 0x01u /* it stands where it was, and fails its checksums */
 #define MEDIA_RUN_LOST    0x02u /* nothing stands for these offsets: no place (payload, side 0) */
 #define MEDIA_RUN_FLAGS   (MEDIA_RUN_DAMAGED | MEDIA_RUN_LOST)
+/* Its first batch is MEDIA_F_LATE: a search by time goes by an earlier run. */
+#define MEDIA_RUN_LATE 0x04u
 
 /* A piece of a topic's run table, in an extent of its own: this header, then `count` runs. */
 struct media_table {
@@ -294,8 +299,9 @@ struct media_node {
     le32 run_count;        /* 108..111 live runs, with the last */
     le64 run_first;        /* 112..119 number of the first live run */
     struct media_run last; /* 120..151 the last run */
-    uint8_t policy;        /* 152      */
-    uint8_t zero[7];       /* 153..159 */
+    le64 time;             /* 152..159 index time: the largest of its batches so far */
+    uint8_t policy;        /* 160      */
+    uint8_t zero[7];       /* 161..167 */
 };
 
 struct media_session {

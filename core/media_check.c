@@ -126,7 +126,8 @@ AT(media_root, sessions, 60, 4);
 AT(media_root, grants, 64, 4);
 AT(media_root, pieces, 68, 4);
 AT(media_root, time, 72, 8);
-AT(media_root, zero, 80, 48);
+AT(media_root, clock, 80, 8);
+AT(media_root, zero, 88, 40);
 SIZE(media_root, 128);
 
 AT(media_manifest, magic, 0, 4);
@@ -181,9 +182,10 @@ AT(media_node, table_crc, 104, 4);
 AT(media_node, run_count, 108, 4);
 AT(media_node, run_first, 112, 8);
 AT(media_node, last, 120, 32);
-AT(media_node, policy, 152, 1);
-AT(media_node, zero, 153, 7);
-SIZE(media_node, 160);
+AT(media_node, time, 152, 8);
+AT(media_node, policy, 160, 1);
+AT(media_node, zero, 161, 7);
+SIZE(media_node, 168);
 
 AT(media_session, id, 0, 8);
 AT(media_session, topic, 8, 4);

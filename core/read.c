@@ -74,7 +74,7 @@ int topic_read(struct topic *t, uint64_t offset, size_t max, struct read_view *v
     size_t i = offset < end ? topic_run_find(t, offset) : 0;
     while (offset < end && v->bytes < max && v->pieces < READ_PIECES) {
         const struct run *r = topic_run(t, i);
-        if (r->flags)
+        if (run_is_damaged(r))
             break;
         uint64_t into = offset - r->offset;
         uint64_t n = topic_run_end(t, i) - offset;
@@ -108,6 +108,7 @@ struct walk {
     size_t run;
     unsigned index;
     uint64_t side, offset, message;
+    uint64_t time; /* index time: the largest so far */
     struct side s;
 };
 
@@ -124,7 +125,7 @@ static void walk_step(struct walk *w)
 static bool walk_part(const struct topic *t, const struct walk *w)
 {
     size_t i = w->run + 1;
-    return i < t->run_count && topic_run(t, i)->batches == 0 && topic_run(t, i)->flags == 0 &&
+    return i < t->run_count && topic_run(t, i)->batches == 0 && !run_is_damaged(topic_run(t, i)) &&
            topic_run(t, i)->payload == w->s.run1 && topic_run(t, i)->order == w->s.order1 &&
            topic_run(t, i)->offset == w->offset + w->s.run0_length &&
            topic_run_end(t, i) == w->offset + w->s.length;
@@ -134,7 +135,7 @@ static bool walk_part(const struct topic *t, const struct walk *w)
 static int walk_read(const struct topic *t, struct walk *w)
 {
     const struct run *r = topic_run(t, w->run);
-    if (r->flags)
+    if (run_is_damaged(r))
         return -EMBAR_ECORRUPT;
     int rc = side_read(&t->log->pool, w->side, &w->s);
     if (rc)
@@ -142,8 +143,63 @@ static int walk_read(const struct topic *t, struct walk *w)
     if (w->s.topic != t->id || w->s.run0 != r->payload + (w->offset - r->offset) ||
         w->s.run0_length > topic_run_end(t, w->run) - w->offset || (w->s.run1 && !walk_part(t, w)))
         return -EMBAR_ECORRUPT;
+    if (w->s.time > w->time)
+        w->time = w->s.time;
     return 0;
 }
+
+/* ---- Time ---------------------------------------------------------------------------------
+ *
+ * A batch's index time is the largest of its record's time and those of the retained batches before
+ * it: it never goes back. Records of batches that were announced at once may: such a batch is late.
+ * The first record of a run that does not begin with a late one is its index time; these runs are
+ * what a search goes by, the late ones behind them are walked. */
+
+/* The run to go by for run i: itself or the next one before it that is not late. The first of all is
+ * not, whatever was before it. */
+static size_t time_anchor(const struct topic *t, size_t i)
+{
+    while (i > 0 && (topic_run(t, i)->flags != 0 || topic_run(t, i)->batches == 0))
+        i--;
+    return i;
+}
+
+/* Walk run i up to the first batch at or after `ns`: 1, and w stands there. 0: none; a damaged rest
+ * has no time. -EMBAR_EFAULTED. */
+static int time_walk(const struct topic *t, size_t i, uint64_t ns, struct walk *w)
+{
+    const struct run *r = topic_run(t, i);
+    *w = (struct walk){
+        .run = i, .side = r->side, .offset = r->offset, .message = r->message, .time = w->time};
+    int rc = 0;
+    while (w->index < r->batches && (rc = walk_read(t, w)) == 0) {
+        if (w->s.time >= ns)
+            return 1;
+        walk_step(w);
+    }
+    return rc == -EMBAR_EFAULTED ? rc : 0;
+}
+
+/* The index time before run i, where that is later than its first record. */
+static uint64_t time_before(const struct topic *t, size_t i)
+{
+    struct walk w = {0};
+    if (topic_run(t, i)->flags & MEDIA_RUN_LATE)
+        for (size_t k = time_anchor(t, i); k < i; k++)
+            (void)time_walk(t, k, UINT64_MAX, &w);
+    return w.time;
+}
+
+uint64_t topic_time_scan(const struct topic *t)
+{
+    struct walk w = {0};
+    if (t->run_count > 0)
+        for (size_t k = time_anchor(t, t->run_count - 1); k < t->run_count; k++)
+            (void)time_walk(t, k, UINT64_MAX, &w);
+    return w.time;
+}
+
+/* ---- Batches ------------------------------------------------------------------------------ */
 
 /* Walk from the start of the run (or from the cursor's hint) to the batch that holds `offset`. */
 static int walk_to(const struct topic *t, const struct batch_cursor *c, struct walk *w)
@@ -162,6 +218,9 @@ static int walk_to(const struct topic *t, const struct batch_cursor *c, struct w
         w->side = c->hint[2];
         w->offset = c->offset;
         w->message = c->message;
+        w->time = c->hint[3];
+    } else {
+        w->time = time_before(t, i);
     }
     for (;;) {
         int rc = walk_read(t, w);
@@ -204,7 +263,7 @@ int topic_next(struct topic *t, struct batch_cursor *c, struct batch_view *view)
     const struct run *r = topic_run(t, w.run);
     view->offset = w.offset;
     view->message = w.message;
-    view->time = w.s.time;
+    view->time = w.time;
     view->length = w.s.length;
     view->count = w.s.count;
     view->payload_crc = w.s.payload_crc;
@@ -218,6 +277,7 @@ int topic_next(struct topic *t, struct batch_cursor *c, struct batch_view *view)
     c->hint[0] = t->run_dropped + w.run + 1;
     c->hint[1] = w.index;
     c->hint[2] = w.side;
+    c->hint[3] = w.time;
     pthread_mutex_unlock(&t->lock);
     if (region_faulted(t->log->region)) {
         view_cut(&view->data);
@@ -299,7 +359,7 @@ int topic_seek_message(struct topic *t, uint64_t n, uint64_t *offset)
         low--;
     const struct run *r = topic_run(t, low);
     struct walk w = {.run = low, .side = r->side, .offset = r->offset, .message = r->message};
-    if (r->flags && n == r->message) { /* of a damaged run only its begin is known */
+    if (run_is_damaged(r) && n == r->message) { /* of a damaged run only its begin is known */
         *offset = r->offset;
         pthread_mutex_unlock(&t->lock);
         return 0;
@@ -332,10 +392,9 @@ int topic_seek_message(struct topic *t, uint64_t n, uint64_t *offset)
 static int run_before(const struct topic *t, size_t i, uint64_t ns, bool *before)
 {
     struct side s;
-    while (i > 0 && topic_run(t, i)->flags)
-        i--;
+    i = time_anchor(t, i);
     *before = true;
-    if (topic_run(t, i)->flags)
+    if (run_is_damaged(topic_run(t, i)))
         return 0;
     int rc = side_read(&t->log->pool, topic_run(t, i)->side, &s);
     *before = rc == 0 && s.time < ns;
@@ -346,7 +405,7 @@ int topic_seek_time(struct topic *t, uint64_t ns, uint64_t *offset)
 {
     int rc = 0;
     pthread_mutex_lock(&t->lock);
-    /* The last run that begins before the moment; index time never goes back. */
+    /* The first run that does not begin before the moment; index time never goes back. */
     size_t low = 0, high = t->run_count;
     while (rc == 0 && high > low) {
         size_t mid = low + (high - low) / 2;
@@ -359,21 +418,14 @@ int topic_seek_time(struct topic *t, uint64_t ns, uint64_t *offset)
     }
     uint64_t at = topic_base(t);
     if (rc == 0 && low > 0) {
-        size_t i = low - 1;
-        while (i > 0 && topic_run(t, i)->batches == 0)
-            i--;
-        const struct run *r = topic_run(t, i);
-        struct walk w = {.run = i, .side = r->side, .offset = r->offset, .message = r->message};
-        if (r->flags)
-            w.offset = topic_run_end(t, low - 1);
-        while (rc == 0 && r->flags == 0 && w.index < r->batches) {
-            rc = walk_read(t, &w);
-            if (rc || w.s.time >= ns)
-                break;
-            walk_step(&w);
-        }
-        if (w.offset > at)
-            at = w.offset;
+        /* The moment is at its begin, or in what is before it, from the run that was gone by on. */
+        struct walk w = {0};
+        size_t i = time_anchor(t, low - 1);
+        while (i < low && (rc = time_walk(t, i, ns, &w)) == 0)
+            i++;
+        rc = rc > 0 ? 0 : rc;
+        uint64_t found = i < low ? w.offset : topic_run_end(t, low - 1);
+        at = found > at ? found : at;
     }
     pthread_mutex_unlock(&t->lock);
     *offset = at;

@@ -151,7 +151,7 @@ bool recover_whole(const struct log *log, const struct entry *e, const struct en
 
 /* ---- Times --------------------------------------------------------------------------------- */
 
-/* Only the last batch of a topic or session says when that was last changed, so that not each one's side
+/* Only the last batch of a topic or session (that is not late) says when that was last changed, so that not each one's side
  * record has to be read. A trim may have given its place away since: then nothing is known. */
 static uint64_t when_read(const struct log *log, struct when *w)
 {
@@ -171,7 +171,13 @@ static void when_note(struct when *w, const struct entry *e)
 /* Before an action that sets the time, and at the end. */
 static void topic_settle(struct topic *t)
 {
+    if (t->when.side == 0)
+        return;
     uint64_t time = when_read(t->log, &t->when);
+    if (time == 0)
+        time = topic_time_scan(t);
+    if (time > t->time)
+        t->time = time;
     if (time > t->modified)
         t->modified = time;
 }
@@ -271,6 +277,7 @@ static int replay_batch(struct replay *r, struct topic *t, const struct entry *e
                        .length = e->length,
                        .count = e->count,
                        .equal = e->flags & MEDIA_F_EQUAL,
+                       .late = e->flags & MEDIA_F_LATE,
                        .order0 = e->order};
     if (part) {
         p.run1 = part->payload;
@@ -280,7 +287,8 @@ static int replay_batch(struct replay *r, struct topic *t, const struct entry *e
     rc = fold_batch(log, t, s, &p);
     if (rc)
         return rc;
-    when_note(&t->when, e);
+    if (!p.late)
+        when_note(&t->when, e);
     if (s)
         when_note(&s->when, e);
     return 0;

@@ -123,24 +123,26 @@ static void entry_put(struct log *log, const struct entry *e)
 
 /* The entry, or two, of a batch at log offset `offset`. Returns the number of the first. Under a
  * guard: what it leaves half done nobody goes on with once the log is faulted. */
-static uint64_t batch_entries(struct log *log, const struct batch *b, uint64_t offset, uint8_t kind)
+static uint64_t batch_entries(struct log *log, const struct batch *b, uint64_t offset, uint8_t kind,
+                              bool late)
 {
-    struct entry e = {
-        .number = log->seq.next,
-        .session = b->session,
-        .sequence = b->sequence,
-        .offset = offset,
-        .payload = b->run0,
-        .side = b->side,
-        .term = log->term,
-        .topic = b->topic->id,
-        .length = b->run0_length,
-        .count = b->count,
-        .check = b->check,
-        .kind = kind,
-        .flags = (uint8_t)((b->equal ? MEDIA_F_EQUAL : 0u) | (b->run1 ? MEDIA_F_SPLIT : 0u)),
-        .slot = (uint8_t)log->slot,
-        .order = b->extent0->order};
+    struct entry e = {.number = log->seq.next,
+                      .session = b->session,
+                      .sequence = b->sequence,
+                      .offset = offset,
+                      .payload = b->run0,
+                      .side = b->side,
+                      .term = log->term,
+                      .topic = b->topic->id,
+                      .length = b->run0_length,
+                      .count = b->count,
+                      .check = b->check,
+                      .kind = kind,
+                      .flags =
+                          (uint8_t)((b->equal ? MEDIA_F_EQUAL : 0u) |
+                                    (b->run1 ? MEDIA_F_SPLIT : 0u) | (late ? MEDIA_F_LATE : 0u)),
+                      .slot = (uint8_t)log->slot,
+                      .order = b->extent0->order};
     uint64_t number = e.number;
     entry_put(log, &e);
     if (b->run1) {
@@ -214,16 +216,19 @@ static int fold_items(struct log *log)
     struct seq *q = &log->seq;
     struct topic *last = NULL;
     uint64_t bytes = 0, messages = 0;
+    uint64_t latest = atomic_load_explicit(&log->clock, memory_order_relaxed);
     for (unsigned i = 0; i < q->count; i++) {
         struct item *it = &q->items[i];
         struct batch *b = it->batch;
         struct placed p = placed_of(b, it->offset);
+        p.late = it->late;
         int rc = fold_batch(log, b->topic, it->session, &p);
         if (rc)
             return rc;
         atomic_fetch_sub_explicit(&log->reserved, b->length, memory_order_relaxed);
         bytes += b->length;
         messages += b->count;
+        latest = b->time > latest ? b->time : latest;
         retain_batch(log, b->topic);
         if (last && last != b->topic)
             watch_fire(&last->watch);
@@ -231,6 +236,7 @@ static int fold_items(struct log *log)
     }
     if (last)
         watch_fire(&last->watch);
+    atomic_store_explicit(&log->clock, latest, memory_order_relaxed);
     fold_need(log);
     atomic_fetch_add_explicit(&log->epochs, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&log->batches, q->count, memory_order_relaxed);
@@ -302,7 +308,7 @@ static int record_store(void *arg)
 static int record_entry(void *arg)
 {
     struct record *r = arg;
-    r->number = batch_entries(r->log, &r->b, r->offset, MEDIA_CONTROL);
+    r->number = batch_entries(r->log, &r->b, r->offset, MEDIA_CONTROL, false);
     return 0;
 }
 
@@ -446,9 +452,13 @@ static int items_store(void *arg)
     struct seq *q = &log->seq;
     for (unsigned i = 0; i < q->count; i++) {
         struct item *it = &q->items[i];
-        it->offset = it->batch->topic->ordered_end;
-        it->batch->topic->ordered_end += it->batch->length;
-        it->number = batch_entries(log, it->batch, it->offset, MEDIA_BATCH);
+        struct topic *t = it->batch->topic;
+        it->offset = t->ordered_end;
+        t->ordered_end += it->batch->length;
+        it->late = it->batch->time < t->ordered_time;
+        if (!it->late)
+            t->ordered_time = it->batch->time;
+        it->number = batch_entries(log, it->batch, it->offset, MEDIA_BATCH, it->late);
     }
     return 0;
 }

@@ -326,7 +326,7 @@ static int run_load(struct fill *f, const struct media_run *m)
                     .side = le64_low48(m->side) & MASK48,
                     .batches = le64_high16(m->side)};
     const struct extent *e = f->extent;
-    if (r.flags & ~MEDIA_RUN_FLAGS)
+    if (r.flags & ~(MEDIA_RUN_FLAGS | MEDIA_RUN_LATE))
         return -EMBAR_ECORRUPT;
     if (r.flags & MEDIA_RUN_LOST) { /* it has no place */
         r.payload = r.side = 0;

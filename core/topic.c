@@ -99,7 +99,7 @@ static bool run_joins(const struct topic *t, const struct placed *b)
     if (t->run_count == 0 || b->run1)
         return false;
     const struct run *r = topic_run(t, t->run_count - 1);
-    return r->flags == 0 && r->batches > 0 && r->batches < RUN_BATCHES &&
+    return !run_is_damaged(r) && r->batches > 0 && r->batches < RUN_BATCHES &&
            r->payload + (b->offset - r->offset) == b->run0 && r->order == b->order0 &&
            r->payload >= pool_extent_base(&t->log->pool, b->run0, b->order0) &&
            b->side + MEDIA_LINE == t->side_tail - t->side_tail_below;
@@ -133,6 +133,7 @@ static int runs_add(struct topic *t, const struct placed *b)
                                                    .message = t->last_message_end,
                                                    .payload = b->run0 & MASK48,
                                                    .order = b->order0,
+                                                   .flags = b->late ? MEDIA_RUN_LATE : 0,
                                                    .side = b->side & MASK48,
                                                    .batches = 1};
     if (b->run1) {
@@ -164,6 +165,8 @@ static int append(struct topic *t, const struct placed *b)
     t->side_tail = b->side;
     t->side_tail_below = side_size(b->count, b->equal) - MEDIA_LINE;
     t->last_message_end += b->count;
+    if (b->time > t->time)
+        t->time = b->time;
     if (b->time > t->modified)
         t->modified = b->time;
     t->batches++;
@@ -315,7 +318,7 @@ int topic_refill(struct topic *t)
         const struct run *r = topic_run(t, i);
         if (r->flags & MEDIA_RUN_LOST || r->payload < e->base || r->payload >= e->base + e->size)
             continue;
-        if (r->flags)
+        if (run_is_damaged(r))
             return 0;
         left--;
         uint64_t end = r->payload + (topic_run_end(t, i) - r->offset);

@@ -209,7 +209,7 @@ uint32_t fixture_topic(struct fixture *f, const char *name)
 
 /* ---- Publishing --------------------------------------------------------------------------- */
 
-static void told(struct completion *self, const struct commit *commit)
+void fixture_told(struct completion *self, const struct commit *commit)
 {
     struct sent *s = (struct sent *)self;
     s->commit = *commit;
@@ -221,7 +221,7 @@ int fixture_send(struct fixture *f, unsigned producer, struct sent *s, struct to
                  uint32_t length, const uint32_t *lengths, uint32_t count)
 {
     memset(s, 0, sizeof *s);
-    s->completion.done = told;
+    s->completion.done = fixture_told;
     s->batch = (struct batch){.topic = t,
                               .length = length,
                               .count = count,

@@ -62,6 +62,8 @@ struct sent {
     struct commit commit;
     _Atomic(bool) done;
 };
+/* Its completion, for batches that a test announces itself. */
+void fixture_told(struct completion *self, const struct commit *commit);
 /* Reserve, store and announce from producer `producer`; nothing commits yet. The code of what
  * refused it, else 0 and `s` must stay in place until s->done. */
 int fixture_send(struct fixture *f, unsigned producer, struct sent *s, struct topic *t,
