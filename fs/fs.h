@@ -76,17 +76,20 @@ void tasks_stop(struct tasks *q);
 /* ---- node.c: FUSE nodes, their ids and generations ------------------------------------------ */
 
 enum node_kind {
-    NODE_DIR,        /* a directory of the log */
-    NODE_TOPIC,      /* a topic as it stands after one trim; byte 0 is log offset `base` */
-    NODE_VIRTUAL,    /* .embar */
-    NODE_STATUS,     /* .embar/status */
-    NODE_METRICS,    /* .embar/metrics */
-    NODE_TOKEN,      /* .embar/token */
-    NODE_FOLLOW_DIR, /* .embar/follow and the directories below it */
-    NODE_FOLLOW,     /* .embar/follow/<topic>[@offset]; base is the offset, or FOLLOW_END */
-    NODE_SINCE_ROOT, /* .embar/since */
-    NODE_SINCE_DIR,  /* .embar/since/<when> and the directories below it; base says when */
-    NODE_SINCE,      /* .embar/since/<when>/<topic>; base is the log offset of byte 0 */
+    NODE_DIR,          /* a directory of the log */
+    NODE_TOPIC,        /* a topic as it stands after one trim; byte 0 is log offset `base` */
+    NODE_VIRTUAL,      /* .embar */
+    NODE_STATUS,       /* .embar/status */
+    NODE_METRICS,      /* .embar/metrics */
+    NODE_TOKEN,        /* .embar/token */
+    NODE_FOLLOW_DIR,   /* .embar/follow and the directories below it */
+    NODE_FOLLOW,       /* .embar/follow/<topic>[@offset]; base is the offset, or FOLLOW_END */
+    NODE_SINCE_ROOT,   /* .embar/since */
+    NODE_SINCE_DIR,    /* .embar/since/<when> and the directories below it; base says when */
+    NODE_SINCE,        /* .embar/since/<when>/<topic>; base is the log offset of byte 0 */
+    NODE_SEGMENTS_DIR, /* .embar/segments and the directories below it */
+    NODE_SEGMENTS,     /* .embar/segments/<topic>: a directory */
+    NODE_SEGMENT,      /* .embar/segments/<topic>/<offset>; base is the offset */
 };
 
 #define FOLLOW_END     UINT64_MAX
@@ -100,7 +103,7 @@ static inline bool is_topic_file(enum node_kind kind)
 /* Does it mirror the tree of topics? */
 static inline bool is_mirror(enum node_kind kind)
 {
-    return kind == NODE_FOLLOW_DIR || kind == NODE_SINCE_DIR;
+    return kind == NODE_FOLLOW_DIR || kind == NODE_SINCE_DIR || kind == NODE_SEGMENTS_DIR;
 }
 
 /* What all nodes of one topic share: a trim makes a new node of the same family. */
@@ -118,6 +121,7 @@ struct node {
     uint32_t id; /* of the log's topic or directory; 0 for what is virtual */
     uint64_t base;
     uint64_t ino;
+    uint64_t length, time; /* segments: bytes, and the time of the last; constant */
     uint64_t lookups;      /* the kernel's references */
     unsigned writers;      /* open handles that write */
     unsigned parked;       /* requests of it in the park */
@@ -142,6 +146,8 @@ struct node *node_of(struct fs *fs, fuse_ino_t ino);
 fuse_ino_t node_handle(struct fs *fs, const struct node *n);
 /* A node with one more lookup, NULL for want of memory. */
 struct node *node_get(struct nodes *n, enum node_kind kind, uint32_t id, uint64_t base);
+struct node *node_get_segment(struct nodes *n, uint32_t id, uint64_t base, uint64_t length,
+                              uint64_t time);
 struct node *node_get_child(struct nodes *n, const struct node_stat *st);
 void node_forget(struct nodes *n, struct node *node, uint64_t lookups);
 /* One more or one less open handle of a topic. */
@@ -175,7 +181,7 @@ struct handle {
     struct handle *next, **link; /* fs->handles */
     struct task reap;
 
-    /* status, metrics, token */
+    /* status, metrics, token; segments have a length */
     char *text;
     size_t length;
 
@@ -362,6 +368,13 @@ int virtual_attr(struct fs *fs, const struct node *node, struct stat *st);
 /* A name of a listing by its position from 0; NULL behind the last. */
 const char *virtual_list(const struct node *dir, size_t i, enum node_kind *kind);
 uint64_t virtual_ino(enum node_kind kind);
+
+/* segments.c: sealed pieces */
+int segments_lookup(struct fs *fs, const struct node *parent, const char *name, struct node **out);
+/* The pieces of a topic from slot `from` on, until `add` says false; `next` continues behind one. */
+int segments_list(struct fs *fs, const struct node *dir, uint64_t from,
+                  bool (*add)(void *arg, const char *name, uint64_t next), void *arg);
+void segment_read(struct handle *h, fuse_req_t req, size_t size, off_t off);
 
 /* follow.c: reads that wait for data, and readiness */
 void follow_read(struct handle *h, fuse_req_t req, size_t size, bool nonblock);

@@ -129,21 +129,38 @@ static void node_unlink(struct nodes *n, struct node *node)
     n->used--;
 }
 
-struct node *node_get(struct nodes *n, enum node_kind kind, uint32_t id, uint64_t base)
+static struct node *node_get_as(struct nodes *n, enum node_kind kind, uint32_t id, uint64_t base,
+                                uint64_t length, uint64_t time)
 {
     if (kind == NODE_DIR && id == LOG_ROOT_ID)
         return &n->root;
     uint64_t ino = kind == NODE_DIR ? id : virtual_ino(kind) | id;
-    if (kind == NODE_SINCE) /* parts of a topic that begin elsewhere are other files */
+    if (kind == NODE_SINCE || kind == NODE_SEGMENT) /* one topic's parts are several files */
         ino |= (base * 0x9e3779b97f4a7c15u >> 37) << 36;
     pthread_mutex_lock(&n->lock);
     struct node *node = node_find(n, kind, id, base);
-    if (!node)
+    if (!node) {
         node = node_make(n, kind, id, base, ino);
+        if (node) {
+            node->length = length;
+            node->time = time;
+        }
+    }
     if (node)
         node->lookups++;
     pthread_mutex_unlock(&n->lock);
     return node;
+}
+
+struct node *node_get(struct nodes *n, enum node_kind kind, uint32_t id, uint64_t base)
+{
+    return node_get_as(n, kind, id, base, 0, 0);
+}
+
+struct node *node_get_segment(struct nodes *n, uint32_t id, uint64_t base, uint64_t length,
+                              uint64_t time)
+{
+    return node_get_as(n, NODE_SEGMENT, id, base, length, time);
 }
 
 static struct family **family_slot(const struct nodes *n, uint32_t id)

@@ -46,10 +46,17 @@ int attr_fill(struct fs *fs, const struct node *node, struct stat *st)
     return 0;
 }
 
+/* A sealed piece changes in nothing but its mode, and is asked for it at each read from the cache. */
+static double attr_seconds(const struct node *node)
+{
+    return node->kind == NODE_SEGMENT ? 1 : 0;
+}
+
 int attr_entry(struct fs *fs, struct node *node, struct fuse_entry_param *e)
 {
     /* Timeouts of 0: names and sizes change over the network too. */
     memset(e, 0, sizeof *e);
+    e->attr_timeout = attr_seconds(node);
     e->ino = node_handle(fs, node);
     return attr_fill(fs, node, &e->attr);
 }
@@ -61,7 +68,7 @@ static void reply_attr(struct fs *fs, fuse_req_t req, fuse_ino_t ino)
     if (rc)
         fuse_reply_err(req, embar_to_errno(rc));
     else
-        fuse_reply_attr(req, &st, 0);
+        fuse_reply_attr(req, &st, attr_seconds(node_of(fs, ino)));
 }
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

@@ -66,7 +66,9 @@ static bool add_node(struct fs *fs, struct listing *l, const struct node_stat *s
 
 static uint64_t mirror_ino(enum node_kind dir, const struct node_stat *st)
 {
-    enum node_kind file = dir == NODE_FOLLOW_DIR ? NODE_FOLLOW : NODE_SINCE;
+    enum node_kind file = dir == NODE_FOLLOW_DIR  ? NODE_FOLLOW
+                          : dir == NODE_SINCE_DIR ? NODE_SINCE
+                                                  : NODE_SEGMENTS;
     return virtual_ino(S_ISDIR(st->mode) ? dir : file) | st->id;
 }
 
@@ -83,7 +85,8 @@ static int list_children(struct fs *fs, const struct node *dir, struct listing *
             after = st[i].id;
             off_t next = (off_t)DOTS + (off_t)after;
             if (is_mirror(dir->kind))
-                room = add(l, st[i].name, mirror_ino(dir->kind, &st[i]), st[i].mode, next);
+                room = add(l, st[i].name, mirror_ino(dir->kind, &st[i]),
+                           dir->kind == NODE_SEGMENTS_DIR ? S_IFDIR : st[i].mode, next);
             else if (l->plus)
                 room = add_node(fs, l, &st[i], next);
             else
@@ -94,12 +97,18 @@ static int list_children(struct fs *fs, const struct node *dir, struct listing *
     return n < 0 ? n : 0;
 }
 
+static bool add_piece(void *arg, const char *name, uint64_t next)
+{
+    return add(arg, name, virtual_ino(NODE_SEGMENT) | next, S_IFREG, (off_t)(DOTS + next));
+}
+
 static void list_virtual(const struct node *dir, struct listing *l, size_t from)
 {
     enum node_kind kind = NODE_VIRTUAL;
     const char *name;
     for (size_t i = from; (name = virtual_list(dir, i, &kind)) != NULL; i++) {
-        mode_t mode = kind == NODE_FOLLOW_DIR || kind == NODE_SINCE_ROOT ? S_IFDIR : S_IFREG;
+        bool directory = is_mirror(kind) || kind == NODE_SINCE_ROOT;
+        mode_t mode = directory ? S_IFDIR : S_IFREG;
         if (!add(l, name, virtual_ino(kind), mode, (off_t)(DOTS + i + 1)))
             return;
     }
@@ -133,6 +142,8 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool pl
     from = from < DOTS ? 0 : from - DOTS;
     if (room && dir->kind == NODE_VIRTUAL)
         list_virtual(dir, &l, from);
+    else if (room && dir->kind == NODE_SEGMENTS)
+        rc = segments_list(fs, dir, from, add_piece, &l);
     else if (room && from < UINT32_MAX && dir->kind != NODE_SINCE_ROOT)
         rc = list_children(fs, dir, &l, (uint32_t)from);
     if (rc && l.used == 0)

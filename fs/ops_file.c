@@ -1,4 +1,4 @@
-/* Opening, reading and closing files (step 9). Topics and streams are direct_io: a growing file in
+/* Opening, reading and closing files (step 9). All but sealed pieces are direct_io: a growing file in
  * the page cache shows NUL bytes to concurrent readers. Bytes go to the kernel from pool memory,
  * pinned only while they are sent.
  */
@@ -103,7 +103,7 @@ static int open_follow(struct fs *fs, struct node *node, struct fuse_file_info *
     return 0;
 }
 
-static int open_since(struct fs *fs, struct node *node, struct fuse_file_info *fi)
+static int open_part(struct fs *fs, struct node *node, struct fuse_file_info *fi)
 {
     if ((fi->flags & O_ACCMODE) != O_RDONLY)
         return -EPERM;
@@ -115,8 +115,10 @@ static int open_since(struct fs *fs, struct node *node, struct fuse_file_info *f
         return t ? -ENOMEM : -ESTALE;
     }
     h->position = node->base;
+    h->length = node->length;
     fi->fh = (uint64_t)(uintptr_t)h;
-    fi->direct_io = 1;
+    fi->direct_io = node->kind == NODE_SINCE;
+    fi->keep_cache = node->kind == NODE_SEGMENT; /* it never changes */
     fi->noflush = 1;
     return 0;
 }
@@ -146,7 +148,8 @@ int open_node(struct fs *fs, struct node *node, struct fuse_file_info *fi)
     switch (node->kind) {
     case NODE_TOPIC: return open_topic(fs, node, fi);
     case NODE_FOLLOW: return open_follow(fs, node, fi);
-    case NODE_SINCE: return open_since(fs, node, fi);
+    case NODE_SINCE:
+    case NODE_SEGMENT: return open_part(fs, node, fi);
     case NODE_STATUS:
     case NODE_METRICS:
     case NODE_TOKEN: return open_text(fs, node, fi);
@@ -154,7 +157,9 @@ int open_node(struct fs *fs, struct node *node, struct fuse_file_info *fi)
     case NODE_VIRTUAL:
     case NODE_FOLLOW_DIR:
     case NODE_SINCE_ROOT:
-    case NODE_SINCE_DIR: break;
+    case NODE_SINCE_DIR:
+    case NODE_SEGMENTS_DIR:
+    case NODE_SEGMENTS: break;
     }
     return -EISDIR;
 }
@@ -184,6 +189,8 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
     struct handle *h = handle_of(fi);
     if (is_topic_file(h->kind)) {
         read_topic(h, req, size, off);
+    } else if (h->kind == NODE_SEGMENT) {
+        segment_read(h, req, size, off);
     } else if (h->kind == NODE_FOLLOW) {
         follow_read(h, req, size, fi->flags & O_NONBLOCK);
     } else {

@@ -1,5 +1,5 @@
-/* .embar: what the mount says of itself (step 9). follow/ and since/<when>/ mirror the tree of topics.
- * Nothing in it can be made, changed or removed.
+/* .embar: what the mount says of itself (step 9). follow/, since/<when>/ and segments/ mirror the tree of
+ * topics. Nothing in it can be made, changed or removed.
  *
  * since/10m stays one directory while time goes on: the moment is reckoned when a topic below it is
  * looked up, and what was opened keeps the beginning that it got.
@@ -19,7 +19,7 @@ static const struct {
 } entries[] = {
     {"status", NODE_STATUS, S_IFREG | 0444},    {"metrics", NODE_METRICS, S_IFREG | 0444},
     {"token", NODE_TOKEN, S_IFREG | 0600},      {"follow", NODE_FOLLOW_DIR, S_IFDIR | 0555},
-    {"since", NODE_SINCE_ROOT, S_IFDIR | 0555},
+    {"since", NODE_SINCE_ROOT, S_IFDIR | 0555}, {"segments", NODE_SEGMENTS_DIR, S_IFDIR | 0555},
 };
 #define ENTRIES (sizeof entries / sizeof entries[0])
 
@@ -126,6 +126,8 @@ int virtual_lookup(struct fs *fs, const struct node *parent, const char *name, s
     enum node_kind kind = NODE_VIRTUAL;
     if (parent->kind == NODE_FOLLOW_DIR)
         return follow_lookup(fs, parent, name, out);
+    if (parent->kind == NODE_SEGMENTS_DIR || parent->kind == NODE_SEGMENTS)
+        return segments_lookup(fs, parent, name, out);
     if (parent->kind == NODE_SINCE_ROOT)
         return since_when(fs, name, out);
     if (parent->kind == NODE_SINCE_DIR)
@@ -140,7 +142,7 @@ int virtual_lookup(struct fs *fs, const struct node *parent, const char *name, s
     } else if (parent->kind != NODE_DIR) {
         return -ENOTDIR;
     }
-    *out = node_get(&fs->nodes, kind, kind == NODE_FOLLOW_DIR ? LOG_ROOT_ID : 0, 0);
+    *out = node_get(&fs->nodes, kind, is_mirror(kind) ? LOG_ROOT_ID : 0, 0);
     return *out ? 0 : -ENOMEM;
 }
 
@@ -158,6 +160,12 @@ static int mirror_attr(struct fs *fs, const struct node *node, struct stat *st)
         st->st_size = (off_t)(log.end > node->base ? log.end - node->base : 0);
         st->st_blocks = (st->st_size + 511) / 512;
         st->st_mtim = st->st_ctim = st->st_atim = time_of(log.modified);
+    } else if (node->kind == NODE_SEGMENT) {
+        st->st_size = (off_t)node->length;
+        st->st_blocks = (st->st_size + 511) / 512;
+        st->st_mtim = st->st_ctim = st->st_atim = time_of(node->time);
+    } else if (node->kind == NODE_SEGMENTS) { /* who may read it may enter it */
+        st->st_mode = S_IFDIR | (log.mode & 0444) | (log.mode & 0444) >> 2;
     }
     return 0;
 }
@@ -174,8 +182,8 @@ int virtual_attr(struct fs *fs, const struct node *node, struct stat *st)
     st->st_ctim = st->st_atim = st->st_mtim;
     if (node->kind == NODE_SINCE_DIR)
         st->st_mode = S_IFDIR | 0555;
-    if (node->kind == NODE_FOLLOW || node->kind == NODE_SINCE ||
-        (is_mirror(node->kind) && node->id != LOG_ROOT_ID))
+    if (node->kind == NODE_FOLLOW || node->kind == NODE_SINCE || node->kind == NODE_SEGMENTS ||
+        node->kind == NODE_SEGMENT || (is_mirror(node->kind) && node->id != LOG_ROOT_ID))
         return mirror_attr(fs, node, st);
     for (size_t i = 0; i < ENTRIES; i++)
         if (entries[i].kind == node->kind)

@@ -7,7 +7,7 @@ mount_pool
 no='Operation not permitted'
 
 equal listing "$(ls -A "$mnt")" ""
-equal inside "$(find "$mnt/.embar" -printf '%P ' | tr ' ' '\n' | sort | tr '\n' ' ')" " follow metrics since status token "
+equal inside "$(find "$mnt/.embar" -printf '%P ' | tr ' ' '\n' | sort | tr '\n' ' ')" " follow metrics segments since status token "
 echo x >>"$mnt/t"
 python3 - "$mnt" "$mount_pid" "$pool" "$scratch/socket" <<'PY'
 import json, os, re, socket, sys
