@@ -45,7 +45,7 @@ refused 64 "unrecognized option" "$other" --nonsense
 
 # Pools that are none.
 cp /etc/passwd "$scratch/foreign"
-refused 64 "too small" "$other" --cxl "$scratch/foreign" "${free[@]}"
+refused 65 "too small" "$other" --cxl "$scratch/foreign" "${free[@]}"
 cmp /etc/passwd "$scratch/foreign" || die "a foreign file was changed"
 real_text 5242880 | tee "$scratch/copy" >"$scratch/foreign"
 refused 65 "not an embarfs pool" "$other" --cxl "$scratch/foreign" "${free[@]}"
