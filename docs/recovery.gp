@@ -3,7 +3,7 @@
 #   gnuplot docs/recovery.gp
 set terminal svg size 640,420 font "sans,12" background "white"
 set output "docs/recovery.svg"
-set title "Opening a pool, one thread, beyond mapping"
+set title "Opening a pool, one thread, processor time beyond mapping"
 set xlabel "batches"
 set ylabel "seconds"
 set logscale xy
