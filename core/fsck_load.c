@@ -155,10 +155,39 @@ static void highest_note(struct fsck *f)
         if (number <= INT64_MAX && number > f->highest)
             f->highest = number;
     }
+    /* Lines of a later lap, too: who finds one behind the end takes the ring for overwritten. */
+    uint64_t entries = f->pool.geo.index_entries, most = f->highest + entries;
     for (unsigned slot = 0; slot < f->pool.geo.slots; slot++) {
+        for (uint64_t i = 0; i < entries; i++) {
+            uint64_t number = le64_get(pool_entry(&f->pool, slot, i)->number);
+            if (number % entries == i && number <= most && number > f->highest)
+                f->highest = number;
+        }
         uint32_t term = recover_claim_term(&f->pool, slot);
         f->log->term = term > f->log->term ? term : f->log->term;
     }
+}
+
+/* A line of no entry that ever was: an opening whose end comes before it takes the ring for overwritten. */
+static void lines_beyond(struct fsck *f)
+{
+    const struct pool *p = &f->pool;
+    for (unsigned slot = 0; slot < p->geo.slots; slot++)
+        for (uint64_t i = 0; i < p->geo.index_entries; i++) {
+            const struct media_entry *line = pool_entry(p, slot, i);
+            uint64_t at = (uint64_t)((const char *)line - p->base);
+            if (le64_get(line->number) <= f->highest)
+                continue;
+            f->state_damaged = true;
+            fsck_say(f,
+                     &(struct finding){.kind = FSCK_ENTRY,
+                                       .severity = FSCK_WARNING,
+                                       .action = FSCK_REWRITE,
+                                       .place = {at, at + MEDIA_LINE}},
+                     "A line of the index speaks of entry %" PRIu64
+                     ", which never was: the last is %" PRIu64 ".",
+                     le64_get(line->number), f->highest);
+        }
 }
 
 int fsck_state(struct fsck *f, struct embar_error *err)
@@ -171,6 +200,7 @@ int fsck_state(struct fsck *f, struct embar_error *err)
     if (rc)
         return rc;
     highest_note(f);
+    lines_beyond(f);
     f->report->entries = f->number;
     struct log_stat st;
     log_stat_all(f->log, &st);

@@ -137,6 +137,19 @@ static struct media_root *spare_root(const struct fsck *f)
     return f->base == b ? a : NULL;
 }
 
+/* Before the root: who finds such a line behind the end takes the ring for overwritten. */
+static int lines_clear(struct fsck *f)
+{
+    int rc = 0;
+    for (unsigned slot = 0; slot < f->pool.geo.slots; slot++)
+        for (uint64_t i = 0; rc == 0 && i < f->pool.geo.index_entries; i++) {
+            const struct media_entry *line = pool_entry(&f->pool, slot, i);
+            if (le64_get(line->number) > f->highest)
+                rc = region_zero(f->region, offset_of(f, line), MEDIA_LINE);
+        }
+    return rc;
+}
+
 static int state_write(struct fsck *f, struct embar_error *err)
 {
     struct log *log = f->log;
@@ -152,7 +165,9 @@ static int state_write(struct fsck *f, struct embar_error *err)
     fold_need(log);
     for (struct topic *t = log->names.by_id; t; t = t->by_id.next)
         t->ordered_end = topic_end(t);
-    int rc = checkpoint_write(log);
+    int rc = lines_clear(f);
+    if (rc == 0)
+        rc = checkpoint_write(log);
     /* Once more, over the root that the state came from: what it names may be damaged. */
     log->root_spare = NULL;
     log->manifest.whole = true;
