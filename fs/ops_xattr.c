@@ -7,10 +7,10 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/xattr.h>
 
+#include "core/when.h"
 #include "fs/fs.h"
 
 #define PREFIX "user.embar."
@@ -131,19 +131,23 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
     reply_value(req, list, n, size);
 }
 
-/* "90", "90s", "15m", "36h", "7d": ns. */
+/* "none" is 0: no bound. */
+static int bytes_parse(const char *text, uint64_t *bytes)
+{
+    *bytes = 0;
+    return strcmp(text, "none") == 0 || size_parse(text, bytes) == 0 ? 0 : -EINVAL;
+}
+
+/* "90" (seconds), "90s", "15m", "1h30m", "7d", "none": ns. */
 static int age_parse(const char *text, uint64_t *ns)
 {
-    if (*text < '0' || *text > '9')
-        return -EINVAL;
-    char *end;
-    errno = 0;
-    unsigned long long n = strtoull(text, &end, 10);
-    uint64_t unit = *end == 'm' ? 60 : *end == 'h' ? 3600 : *end == 'd' ? 86400 : 1;
-    bool known = *end == '\0' || (strchr("smhd", *end) && end[1] == '\0');
-    if (errno || !known || __builtin_mul_overflow(n, unit * 1000000000u, ns))
-        return -EINVAL;
-    return 0;
+    uint64_t seconds;
+    const char *end = text;
+    *ns = 0;
+    if (strcmp(text, "none") == 0 || when_duration(text, ns))
+        return 0;
+    bool bare = when_digits(&end, &seconds) && *end == '\0';
+    return bare && !__builtin_mul_overflow(seconds, 1000000000u, ns) ? 0 : -EINVAL;
 }
 
 static int digit_parse(const char *text, uint8_t *value)
@@ -167,9 +171,7 @@ static int setting(struct control *c, enum fact fact, const char *text)
             return -EINVAL;
         /* As the network: what the daemon cannot give is not promised to anybody. */
         return c->ack <= 2 && c->ack > FS_ACK_MAX ? -embar_to_errno(EMBAR_EACK) : 0;
-    case RETENTION_BYTES:
-        c->flags = MEDIA_A_BYTES;
-        return size_parse(text, &c->value) ? -EINVAL : 0;
+    case RETENTION_BYTES: c->flags = MEDIA_A_BYTES; return bytes_parse(text, &c->value);
     case RETENTION_AGE: c->flags = MEDIA_A_AGE; return age_parse(text, &c->value2);
     case WHEN_FULL:
         c->flags = MEDIA_A_FULL;

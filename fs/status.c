@@ -129,6 +129,8 @@ static void log_metrics(struct fs *fs, FILE *out)
         {"duplicates_total", "counter", "Resent batches recognised.", st.duplicates},
         {"held_total", "counter", "Batches that waited for an earlier one.", st.held},
         {"fenced_total", "counter", "Sessions fenced because a batch never came.", st.fenced},
+        {"trims_total", "counter", "Trims, by hand and by retention.", st.trims},
+        {"trimmed_bytes_total", "counter", "Payload bytes that trims gave up.", st.trimmed},
         {"topics", "gauge", "Topics.", st.topics},
         {"sessions", "gauge", "Publisher sessions.", st.sessions},
         {"faulted", "gauge", "1 when the pool failed while in use.", st.faulted},

@@ -184,7 +184,7 @@ struct wire_end {
 };
 
 enum wire_verb {
-    WIRE_V_CREATE = 1, /* order, ack, mode; flag PARENTS */
+    WIRE_V_CREATE = 1, /* order, ack, mode, value, value2, policy; flag PARENTS */
     WIRE_V_MKDIR = 2,
     WIRE_V_REMOVE = 3,
     WIRE_V_RENAME = 4,  /* second: the new path */
@@ -210,12 +210,13 @@ struct wire_admin {
     le32 mode;      /*  8..11 0: default */
     le16 path;      /* 12..13 bytes of path */
     le16 second;    /* 14..15 bytes of the second path */
-    le64 value;     /* 16..23 TRIM, ATTR, SESSION; LIST: id after which to go on */
-    le64 value2;    /* 24..31 ATTR */
+    le64 value;     /* 16..23 TRIM, CREATE, ATTR, SESSION; LIST: id after which to go on */
+    le64 value2;    /* 24..31 CREATE, ATTR */
 };
 
 struct wire_ok {
-    le64 value; /* TRIM: the new base; CREATE, MKDIR: the id */
+    le64 value;  /* 0..7  TRIM: the new base; CREATE, MKDIR: the id */
+    le64 value2; /* 8..15 TRIM: bytes that were given up */
 };
 
 struct wire_error {

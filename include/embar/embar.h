@@ -226,15 +226,21 @@ void embar_unsubscribe(struct embar_subscription *sub);
 
 /* ---- Topics ------------------------------------------------------------------------------- */
 
+enum embar_when_full { EMBAR_BLOCK = 0, EMBAR_TRIM = 1 };
+
+/* EMBAR_ANY: the default of a new topic; of one that is there, what it has. */
 struct embar_topic_options {
-    int order;    /* 0, 2, 5 or EMBAR_ANY */
-    int ack;      /* default for publishers, or EMBAR_ANY */
-    int mode;     /* permission bits, or EMBAR_ANY */
-    bool parents; /* make missing directories */
+    int order;          /* 0, 2, 5 or EMBAR_ANY */
+    int ack;            /* default for publishers, or EMBAR_ANY */
+    int mode;           /* permission bits, or EMBAR_ANY */
+    bool parents;       /* make missing directories */
+    int64_t keep_bytes; /* at least the newest so many bytes are kept; 0: no bound, or EMBAR_ANY */
+    int64_t keep_ns;    /* batches are kept so long at least; 0: no bound, or EMBAR_ANY */
+    int when_full;      /* enum embar_when_full, or EMBAR_ANY: EMBAR_BLOCK by default */
 };
 #define EMBAR_TOPIC_OPTIONS                                                                        \
     {                                                                                              \
-        EMBAR_ANY, EMBAR_ANY, EMBAR_ANY, false                                                     \
+        EMBAR_ANY, EMBAR_ANY, EMBAR_ANY, false, EMBAR_ANY, EMBAR_ANY, EMBAR_ANY                    \
     }
 
 /* -EEXIST. opt may be NULL. Answered when committed, as all below. */
@@ -248,9 +254,14 @@ int embar_remove(struct embar_client *client, const char *path, struct embar_err
     __attribute__((warn_unused_result));
 int embar_rename(struct embar_client *client, const char *path, const char *to,
                  struct embar_error *err) __attribute__((warn_unused_result));
-/* Give up what stands before the position; *base (may be NULL) is the oldest offset from now on. */
+/* Settings of what is there; `parents` is not looked at. -EMBAR_EINVALID when none is given. */
+int embar_set(struct embar_client *client, const char *path, const struct embar_topic_options *opt,
+              struct embar_error *err) __attribute__((warn_unused_result));
+/* Give up what stands before the position; *base is the oldest offset from now on, *bytes how many
+ * were given up (both may be NULL). */
 int embar_trim(struct embar_client *client, const char *topic, enum embar_from from, uint64_t value,
-               uint64_t *base, struct embar_error *err) __attribute__((warn_unused_result));
+               uint64_t *base, uint64_t *bytes, struct embar_error *err)
+    __attribute__((warn_unused_result));
 
 /* JSON, NUL-terminated, to be freed with free(). path NULL or "": all topics, the broker. */
 int embar_list(struct embar_client *client, const char *path, char **json, struct embar_error *err)

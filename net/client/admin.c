@@ -21,7 +21,8 @@ static bool alive(int fd)
 }
 
 /* Send a request on the client's own connection. With text: its answer, NUL-terminated; *value is
- * then non-zero when there is more of it. Else *value (may be NULL) is what OK carries. */
+ * then non-zero when there is more of it. Else value[0] and value[1] (may be NULL) are what OK
+ * carries. */
 static int ask(struct embar_client *c, struct wire_admin *a, const char *path, const char *second,
                char **text, uint64_t *value, struct embar_error *err)
 {
@@ -71,8 +72,10 @@ static int ask(struct embar_client *c, struct wire_admin *a, const char *path, c
     } else if (rc == 0 && r->frame.type == WIRE_OK && r->length >= sizeof(struct wire_ok)) {
         struct wire_ok ok;
         memcpy(&ok, r->body, sizeof(ok));
-        if (value)
-            *value = le64_get(ok.value);
+        if (value) {
+            value[0] = le64_get(ok.value);
+            value[1] = le64_get(ok.value2);
+        }
     } else if (rc == 0) {
         rc = embar_fail(&why, -EMBAR_EPROTO, "The broker did not answer a request as such.");
     }
@@ -105,10 +108,35 @@ int embar_create(struct embar_client *c, const char *topic, const struct embar_t
         .ack = or_any(opt->ack),
         .flags = le16_of(opt->parents ? WIRE_A_PARENTS : 0),
         .mode = le32_of(opt->mode >= 0 ? (uint32_t)opt->mode : 0),
+        .policy = (uint8_t)(opt->when_full > 0 ? opt->when_full : 0),
+        .value = le64_of(opt->keep_bytes >= 0 ? (uint64_t)opt->keep_bytes : 0),
+        .value2 = le64_of(opt->keep_ns >= 0 ? (uint64_t)opt->keep_ns : 0),
     };
     size_t n;
     int rc = client_check_path(topic, &n, err);
     return rc < 0 ? rc : ask(c, &a, topic, NULL, NULL, NULL, err);
+}
+
+int embar_set(struct embar_client *c, const char *path, const struct embar_topic_options *opt,
+              struct embar_error *err)
+{
+    unsigned flags =
+        (opt->order >= 0 ? MEDIA_A_ORDER : 0) | (opt->ack >= 0 ? MEDIA_A_ACK : 0) |
+        (opt->mode >= 0 ? MEDIA_A_MODE : 0) | (opt->keep_bytes >= 0 ? MEDIA_A_BYTES : 0) |
+        (opt->keep_ns >= 0 ? MEDIA_A_AGE : 0) | (opt->when_full >= 0 ? MEDIA_A_FULL : 0);
+    struct wire_admin a = {.verb = WIRE_V_ATTR,
+                           .order = (uint8_t)opt->order,
+                           .ack = (uint8_t)opt->ack,
+                           .policy = (uint8_t)opt->when_full,
+                           .flags = le16_of((uint16_t)flags),
+                           .mode = le32_of((uint32_t)opt->mode),
+                           .value = le64_of((uint64_t)opt->keep_bytes),
+                           .value2 = le64_of((uint64_t)opt->keep_ns)};
+    size_t n;
+    if (flags == 0)
+        return embar_fail(err, -EMBAR_EINVALID, "No setting was given");
+    int rc = client_check_path(path, &n, err);
+    return rc < 0 ? rc : ask(c, &a, path, NULL, NULL, NULL, err);
 }
 
 int embar_mkdir(struct embar_client *c, const char *path, bool parents, struct embar_error *err)
@@ -141,12 +169,19 @@ int embar_rename(struct embar_client *c, const char *path, const char *to, struc
 }
 
 int embar_trim(struct embar_client *c, const char *topic, enum embar_from from, uint64_t value,
-               uint64_t *base, struct embar_error *err)
+               uint64_t *base, uint64_t *bytes, struct embar_error *err)
 {
     struct wire_admin a = {.verb = WIRE_V_TRIM, .from = (uint8_t)from, .value = le64_of(value)};
+    uint64_t told[2] = {0, 0};
     size_t n;
     int rc = client_check_path(topic, &n, err);
-    return rc < 0 ? rc : ask(c, &a, topic, NULL, NULL, base, err);
+    if (rc == 0)
+        rc = ask(c, &a, topic, NULL, NULL, told, err);
+    if (rc == 0 && base)
+        *base = told[0];
+    if (rc == 0 && bytes)
+        *bytes = told[1];
+    return rc;
 }
 
 /* Append a page to the list so far; *last gets the id to go on after. */

@@ -29,6 +29,7 @@ int cmd_mv(int argc, char **argv);
 int cmd_pool(int argc, char **argv);
 int cmd_pub(int argc, char **argv);
 int cmd_rm(int argc, char **argv);
+int cmd_set(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
 int cmd_sub(int argc, char **argv);
 int cmd_topics(int argc, char **argv);
@@ -71,6 +72,12 @@ bool parse_number(const char *text, uint64_t max, uint64_t *value);
 /* earliest, latest, offset:N, message:N, time:T with T as when_time takes it. */
 bool parse_position(const char *text, uint64_t now_ns, enum embar_from *from, uint64_t *value);
 uint64_t wall_clock(void);
+
+/* ---- settings.c: a topic's settings as options ---------------------------------------------- */
+
+/* A child of the subcommand's argp beside cmd_server_argp; its input is a struct
+ * embar_topic_options *. */
+extern const struct argp cmd_settings_argp;
 
 /* ---- text.c: output for people ------------------------------------------------------------ */
 

@@ -1,7 +1,6 @@
 /* `embar create`: make topics. Serves no step of a batch.
  */
 #include <errno.h>
-#include <stdlib.h>
 
 #include "net/cmd/cmd.h"
 
@@ -14,27 +13,12 @@ struct create_args {
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
+    (void)arg;
     struct create_args *a = state->input;
-    uint64_t n;
-    long mode;
-    char *end;
     switch (key) {
-    case ARGP_KEY_INIT: state->child_inputs[0] = &a->server; return 0;
-    case 'o':
-        if (!parse_number(arg, 5, &n) || (n != 0 && n != 2 && n != 5))
-            argp_error(state, "there is no order \"%s\": 0, 2 and 5 are.", arg);
-        a->topic.order = (int)n;
-        return 0;
-    case 'a':
-        if (!parse_number(arg, 2, &n))
-            argp_error(state, "there is no ack level \"%s\": 0, 1 and 2 are.", arg);
-        a->topic.ack = (int)n;
-        return 0;
-    case 'm':
-        mode = strtol(arg, &end, 8);
-        if (end == arg || *end || mode < 0 || mode > 0777)
-            argp_error(state, "\"%s\" is no octal mode from 0 to 777.", arg);
-        a->topic.mode = (int)mode;
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &a->server;
+        state->child_inputs[1] = &a->topic;
         return 0;
     case 'p': a->topic.parents = true; return 0;
     case ARGP_KEY_ARGS:
@@ -49,15 +33,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 int cmd_create(int argc, char **argv)
 {
     static const struct argp_option options[] = {
-        {"order", 'o', "N", 0, "0, 2 or 5: what order its messages keep (default: 5)", 0},
-        {"ack", 'a', "N", 0,
-         "0 or 1: of publishers that ask for none (default: 1); 2 needs a replica", 0},
-        {"mode", 'm', "MODE", 0, "Permissions, octal (default: 644)", 0},
         {"parents", 'p', NULL, 0, "Make missing directories; no error when the topic is there", 0},
         {NULL, 0, NULL, 0, NULL, 0},
     };
-    const struct argp argp = {options, parse, "TOPIC...", "Make topics.", CMD_SERVER_CHILDREN,
-                              NULL,    NULL};
+    const struct argp_child children[] = {
+        {&cmd_server_argp, 0, NULL, 0}, {&cmd_settings_argp, 0, NULL, 0}, {NULL, 0, NULL, 0}};
+    const struct argp argp = {options, parse, "TOPIC...", "Make topics.", children, NULL, NULL};
     struct create_args a = {.topic = EMBAR_TOPIC_OPTIONS};
     cmd_parse(&argp, argc, argv, &a);
     struct embar_client *client = cmd_connect(argv[0], &a.server);

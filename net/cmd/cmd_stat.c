@@ -39,8 +39,9 @@ static bool is_one_of(const char *key, const char *const *names)
 /* A value as people read it: bytes with a unit, times as dates, modes in octal. */
 static void print_value(const char *key, const json_t *value)
 {
-    static const char *const sizes[] = {"size",     "data",      "used",       "reserved", "free",
-                                        "bytes_in", "bytes_out", "keep_bytes", "bytes",    NULL};
+    static const char *const sizes[] = {"size",  "data",     "used",      "reserved",
+                                        "free",  "bytes_in", "bytes_out", "keep_bytes",
+                                        "bytes", "trimmed",  NULL};
     static const char *const times[] = {"created", "modified", "time", NULL};
     char buf[64];
     if (json_is_string(value)) {

@@ -20,6 +20,7 @@ static const struct {
     {"rm", cmd_rm, "remove topics and empty directories"},
     {"mv", cmd_mv, "rename a topic or directory"},
     {"trim", cmd_trim, "give up a topic's oldest messages"},
+    {"set", cmd_set, "change a topic's settings: retention, order, ack, mode"},
     {"stat", cmd_stat, "facts of the broker or of a topic"},
     {"devices", cmd_devices, "list the memory of this machine that a pool can live in"},
 #ifdef EMBAR_HAVE_BENCH

@@ -57,11 +57,17 @@ static int do_create(struct conn *c, const struct wire_frame *f, struct verb *v)
     bool made;
     if (v->path_length == 0)
         return -EMBAR_ENAME;
+    const struct making how = {.parents = v->flags & WIRE_A_PARENTS,
+                               .directory = v->a.verb == WIRE_V_MKDIR,
+                               .mode = le32_get(v->a.mode),
+                               .order = v->a.order,
+                               .ack = v->a.ack,
+                               .policy = v->a.policy,
+                               .keep_bytes = v->value,
+                               .keep_age = le64_get(v->a.value2)};
     int rc = check_ack(c, v);
     if (rc == 0)
-        rc = make_path(c, v->path, v->path_length, v->flags & WIRE_A_PARENTS,
-                       v->a.verb == WIRE_V_MKDIR, le32_get(v->a.mode), v->a.order, v->a.ack, &w,
-                       &made);
+        rc = make_path(c, v->path, v->path_length, &how, &w, &made);
     if (rc == -ENOENT)
         return say(v, rc,
                    "a directory on the way does not exist; make it first, or together with this "
@@ -301,7 +307,7 @@ enum turn admin_frame(struct conn *c, const struct wire_frame *f, const uint8_t 
         const struct commit *r = &c->ask->result;
         rc = r->status;
         if (rc == 0)
-            conn_ok(c, f, v.a.verb == WIRE_V_TRIM ? r->offset : r->id);
+            conn_ok_two(c, f, v.a.verb == WIRE_V_TRIM ? r->offset : r->id, r->bytes);
     } else {
         rc = run(c, f, &v);
     }

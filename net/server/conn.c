@@ -188,7 +188,12 @@ void conn_refuse(struct conn *c, const struct wire_frame *f, int code, const cha
 
 void conn_ok(struct conn *c, const struct wire_frame *f, uint64_t value)
 {
-    struct wire_ok ok = {.value = le64_of(value)};
+    conn_ok_two(c, f, value, 0);
+}
+
+void conn_ok_two(struct conn *c, const struct wire_frame *f, uint64_t value, uint64_t value2)
+{
+    struct wire_ok ok = {.value = le64_of(value), .value2 = le64_of(value2)};
     conn_put(c, WIRE_OK, le16_get(f->channel), le64_get(f->ref), &ok, sizeof(ok));
 }
 

@@ -305,6 +305,7 @@ void conn_refuse(struct conn *c, const struct wire_frame *f, int code, const cha
 void conn_put(struct conn *c, enum wire_type type, uint16_t channel, uint64_t ref, const void *body,
               uint32_t length);
 void conn_ok(struct conn *c, const struct wire_frame *f, uint64_t value);
+void conn_ok_two(struct conn *c, const struct wire_frame *f, uint64_t value, uint64_t value2);
 /* Queue a TEXT frame made in place: buf holds a frame header's room, then length bytes. Takes buf. */
 int conn_text(struct conn *c, const struct wire_frame *f, char *buf, uint32_t length, bool more)
     __attribute__((warn_unused_result));
@@ -372,9 +373,14 @@ int may_take(const struct conn *c, const struct node_stat *dir, const struct nod
 uint32_t mode_given(const struct conn *c, const struct node_stat *st, uint32_t mode);
 /* Walk, and make what is missing: 0 found or made; 1 asked the log, call again with its answer; or
  * an error. When 0, *made says whether this very ask made the last component. */
-int make_path(struct conn *c, const char *path, size_t length, bool parents, bool directory,
-              uint32_t mode, uint8_t order, uint8_t ack, struct walked *out, bool *made)
-    __attribute__((warn_unused_result));
+struct making {
+    bool parents, directory;
+    uint32_t mode;              /* 0: default */
+    uint8_t order, ack, policy; /* order, ack: or WIRE_ANY */
+    uint64_t keep_bytes, keep_age;
+};
+int make_path(struct conn *c, const char *path, size_t length, const struct making *how,
+              struct walked *out, bool *made) __attribute__((warn_unused_result));
 
 /* open.c: frames that are answered once (TURN_WAIT: asked the log; called again with the answer) */
 enum turn open_frame(struct conn *c, const struct wire_frame *f, const uint8_t *body);

@@ -214,7 +214,9 @@ enum turn open_frame(struct conn *c, const struct wire_frame *f, const uint8_t *
     const char *path = (const char *)body + sizeof(o);
     int rc = le16_get(o.path) == 0 ? -EMBAR_ENAME : 0;
     if (rc == 0 && o.create && s->opt.auto_create && o.mode != WIRE_S_RESUME)
-        rc = make_path(c, path, le16_get(o.path), true, false, 0, o.order, WIRE_ANY, &w, &made);
+        rc = make_path(c, path, le16_get(o.path),
+                       &(struct making){.parents = true, .order = o.order, .ack = WIRE_ANY}, &w,
+                       &made);
     else if (rc == 0)
         rc = walk(c, path, le16_get(o.path), &w);
     if (rc == 1)

@@ -90,7 +90,8 @@ static json_t *log_json(const struct log_stat *st)
                      "sessions", num(st->sessions), "max_sessions", num(st->max_sessions),
                      "recovered", num(st->recovered), "recovery_ns", num(st->recovery_ns),
                      "duplicates", num(st->duplicates), "held", num(st->held), "fenced",
-                     num(st->fenced), "term", num(st->term), "slot", num(st->slot));
+                     num(st->fenced), "trims", num(st->trims), "trimmed", num(st->trimmed), "term",
+                     num(st->term), "slot", num(st->slot));
 }
 
 static json_t *server_json(struct server *s)

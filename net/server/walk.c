@@ -105,8 +105,8 @@ int walk(const struct conn *c, const char *path, size_t length, struct walked *o
 
 enum { STAGE_PARENT = 1, STAGE_LAST = 2 };
 
-int make_path(struct conn *c, const char *path, size_t length, bool parents, bool directory,
-              uint32_t mode, uint8_t order, uint8_t ack, struct walked *out, bool *made)
+int make_path(struct conn *c, const char *path, size_t length, const struct making *how,
+              struct walked *out, bool *made)
 {
     struct ask *a = c->ask;
     *made = false;
@@ -117,11 +117,11 @@ int make_path(struct conn *c, const char *path, size_t length, bool parents, boo
         *made = a && a->stage == STAGE_LAST && a->result.status == 0;
         return 0;
     }
-    if (rc != -ENOENT || !out->name || (out->more && !parents))
+    if (rc != -ENOENT || !out->name || (out->more && !how->parents))
         return rc;
     if (!may(c, &out->node, 2))
         return -EACCES;
-    bool dir = directory || out->more;
+    bool dir = how->directory || out->more;
     rc = ask_begin(c, out->more ? STAGE_PARENT : STAGE_LAST, &a);
     if (rc)
         return rc;
@@ -130,9 +130,14 @@ int make_path(struct conn *c, const char *path, size_t length, bool parents, boo
     k->parent = out->node.id;
     k->uid = c->uid;
     k->gid = c->gid;
-    k->mode = out->more || mode == 0 ? (dir ? 0755 : 0644) : mode & 07777u;
-    k->order = order == WIRE_ANY ? 5 : order;
-    k->ack = ack == WIRE_ANY ? 1 : ack;
+    k->mode = out->more || how->mode == 0 ? (dir ? 0755 : 0644) : how->mode & 07777u;
+    k->order = how->order == WIRE_ANY ? 5 : how->order;
+    k->ack = how->ack == WIRE_ANY ? 1 : how->ack;
+    if (!dir) {
+        k->policy = how->policy;
+        k->value = how->keep_bytes;
+        k->value2 = how->keep_age;
+    }
     memcpy(k->name, out->name, out->name_length);
     ask_submit(c);
     return 1;

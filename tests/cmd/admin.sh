@@ -19,7 +19,7 @@ fails 2 'position' embar sub t --from sometime
 fails 2 'before' embar trim t
 fails 2 '' embar
 embar --help | grep -q '  pub ' || die "--help does not list the commands"
-for command in pub sub topics create mkdir rm mv trim stat pool append dump version; do
+for command in pub sub topics create mkdir rm mv trim set stat pool append dump version; do
     embar "$command" --help | grep -q '^Usage: embar '"$command" || die "$command has no help"
     embar --help | grep -q "^  $command " || die "--help does not list $command"
 done
@@ -108,7 +108,14 @@ same moved "$(printf 'x\ny')" "$(embar sub a/moved)"
 embar rm a/b
 seq 1 100000 >"$scratch/numbers"
 embar pub numbers -q --batch 16K "$scratch/numbers"
-base=$(embar trim numbers --before message:60000)
+base=$(embar trim numbers --before message:60000 2>"$scratch/err")
+grep -qF "numbers begins at offset $base now; $base bytes (" "$scratch/err" ||
+    die "trim said: $(cat "$scratch/err")"
+same "trimmed once more" "$base" "$(embar trim -q numbers --before 1)"
+same "older than a year" "$base" "$(embar trim -q numbers --before 365d)"
+fails 2 'no position' embar trim numbers --before yesterday-ish
+fails 2 'no position' embar trim numbers --before earliest
+fails 1 '^embar trim: absent: ' embar trim absent --before 10m
 offset=$(head -n 60000 "$scratch/numbers" | wc -c)
 if [ "$base" -eq 0 ] || [ "$base" -gt "$offset" ]; then
     die "trimmed to $base, asked for $offset"
@@ -116,6 +123,33 @@ fi
 same "what is left" "$(tail -c +$((base + 1)) "$scratch/numbers" | sum_of)" "$(embar sub numbers | sum_of)"
 fails 1 'trimmed' embar sub numbers --from offset:0
 fails 1 'standard output failed' sh -c 'embar sub numbers >&-'
+
+say "settings"
+embar create kept --retention-bytes 100K --retention-age 7d --when-full trim
+setting() {
+    embar stat kept --json | python3 -c 'import json,sys; s=json.load(sys.stdin); print(s["keep_bytes"], s["keep_age"], s["policy"])'
+}
+same "made with settings" "102400 604800000000000 trim" "$(setting)"
+embar set kept --retention-age none --when-full block
+same "changed" "102400 0 block" "$(setting)"
+fails 2 'no size' embar set kept --retention-bytes much
+fails 2 'no age' embar set kept --retention-age 1y
+fails 2 'block or trim' embar set kept --when-full perhaps
+fails 2 'what to set' embar set kept
+fails 1 '^embar set: absent: ' embar set absent --retention-bytes 1G
+embar pub kept -q --batch 16K "$scratch/numbers"
+all=$(stat -c %s "$scratch/numbers")
+kept_is_bounded() {
+    base=$(embar stat kept --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["base"])')
+    [ $((all - base)) -le $((102400 + 65536)) ]
+}
+wait_until 30 kept_is_bounded || die "kept begins at $base of $all"
+[ $((all - base)) -ge 102400 ] || die "less is kept than was asked for: $base of $all"
+same "what is kept" "$(tail -c +$((base + 1)) "$scratch/numbers" | sum_of)" "$(embar sub kept | sum_of)"
+embar trim -q kept --before time:@4000000000 >/dev/null
+same "all before a time" "" "$(embar sub kept)"
+embar rm kept
+
 embar rm two numbers a/moved
 same "what remains" c/d/three "$(embar topics)"
 same "a topic by itself" c/d/three "$(embar topics c/d/three)"
