@@ -82,6 +82,7 @@ static struct batch *held_pop(struct log *log, struct session *s)
     s->held = b->next;
     if (!s->held) {
         s->held_last = NULL;
+        s->is_spent = false;
         gap_ends(log, s);
     }
     s->held_count--;
