@@ -42,9 +42,9 @@ static bool at_end(const struct log *log)
 {
     const struct seen *s = &log->seen;
     bool taken;
-    uint32_t crc;
-    return lines_look(log, s->number + 1, &taken, &crc) &&
-           (!taken || (s->is_new && crc == s->behind));
+    uint32_t now;
+    return lines_look(log, s->number + 1, &taken, &now) &&
+           (!taken || (s->is_new && now == s->behind));
 }
 
 int log_settled(struct log *log)
