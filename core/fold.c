@@ -8,8 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "core/log_state.h"
+
+bool fold_patience(unsigned *tries)
+{
+    const struct timespec moment = {.tv_nsec = 1000000};
+    nanosleep(&moment, NULL);
+    return ++*tries < 10000;
+}
 
 int fold_batch(struct log *log, struct topic *t, struct session *s, const struct placed *p)
 {

@@ -22,7 +22,10 @@
 #include "core/side.h"
 
 #include <sys/queue.h>
+/* Without memory an element is not added: is_hashed tells. */
+#define HASH_NONFATAL_OOM 1
 #include <uthash.h>
+#define is_hashed(element, handle) ((element)->handle.tbl != NULL)
 
 /* ---- Topics (topic.c, reserve.c, read.c) -------------------------------------------------- */
 
@@ -206,7 +209,7 @@ int names_insert(struct names *n, struct topic *t, uint32_t parent, const char *
     __attribute__((warn_unused_result));
 void names_remove(struct names *n, struct topic *t); /* log_stat still finds it, nobody else */
 /* The two halves of an insert, for nodes that come in any order. */
-void names_add(struct names *n, struct topic *t);
+int names_add(struct names *n, struct topic *t) __attribute__((warn_unused_result));
 int names_link(struct names *n, struct topic *t, uint32_t parent, const char *name, size_t length)
     __attribute__((warn_unused_result));
 int names_move(struct names *n, struct topic *t, uint32_t parent, const char *name, size_t length)
@@ -515,6 +518,9 @@ int log_attach(struct log *log, const struct log_options *opt, struct embar_erro
     __attribute__((warn_unused_result));
 void log_free(struct log *log);
 int log_claim(struct log *log, uint32_t pid) __attribute__((warn_unused_result));
+/* What is committed is folded, or it would be lost to who asks us: without memory there is nothing
+ * but to wait for it. Sleeps a moment; false when that was done for 10 s. *tries: 0 at first. */
+bool fold_patience(unsigned *tries);
 uint64_t now_realtime(void);
 uint64_t now_monotonic(void);
 void log_starved(struct log *log);

@@ -241,7 +241,11 @@ static int node_load(struct loader *l, const struct media_node *m, const char *n
         l->has_root = true;
         TAILQ_REMOVE(&log->manifest.nodes, t, changed_link);
     } else {
-        names_add(&log->names, t);
+        int rc = names_add(&log->names, t);
+        if (rc) {
+            topic_destroy(t);
+            return rc;
+        }
     }
     TAILQ_INSERT_HEAD(&log->manifest.nodes, t, changed_link);
     return table_load(log, t, m);

@@ -63,6 +63,12 @@ int names_init(struct log *log)
     root->gid = (uint32_t)getegid();
     root->created = root->modified = now_realtime();
     HASH_ADD(by_id, n->by_id, id, sizeof root->id, root);
+    if (!is_hashed(root, by_id)) {
+        topic_destroy(root);
+        pthread_rwlock_destroy(&n->lock);
+        pthread_mutex_destroy(&n->watch.lock);
+        return -ENOMEM;
+    }
     TAILQ_INSERT_TAIL(&log->manifest.nodes, root, changed_link);
     n->directories = 1;
     return 0;
@@ -165,7 +171,10 @@ int names_link(struct names *n, struct topic *t, uint32_t parent, const char *na
     memcpy(t->key.name, name, length);
     t->name_length = (uint16_t)length;
     HASH_ADD(by_name, n->by_name, key, key_size(length), t);
-    return 0;
+    if (is_hashed(t, by_name))
+        return 0;
+    child_drop(d, t->id);
+    return -ENOMEM;
 }
 
 static void unlink_node(struct names *n, struct topic *t)
@@ -176,15 +185,18 @@ static void unlink_node(struct names *n, struct topic *t)
     HASH_DELETE(by_name, n->by_name, t);
 }
 
-void names_add(struct names *n, struct topic *t)
+int names_add(struct names *n, struct topic *t)
 {
     HASH_ADD(by_id, n->by_id, id, sizeof t->id, t);
+    if (!is_hashed(t, by_id))
+        return -ENOMEM;
     if (names_is_dir(t))
         n->directories++;
     else
         n->topics++;
     if (t->id >= n->next_id)
         n->next_id = t->id + 1;
+    return 0;
 }
 
 int names_insert(struct names *n, struct topic *t, uint32_t parent, const char *name, size_t length)
@@ -192,15 +204,17 @@ int names_insert(struct names *n, struct topic *t, uint32_t parent, const char *
     int rc = names_link(n, t, parent, name, length);
     if (rc)
         return rc;
-    names_add(n, t);
-    return 0;
+    rc = names_add(n, t);
+    if (rc)
+        unlink_node(n, t);
+    return rc;
 }
 
 void names_remove(struct names *n, struct topic *t)
 {
     unlink_node(n, t);
     HASH_DELETE(by_id, n->by_id, t);
-    HASH_ADD(by_id, n->removed, id, sizeof t->id, t);
+    HASH_ADD(by_id, n->removed, id, sizeof t->id, t); /* without memory log_stat knows it no more */
     if (names_is_dir(t))
         n->directories--;
     else
@@ -217,7 +231,12 @@ int names_move(struct names *n, struct topic *t, uint32_t parent, const char *na
         if (up == t)
             return -EMBAR_ECORRUPT; /* below itself */
     unlink_node(n, t);
-    return names_link(n, t, parent, name, length);
+    unsigned tries = 0;
+    int rc;
+    do
+        rc = names_link(n, t, parent, name, length);
+    while (rc == -ENOMEM && fold_patience(&tries));
+    return rc;
 }
 
 /* ---- What others ask ---------------------------------------------------------------------- */

@@ -222,7 +222,11 @@ static int fold_items(struct log *log)
         struct batch *b = it->batch;
         struct placed p = placed_of(b, it->offset);
         p.late = it->late;
-        int rc = fold_batch(log, b->topic, it->session, &p);
+        unsigned tries = 0;
+        int rc;
+        do
+            rc = fold_batch(log, b->topic, it->session, &p);
+        while (rc == -ENOMEM && fold_patience(&tries));
         if (rc)
             return rc;
         atomic_fetch_sub_explicit(&log->reserved, b->length, memory_order_relaxed);
@@ -341,6 +345,24 @@ static int control_place(struct log *log, const struct control *c, struct record
     return 0;
 }
 
+static int fold_record(struct log *log, const struct control *c, const struct record *r,
+                       struct commit *commit)
+{
+    struct placed p = placed_of(&r->b, r->offset);
+    unsigned tries = 0;
+    int rc;
+    do
+        rc = fold_batch(log, log->control, NULL, &p);
+    while (rc == -ENOMEM && fold_patience(&tries));
+    if (rc)
+        return rc;
+    do
+        rc = fold_control(log, c, r->number, commit);
+    while (rc == -ENOMEM && c->kind != MEDIA_C_RENAME &&
+           fold_patience(&tries)); /* it waits itself */
+    return rc;
+}
+
 int seq_control(struct log *log, struct control *c, struct commit *commit)
 {
     struct record r;
@@ -370,10 +392,7 @@ int seq_control(struct log *log, struct control *c, struct commit *commit)
     rc = harden(log, r.number);
     if (rc)
         return rc;
-    struct placed p = placed_of(&r.b, r.offset);
-    rc = fold_batch(log, log->control, NULL, &p);
-    if (rc == 0)
-        rc = fold_control(log, c, r.number, commit);
+    rc = fold_record(log, c, &r, commit);
     if (rc == 0 && (c->kind == MEDIA_C_ATTR || c->kind == MEDIA_C_CREATE))
         retain_changed(log, c->id);
     fold_need(log);

@@ -36,6 +36,10 @@ static struct principal *principal_take(struct log *log, uint32_t id)
             return NULL;
         p->id = id;
         HASH_ADD(hh, log->sessions.principals, id, sizeof p->id, p);
+        if (!is_hashed(p, hh)) {
+            free(p);
+            return NULL;
+        }
     }
     p->sessions++;
     return p;
@@ -69,14 +73,20 @@ int session_add(struct log *log, const struct session *s)
     mine->sequence = mine->ordered = s->sequence;
     mine->messages = mine->ordered_messages = s->messages;
     mine->time = s->time;
+    pthread_mutex_lock(&log->sessions.lock);
+    HASH_ADD(hh, log->sessions.by_id, id, sizeof mine->id, mine);
+    bool added = is_hashed(mine, hh);
+    log->sessions.count += added;
+    pthread_mutex_unlock(&log->sessions.lock);
+    if (!added) {
+        principal_leave(log, mine->owner);
+        free(mine);
+        return -ENOMEM;
+    }
     LIST_INSERT_HEAD(&t->sessions, mine, topic_link);
     TAILQ_INSERT_TAIL(&log->sessions.by_age, mine, age_link);
     mine->changed = s->changed;
     TAILQ_INSERT_HEAD(&log->manifest.sessions, mine, changed_link);
-    pthread_mutex_lock(&log->sessions.lock);
-    HASH_ADD(hh, log->sessions.by_id, id, sizeof mine->id, mine);
-    log->sessions.count++;
-    pthread_mutex_unlock(&log->sessions.lock);
     return 0;
 }
 

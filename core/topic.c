@@ -354,7 +354,8 @@ void topic_put(struct topic *t)
     /* Only a removed node gets here: the namespace's own reference is gone. */
     struct names *n = &t->log->names;
     pthread_rwlock_wrlock(&n->lock);
-    HASH_DELETE(by_id, n->removed, t);
+    if (is_hashed(t, by_id))
+        HASH_DELETE(by_id, n->removed, t);
     pthread_rwlock_unlock(&n->lock);
     topic_destroy(t);
 }

@@ -2,6 +2,7 @@
  * signals, and the end. Must never touch the pool.
  */
 #include <errno.h>
+#include <execinfo.h>
 #include <limits.h>
 #include <mntent.h>
 #include <signal.h>
@@ -318,7 +319,17 @@ int mount_serve(struct fs *fs)
     fuse_loop_cfg_set_idle_threads(config, 8);
     if (!atomic_compare_exchange_strong(&ender.phase, &starting, SERVING))
         pause(); /* the signal thread is ending the process */
-    int rc = fuse_session_loop_mt(fs->session, config);
+    /* The C library loads what ends threads when it first needs it, and aborts if it cannot: now it
+     * can. */
+    void *here;
+    (void)backtrace(&here, 1);
+    int rc;
+    /* Without memory for one more thread libfuse ends them all. The mount stays: a moment later there
+     * may be some. Who wants it to end says so again. */
+    while ((rc = fuse_session_loop_mt(fs->session, config)) == -ENOMEM) {
+        fuse_session_reset(fs->session);
+        usleep(10000);
+    }
     atomic_store_explicit(&ender.phase, ENDED, memory_order_release);
     pthread_kill(ender.thread, SIGHUP); /* it only waits for signals */
     pthread_join(ender.thread, NULL);
