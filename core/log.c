@@ -35,6 +35,12 @@ void log_fault(struct log *log, int status)
     int none = 0;
     bool first = atomic_compare_exchange_strong_explicit(
         &log->cause, &none, status, memory_order_seq_cst, memory_order_seq_cst);
+    /* Found by a system call: where is not known, but that readers must look is. */
+    uint_fast64_t nowhere = 0;
+    if (status == -EMBAR_EFAULTED)
+        atomic_compare_exchange_strong_explicit(&log->region->fault, &nowhere,
+                                                REGION_FAULT_SOMEWHERE, memory_order_relaxed,
+                                                memory_order_relaxed);
     atomic_store_explicit(&log->faulted, true, memory_order_seq_cst);
     if (!first)
         return;
@@ -51,7 +57,7 @@ const char *log_cause(const struct log *log, char *buf, size_t size)
     const char *pool = log->region->spec ? log->region->spec : "memory";
     uint64_t at = atomic_load_explicit(&log->region->fault, memory_order_relaxed);
     char where[64] = "";
-    if (at)
+    if (at && at != REGION_FAULT_SOMEWHERE)
         snprintf(where, sizeof where, " at byte %llu", (unsigned long long)(at - 1));
     if (cause == 0)
         return NULL;

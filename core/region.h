@@ -61,6 +61,8 @@ int region_open(struct region *r, const struct region_options *opt, struct embar
 /* Unmaps and closes (dropping locks). Safe on a zeroed region. */
 void region_close(struct region *r);
 
+#define REGION_FAULT_SOMEWHERE UINT64_MAX
+
 /* Was some of its memory found gone (core/guard.h)? It does not come back while this is open. */
 static inline bool region_faulted(const struct region *r)
 {
