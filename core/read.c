@@ -48,14 +48,29 @@ static void view_cut(struct read_view *v)
 
 /* ---- Bytes -------------------------------------------------------------------------------- */
 
+struct fresh {
+    struct flush *flush;
+    const struct iovec *piece;
+};
+
+static int piece_invalidate(void *arg)
+{
+    const struct fresh *f = arg;
+    flush_invalidate(f->flush, f->piece->iov_base, f->piece->iov_len);
+    return 0;
+}
+
 static void view_add(struct read_view *v, struct topic *t, const struct run *r, uint64_t at,
                      uint64_t n)
 {
     struct log *log = t->log;
     struct extent *e = extent_find(log->extents, r->payload, r->order);
     extent_ref(e);
-    flush_invalidate(log->pool.flush, pool_at(&log->pool, at), n);
     v->iov[v->pieces] = (struct iovec){pool_at(&log->pool, at), n};
+    if (log->pool.flush->ops->invalidate)
+        /* What is gone is found by who reads it. */
+        (void)!guard_run(log->region, piece_invalidate,
+                         &(struct fresh){log->pool.flush, &v->iov[v->pieces]});
     v->pins[v->pieces++] = e;
     v->bytes += n;
 }

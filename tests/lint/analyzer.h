@@ -13,7 +13,7 @@
 unsigned analyzer_hash(const void *key, size_t length);
 void *analyzer_anything(void);
 #define HASH_FUNCTION(key, length, hash) (hash) = analyzer_hash(key, length)
-#define HASH_NONFATAL_OOM 1 /* as core/log_state.h has it */
+#define HASH_NONFATAL_OOM                1 /* as core/log_state.h has it */
 #include <uthash.h>
 #undef HASH_DELETE
 #define HASH_DELETE(hh, head, item) ((head) = analyzer_anything())
