@@ -69,6 +69,14 @@ for i in "${!publishers[@]}"; do
     own_pids+=($!)
 done
 
+# has_published TAG: to open a session needs a broker; only what is open survives its end.
+has_published() {
+    grep -aqm 1 "^$1 " "$topic"
+}
+for tag in "${publishers[@]}"; do
+    wait_until 60 has_published "$tag" || die "nothing of $tag: $(cat "$scratch/$tag.summary")"
+done
+
 say "$kills kills"
 for ((n = 1; n <= kills; n++)); do
     read_on &
