@@ -6,6 +6,11 @@
  * Lifetime is one count: the topic that fills it, each reservation in flight, each run of committed
  * batches and each pinned reply hold one reference; at zero its blocks are free.
  *
+ * What a batch needs to be placed: one free aligned piece that holds it, or two, of which the larger
+ * is the largest power of two below it (16 MiB for the largest batch). Nothing is ever moved, so one
+ * small live batch keeps its extent, and with it the aligned pieces around it, from being one: in the
+ * worst case space comes back in whole only when the oldest of every such extent is trimmed.
+ *
  * Threads: all functions may be called from any thread. One lock guards the free lists and the
  * table; it is a leaf: nothing is called with it held. A space watcher fires after it is dropped.
  */
