@@ -398,7 +398,7 @@ static int table_load_whole(struct log *log, struct topic *t, const struct media
     int rc = pieces_load(log, t, m);
     if (rc)
         return rc;
-    t->runs = malloc(count * sizeof *t->runs); /* bounded: the pieces are that long */
+    t->runs = calloc(count, sizeof *t->runs); /* bounded: the pieces are that long */
     if (!t->runs)
         return -ENOMEM;
     t->run_capacity = count;
