@@ -77,13 +77,13 @@ static bool is_zero(const void *p, size_t n)
 }
 
 /* Whoever serves a slot says so durably before it writes an entry: one whose lines and roots are as the
- * format left them has none, and need not be looked at for each entry. */
+ * format left them has none, and need not be looked at for each entry. Roots and watermarks were fetched
+ * just before, and one of them tells of whatever was acked. */
 static int slots_look(void *arg)
 {
     struct replay *r = arg;
     const struct pool *pool = &r->log->pool;
     for (unsigned slot = 0; slot < pool->geo.slots; slot++) {
-        flush_invalidate(pool->flush, pool_claim(pool, slot), 4 * (size_t)MEDIA_LINE);
         if (!is_zero(pool_claim(pool, slot), 4 * (size_t)MEDIA_LINE) ||
             !is_zero(pool_root(pool, slot, 0), sizeof(struct media_root)) ||
             !is_zero(pool_root(pool, slot, 1), sizeof(struct media_root)) ||

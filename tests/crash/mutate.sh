@@ -166,14 +166,14 @@ keep() {
     cp "$build/tests/unit/core/core-hostile" "$scratch/$1.hostile"
 }
 
-# change FILE FROM TO: the first place where FROM stands on one line.
+# change TREE FILE FROM TO: the first place where FROM stands on one line.
 change() {
-    awk -v from="$2" -v to="$3" '
+    awk -v from="$3" -v to="$4" '
         !done && (at = index($0, from)) {
             $0 = substr($0, 1, at - 1) to substr($0, at + length(from)); done = 1
         }
         { print }
-        END { exit !done }' "$top/$1" >"$scratch/changed"
+        END { exit !done }' "$1/$2" >"$scratch/changed"
 }
 
 # Lines of core that compare a checksum, and that no change is about.
@@ -191,10 +191,11 @@ unlisted_checks() {
 try_checks() {
     local name file from to
     while IFS='@' read -r name file from to; do
-        change "$file" "$from" "$to" || die "$name: '$from' is not in $file"
+        change "$tree" "$file" "$from" "$to" || die "$name: '$from' is not in $file"
+        cp "$tree/$file" "$scratch/unchanged"
         cp "$scratch/changed" "$tree/$file"
         build_in "$tree"
-        cp "$top/$file" "$tree/$file"
+        cp "$scratch/unchanged" "$tree/$file"
         keep "mutant.$name"
         start "$scratch/check.$name" "$name" "$scratch/mutant.$name" "hostile lines file-machine file process hosts"
     done <"$here/mutate.checks"
@@ -216,7 +217,7 @@ sum() {
 
 unlisted_checks >"$scratch/check.unlisted"
 while IFS='@' read -r name file from to; do
-    change "$file" "$from" "$to" || die "$name: '$from' is not in $file"
+    change "$top" "$file" "$from" "$to" || die "$name: '$from' is not in $file"
 done <"$here/mutate.checks"
 
 if [ -n "$quick" ]; then
