@@ -62,7 +62,25 @@ static enum fact fact_of(const char *name)
     return (enum fact)i;
 }
 
-static uint64_t fact_value(enum fact fact, const struct node *node, const struct node_stat *st)
+/* The last batch's own time: touch changes the modification time. Without one, that is all there is. */
+static uint64_t last_commit(struct fs *fs, const struct node_stat *st)
+{
+    struct topic *t = st->end > st->base ? log_topic(fs->log, st->id) : NULL;
+    if (!t)
+        return st->modified;
+    struct batch_cursor c = {.offset = st->end - 1};
+    struct batch_view v;
+    uint64_t time = st->modified;
+    if (topic_next(t, &c, &v) == 1) {
+        time = v.time;
+        read_release(&v.data);
+    }
+    topic_put(t);
+    return time;
+}
+
+static uint64_t fact_value(struct fs *fs, enum fact fact, const struct node *node,
+                           const struct node_stat *st)
 {
     switch (fact) {
     case BASE: return node->base; /* of byte 0 of this very file, not of one opened later */
@@ -74,7 +92,7 @@ static uint64_t fact_value(enum fact fact, const struct node *node, const struct
     case NEXT_MESSAGE: return st->messages;
     case END: return st->end;
     case ID: return st->id;
-    case LAST_COMMIT: return st->modified;
+    case LAST_COMMIT: return last_commit(fs, st);
     case RETENTION_BYTES: return st->keep_bytes;
     case RETENTION_AGE: return st->keep_age / 1000000000u;
     case WHEN_FULL:
@@ -117,7 +135,7 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
     char text[32];
     int n = fact == WHEN_FULL
                 ? snprintf(text, sizeof text, "%s", st.policy ? "trim" : "block")
-                : snprintf(text, sizeof text, "%" PRIu64, fact_value(fact, node, &st));
+                : snprintf(text, sizeof text, "%" PRIu64, fact_value(fs, fact, node, &st));
     reply_value(req, text, (size_t)n, size);
 }
 

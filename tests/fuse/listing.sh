@@ -1,10 +1,22 @@
 #!/usr/bin/env bash
 # ls shows each of many names once, also when they are listed while others come and go.
+#   listing.sh [--long]     1,000 names; or 10,000, and how long ls -l takes then
 # shellcheck source=tests/fuse/lib.sh
 . "$(dirname "$0")/lib.sh"
 mount_pool
 
 mkdir "$mnt/d"
+if [ "${1:-}" = --long ]; then
+    (cd "$mnt/d" && seq -f 'topic-%05g' 1 10000 | xargs touch)
+    TIMEFORMAT='ls -l of 10,000 topics: %R s'
+    for _ in 1 2 3 4 5; do
+        time ls -l "$mnt/d" >"$scratch/list"
+        equal lines "$(wc -l <"$scratch/list")" 10001
+    done
+    say "load: $(cut -d ' ' -f 1 /proc/loadavg)"
+    rm -r "$mnt/d"
+    mkdir "$mnt/d"
+fi
 (cd "$mnt/d" && seq -f 'topic-%04g' 1 1000 | xargs touch)
 seq -f 'topic-%04g' 1 1000 >"$scratch/names"
 find "$mnt/d" -type f -printf '%f\n' | sort | cmp - "$scratch/names" || die "find: not the 1000 names"

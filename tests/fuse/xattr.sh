@@ -12,6 +12,9 @@ equal first "$(xattr first_message "$mnt/t")" 0
 equal next "$(xattr next_message "$mnt/t")" 3
 equal order "$(xattr order "$mnt/t")" 5
 equal last_commit "$(($(xattr last_commit "$mnt/t") / 1000000000))" "$(stat -c %Y "$mnt/t")"
+last=$(xattr last_commit "$mnt/t")
+touch -d 2001-02-03 "$mnt/t"
+equal "last commit, touched" "$(xattr last_commit "$mnt/t")" "$last"
 trim "$mnt/t" 2
 equal first "$(xattr first_message "$mnt/t")" 1
 equal "first offset" "$(xattr first_offset "$mnt/t")" 2
