@@ -242,7 +242,6 @@ struct job {
     uint64_t deadline; /* parked: CLOCK_MONOTONIC ns */
     atomic_bool interrupted;
     bool parked_once;
-    bool ring;        /* counted in the park's ring */
     struct job *next; /* handle's waiting list, or the park */
 };
 
@@ -259,8 +258,6 @@ void publish_fail(struct job *job, int status);
 
 struct park {
     struct fs *fs;
-    atomic_uint ring; /* parked jobs that wait for the ring: raised (seq_cst) before the try that
-                       * follows a job's entering, read by completions after the ring has moved */
     pthread_mutex_t lock; /* guards all below */
     struct job *head, **tail;
     bool retry, closed;
@@ -270,13 +267,6 @@ struct park {
 
 void park_init(struct park *p, struct fs *fs);
 void park_job(struct park *p, struct job *job);
-/* The job that is about to be parked, or is, found the producer's ring full: also a completion lets
- * it try again. */
-void park_for_ring(struct park *p, struct job *job);
-/* It waits no longer. */
-void park_leave_ring(struct park *p, struct job *job);
-/* A batch of ours was committed or refused. */
-void park_ring_moved(struct park *p);
 /* A job of a handle whose turn has come: tried at once by the replies thread. */
 void park_resume(struct park *p, struct job *job);
 uint64_t park_tick(void *park, uint64_t now);

@@ -1,9 +1,9 @@
 /* Writes that wait for pool space (step 3's back-pressure for writers through the mount).
  *
  * A parked write ends on commit, on interrupt (EINTR) or after --write-wait (ENOSPC). The log
- * tells when space was freed, a completion that the producer's ring has moved; the replies thread
- * then tries every parked job once, oldest first. It never tries without either, or a change of
- * names: what was to be written to a removed topic ends at once.
+ * tells when space was freed or the producer's ring has moved; the replies thread then tries every
+ * parked job once, oldest first. It never tries without that, or a change of names: what was to be
+ * written to a removed topic ends at once.
  * Must never be entered with a lock held that the park's or the queue's lock is inside of.
  */
 #include <errno.h>
@@ -28,28 +28,6 @@ static void park_names_fire(struct watcher *w)
 {
     struct park *p = (struct park *)((char *)w - offsetof(struct park, names));
     if (atomic_load_explicit(&p->fs->count.parked_now, memory_order_relaxed) > 0)
-        park_retry(p);
-}
-
-/* No wake-up is lost: a job is counted from the try that failed until it leaves the park, and tried
- * once more after it has entered. A completion comes after the ring has moved: one that does not see
- * the count was before that try; all others make another one. */
-void park_for_ring(struct park *p, struct job *job)
-{
-    atomic_fetch_add_explicit(&p->ring, 1, memory_order_seq_cst);
-    job->ring = true;
-}
-
-void park_leave_ring(struct park *p, struct job *job)
-{
-    if (job->ring)
-        atomic_fetch_sub_explicit(&p->ring, 1, memory_order_relaxed);
-    job->ring = false;
-}
-
-void park_ring_moved(struct park *p)
-{
-    if (atomic_load_explicit(&p->ring, memory_order_seq_cst) > 0)
         park_retry(p);
 }
 
@@ -125,17 +103,6 @@ void park_resume(struct park *p, struct job *job)
     park_enter(p, job);
 }
 
-/* Another try. The job is counted all the while: by its own count, or by the one it had. */
-static bool park_try(struct park *p, struct job *job)
-{
-    bool ring = job->ring;
-    job->ring = false;
-    bool gone = publish_step(job);
-    if (ring)
-        atomic_fetch_sub_explicit(&p->ring, 1, memory_order_relaxed);
-    return gone;
-}
-
 /* One job's turn: true when it has left the park. It may be gone then. */
 static bool park_turn(struct park *p, struct job *job, uint64_t now, bool retry, bool closed)
 {
@@ -145,7 +112,7 @@ static bool park_turn(struct park *p, struct job *job, uint64_t now, bool retry,
         publish_fail(job, -EINTR);
         return true;
     }
-    if (retry && park_try(p, job))
+    if (retry && publish_step(job))
         return true;
     if (now < job->deadline && !closed)
         return false;

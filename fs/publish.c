@@ -141,7 +141,6 @@ static void batch_done(struct completion *self, const struct commit *commit)
      * BUILDING the job is the builder's again. */
     else if (atomic_exchange_explicit(&job->turn, COMMITTED, memory_order_acq_rel) == LEFT)
         tasks_push(&fs->replies, &job->task);
-    park_ring_moved(&fs->park);
 }
 
 static void line_free(struct fs *fs, struct line *line)
@@ -223,7 +222,7 @@ static int job_keep(struct job *job)
 
 /* Announce the batch that was cut. 1: it was the last one, what comes after it is held, and the
  * job is its completion's. 0: there is more. Or a negative code, and nothing was announced:
- * -EMBAR_EFULL without space in the pool, -EAGAIN without a place in the producer's ring. */
+ * -EMBAR_EFULL without space in the pool or a place in the producer's ring. */
 static int batch_publish(struct job *job)
 {
     struct fs *fs = job->fs;
@@ -275,9 +274,7 @@ bool publish_step(struct job *job)
             break;
         }
         int rc = batch_publish(job);
-        if (rc == -EAGAIN)
-            park_for_ring(&fs->park, job);
-        if (rc == -EMBAR_EFULL || rc == -EAGAIN)
+        if (rc == -EMBAR_EFULL)
             return false;
         if (rc == 1)
             return true;
@@ -306,7 +303,6 @@ static void job_resume(struct task *task)
 
 void publish_fail(struct job *job, int status)
 {
-    park_leave_ring(&job->fs->park, job);
     job->status = status;
     job_finish(job);
 }
