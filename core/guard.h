@@ -23,7 +23,7 @@ struct region;
 void guard_install(void);
 
 /* What fn(arg) returns, or -EMBAR_EFAULTED: r's memory was gone where it looked. Costs a sigsetjmp
- * without the signal mask, some forty instructions: guard a batch, never a byte. */
+ * without the signal mask, some sixty instructions: guard a batch, never a byte. */
 int guard_run(struct region *r, int (*fn)(void *), void *arg) __attribute__((warn_unused_result));
 
 /* Copy out of, or into, r's memory: 0 or -EMBAR_EFAULTED. */
