@@ -49,33 +49,42 @@
         }                                                                                          \
     } while (0)
 
+#define FAIL_ALLOCATION(name)                                                                      \
+    do {                                                                                           \
+        int error = fault_allocation(FAULT_##name, __builtin_return_address(0));                   \
+        if (error) {                                                                               \
+            errno = error;                                                                         \
+            return NULL;                                                                           \
+        }                                                                                          \
+    } while (0)
+
 LIBC(void *, malloc, __libc_malloc, size_t n)
 {
-    FAIL(malloc, NULL);
+    FAIL_ALLOCATION(malloc);
     return LIBC_CALL(malloc, __libc_malloc, n);
 }
 
 LIBC(void *, calloc, __libc_calloc, size_t n, size_t size)
 {
-    FAIL(calloc, NULL);
+    FAIL_ALLOCATION(calloc);
     return LIBC_CALL(calloc, __libc_calloc, n, size);
 }
 
 LIBC(void *, realloc, __libc_realloc, void *p, size_t n)
 {
-    FAIL(realloc, NULL);
+    FAIL_ALLOCATION(realloc);
     return LIBC_CALL(realloc, __libc_realloc, p, n);
 }
 
 LIBC(void *, aligned_alloc, __libc_memalign, size_t align, size_t n)
 {
-    FAIL(aligned_alloc, NULL);
+    FAIL_ALLOCATION(aligned_alloc);
     return LIBC_CALL(aligned_alloc, __libc_memalign, align, n);
 }
 
 REAL(void *, reallocarray, void *p, size_t n, size_t size)
 {
-    FAIL(reallocarray, NULL);
+    FAIL_ALLOCATION(reallocarray);
     return CALL(reallocarray, p, n, size);
 }
 
