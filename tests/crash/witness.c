@@ -21,7 +21,8 @@ static bool same_line(const struct region *a, const struct region *b, const void
     return memcmp(at, b->base + (at - a->base), MEDIA_LINE) == 0;
 }
 
-/* Claim and watermarks are on the media as they were written last, and the claim says: closed. */
+/* Claim, watermarks and the roots' copies are on the media as they were written last, and the claim
+ * says: closed. */
 void witness_closed(struct trial *r)
 {
     struct region seen, left;
@@ -40,6 +41,12 @@ void witness_closed(struct trial *r)
         !same_line(&seen, &left, pool_watermark(&pool, 0)) ||
         !same_line(&seen, &left, pool_synced(&pool, 0)))
         trial_fail(r, "closed, the watermark does not stand at the end");
+    for (unsigned which = 0; which < 2; which++) {
+        const char *copy = (const char *)pool_root_copy(&pool, 0, which);
+        for (size_t at = 0; at < sizeof(struct media_root); at += MEDIA_LINE)
+            if (!same_line(&seen, &left, copy + at))
+                trial_fail(r, "closed, a root's copy is not where fsck looks for it");
+    }
 }
 
 /* An entry that was acked is damaged: whoever opens the pool is told, and it is not taken for the end of
