@@ -193,11 +193,9 @@ static int checkpoint_root(struct log *log)
 {
     struct root_place place = {.log = log};
     int rc = guard_run(log->region, root_put, &place);
-    flush_drain(log->pool.flush);
-    if (rc == 0) {
+    if (rc == 0)
         rc = guard_run(log->region, root_copy_put, &place);
-        flush_drain(log->pool.flush); /* the next drain may be another thread's */
-    }
+    flush_drain(log->pool.flush);
     if (rc)
         log_fault(log, rc);
     return rc;
