@@ -4,8 +4,9 @@
  * Design notes
  *   Stack     `top` is the calling thread's innermost guard; guards live in the frames of guard_run.
  *             The handler runs on the thread that touched the memory, so it needs no lock.
- *   Mask      SA_NODEFER: the handler is left by a jump that restores no mask, and the next fault
- *             must be told as well.
+ *   Mask      The handler is left by a jump that restores no mask (a system call a guard), and the
+ *             next fault must be told as well: it puts the mask back itself, whatever was masked
+ *             for it.
  *   Faulted   the region's `fault` is stored before the jump, relaxed: whoever asks is either this
  *             thread or one that could as well have asked a moment earlier.
  */
@@ -17,6 +18,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "core/region.h"
@@ -72,6 +74,8 @@ static void on_bus(int sig, siginfo_t *info, void *context)
         uint_fast64_t none = 0;
         atomic_compare_exchange_strong_explicit(&g->region->fault, &none, at + 1,
                                                 memory_order_relaxed, memory_order_relaxed);
+        const ucontext_t *was = context;
+        pthread_sigmask(SIG_SETMASK, &was->uc_sigmask, NULL);
         siglongjmp(g->back, 1);
     }
     pass_on(sig, info, context);
