@@ -143,6 +143,9 @@ int log_announce(struct producer *p, struct batch *b) __attribute__((warn_unused
 void log_abandon(struct log *log, struct batch *b);
 /* Run epochs until what was announced before the call is taken by this or another thread. */
 void log_commit(struct log *log);
+/* Returns when no completion is being called any more that was due before: what they refer to may
+ * go. Waits for the epoch that runs; never from a completion. */
+void log_quiesce(struct log *log);
 
 /* ---- Control actions ---------------------------------------------------------------------- */
 

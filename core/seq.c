@@ -532,6 +532,13 @@ unsigned seq_epoch(struct log *log)
     return taken;
 }
 
+void log_quiesce(struct log *log)
+{
+    seq_take_wait(log);
+    seq_give(log);
+    log_commit(log); /* who announced meanwhile found the role taken */
+}
+
 void log_commit(struct log *log)
 {
     if (background_only(log)) {

@@ -106,6 +106,8 @@ void server_stop(struct server *s)
     for (unsigned i = 0; i < s->workers; i++)
         if (s->worker[i].started)
             pthread_join(s->worker[i].thread, NULL);
+    /* Whoever ran the epoch may still be about to wake the worker that took its last mail. */
+    log_quiesce(s->log);
     for (unsigned i = 0; i < s->workers; i++)
         worker_destroy(&s->worker[i]);
     listener_close(s);
