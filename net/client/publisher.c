@@ -31,7 +31,6 @@ static void publisher_free(struct embar_publisher *p)
         close(p->wake);
     pthread_cond_destroy(&p->idle);
     pthread_cond_destroy(&p->room);
-    pthread_cond_destroy(&p->free_again);
     pthread_mutex_destroy(&p->lock);
     if (p->client)
         client_put(p->client);
@@ -120,7 +119,6 @@ int embar_publisher_open(struct embar_publisher **pub, struct embar_client *clie
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->room, &monotonic);
     pthread_cond_init(&p->idle, &monotonic);
-    pthread_cond_init(&p->free_again, &monotonic);
     pthread_condattr_destroy(&monotonic);
     p->client = client_ref(client);
     p->topic = strdup(topic);
@@ -162,10 +160,9 @@ int embar_publish(struct embar_publisher *p, const void *data, size_t length, em
             rc = pub_append(p, data, length, done, arg);
         if (rc != -EAGAIN || p->opt.nonblocking)
             break;
-        pub_kick(p);
+        pub_wake(p);
         pthread_cond_wait(&p->room, &p->lock);
     }
-    pub_kick(p);
     pthread_mutex_unlock(&p->lock);
     return rc;
 }
@@ -208,10 +205,8 @@ int embar_publish_batch(struct embar_publisher *p, const struct iovec *iov, int 
             break;
         /* What was begun before goes first, and frees its room. */
         pub_seal(p);
-        pub_kick(p);
         pthread_cond_wait(&p->room, &p->lock);
     }
-    pub_kick(p);
     pthread_mutex_unlock(&p->lock);
     if (rc < 0)
         pub_batch_free(b);
@@ -235,7 +230,6 @@ static int wait_done(struct embar_publisher *p, uint64_t ticket, int timeout_ms)
 static int flush_locked(struct embar_publisher *p, int timeout_ms, struct embar_error *err)
 {
     pub_seal(p);
-    pub_kick(p);
     int rc = wait_done(p, p->ticket, timeout_ms);
     if (p->failed.code != 0) {
         if (err)
