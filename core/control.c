@@ -113,7 +113,7 @@ static int validate_rename(struct log *log, struct control *c, const struct topi
     return validate_remove(there);
 }
 
-static int validate_attr(const struct topic *t, const struct control *c)
+int control_attr(const struct topic *t, const struct control *c)
 {
     if ((c->flags & (MEDIA_A_ORDER | MEDIA_A_ACK | MEDIA_A_BYTES | MEDIA_A_AGE | MEDIA_A_FULL)) &&
         names_is_dir(t))
@@ -173,7 +173,7 @@ int control_validate(struct log *log, struct control *c)
     case MEDIA_C_CREATE: return validate_create(log, c);
     case MEDIA_C_REMOVE: c->time = now_realtime(); return validate_remove(t);
     case MEDIA_C_RENAME: return validate_rename(log, c, t);
-    case MEDIA_C_ATTR: return validate_attr(t, c);
+    case MEDIA_C_ATTR: return control_attr(t, c);
     case MEDIA_C_TRIM: return validate_trim(t, c);
     case MEDIA_C_OPEN:
         if (names_is_dir(t))

@@ -25,7 +25,8 @@ int fold_batch(struct log *log, struct topic *t, struct session *s, const struct
     int rc = topic_append(t, p);
     if (rc)
         return rc;
-    if (t != log->control) { /* topic 0 is in no checkpoint: it is replayed and trimmed */
+    /* Topic 0 is in no checkpoint: it is replayed and trimmed. A removed topic is in none any more. */
+    if (t != log->control && !topic_deleted(t)) {
         manifest_touch(log, t);
         log->manifest.runs += t->run_dropped + t->run_count - runs;
     }
@@ -84,6 +85,7 @@ static struct topic *fold_remove(struct log *log, uint32_t id)
     if (!t || topic_deleted(t) || id == LOG_ROOT_ID || t->child_count > 0)
         return NULL;
     retain_forget(log, t);
+    t->retained = false; /* open files may write on */
     names_remove(&log->names, t);
     atomic_store_explicit(&t->deleted, true, memory_order_release);
     table_retire(log, t);
@@ -120,6 +122,18 @@ static void fold_attr(struct log *log, struct topic *t, const struct control *c)
         t->modified = c->time;
         pthread_mutex_unlock(&t->lock);
     }
+}
+
+int fold_removed_attr(struct log *log, const struct control *c)
+{
+    struct names *n = &log->names;
+    pthread_rwlock_wrlock(&n->lock);
+    struct topic *t = names_removed(n, c->id);
+    int rc = t ? control_attr(t, c) : -ENOENT;
+    if (rc == 0)
+        fold_attr(log, t, c);
+    pthread_rwlock_unlock(&n->lock);
+    return rc;
 }
 
 static int fold_rename(struct log *log, const struct control *c, struct topic *t,

@@ -99,6 +99,7 @@ struct batch {
     uint64_t sequence;    /* from 1, one a batch; with a session only */
     uint32_t epoch;       /* the session's, as the publisher knows it: a stale one is refused, so
                             * that what was sent before a fence cannot land after it */
+    bool past_removal;    /* an open file's: taken though its topic was removed. See log_announce */
     uint32_t payload_crc; /* CRC32C of the payload, set before announce */
     struct completion *completion;
     /* log's own */
@@ -137,7 +138,9 @@ int log_lengths_crc(struct log *log, const struct batch *b, uint32_t *crc)
 /* Hand the whole batch to the sequencer. On success the completion will be called exactly once
  * (not before log_commit runs somewhere). On error (-EMBAR_EINVALID: lengths do not add up,
  * -EMBAR_EFAULTED; -EAGAIN: the producer's ring is full: again when a space watcher is fired) the
- * reservation still stands: log_abandon it, if it is not to be announced again. Never waits. */
+ * reservation still stands: log_abandon it, if it is not to be announced again. Never waits.
+ * A batch for a topic that was removed is refused with -EMBAR_EGONE, unless it is `past_removal`: then
+ * whoever has the topic reads it, it has no entry (number 0), and it goes with the last reference. */
 int log_announce(struct producer *p, struct batch *b) __attribute__((warn_unused_result));
 /* Give a reservation back that was not announced. */
 void log_abandon(struct log *log, struct batch *b);
@@ -169,7 +172,8 @@ struct control {
 /* Queue a control action; the completion is called when it is committed or refused (after
  * log_commit). Any thread. What MKDIR and CREATE make in a set-group-id directory gets its group.
  * CREATE of an existing topic answers -EEXIST with its id in commit.id.
- * OPEN: commit.session is the new session's id. TRIM: commit.offset is the new base. */
+ * OPEN: commit.session is the new session's id. TRIM: commit.offset is the new base.
+ * ATTR of a topic that was removed and is still referred to holds until it goes. */
 void log_control(struct log *log, struct control *c);
 /* The same, waiting. For commands, tests and set-up only: never from a worker or handler. */
 int log_control_wait(struct log *log, struct control *c, struct commit *commit)
@@ -211,6 +215,8 @@ int log_list(struct log *log, uint32_t parent, uint32_t after, struct node_stat 
 
 /* A counted reference. NULL when there is no such topic (any more). */
 struct topic *log_topic(struct log *log, uint32_t id);
+/* The same, also for one that was removed and that somebody still refers to. */
+struct topic *log_topic_held(struct log *log, uint32_t id);
 struct topic *topic_ref(struct topic *t);
 void topic_put(struct topic *t);
 uint32_t topic_id(const struct topic *t);
@@ -218,6 +224,8 @@ uint32_t topic_id(const struct topic *t);
 uint64_t topic_end(const struct topic *t);
 uint64_t topic_base(const struct topic *t);
 bool topic_deleted(const struct topic *t);
+/* It was removed, and nobody but the caller refers to it: nobody will ever read it. */
+bool topic_is_last(const struct topic *t);
 
 #define READ_PIECES 128
 struct read_view {

@@ -137,6 +137,8 @@ struct topic {
 int topic_create(struct log *log, uint32_t id, struct topic **out)
     __attribute__((warn_unused_result));
 void topic_destroy(struct topic *t); /* no references left */
+/* One more reference, unless the last one is gone. names.lock held. */
+bool topic_ref_held(struct topic *t);
 /* Fold a batch in: takes over the reservation's extent references. Recovery has none (NULL): what a
  * new run needs is claimed. */
 struct placed {
@@ -202,6 +204,7 @@ int names_init(struct log *log);
 void names_destroy(struct log *log);
 /* Lock held for reading by the caller (any mode). */
 struct topic *names_id(struct names *n, uint32_t id);
+struct topic *names_removed(struct names *n, uint32_t id); /* one that is still referred to */
 struct topic *names_child(struct names *n, uint32_t parent, const char *name, size_t length);
 bool names_is_dir(const struct topic *t);
 /* Lock held for writing. */
@@ -368,10 +371,14 @@ void order_expire(struct log *log, uint64_t now_ns);
 
 /* Is the action lawful now? Fills ids. 0; 1: nothing to do; or why not. Role held. */
 int control_validate(struct log *log, struct control *c);
+int control_attr(const struct topic *t, const struct control *c) /* of an ATTR alone */
+    __attribute__((warn_unused_result));
 void control_encode(struct media_control *m, const struct control *c);
 int control_decode(const void *payload, size_t size, struct control *c);
 int fold_control(struct log *log, const struct control *c, uint64_t number, struct commit *commit)
     __attribute__((warn_unused_result));
+/* ATTR of a topic that was removed: no entry tells of it. -ENOENT: nobody refers to it any more. */
+int fold_removed_attr(struct log *log, const struct control *c) __attribute__((warn_unused_result));
 int fold_grant(struct log *log, uint32_t slot, uint64_t first, uint64_t count)
     __attribute__((warn_unused_result));
 /* Tell the allocator what a checkpoint of the state as it is would take. */

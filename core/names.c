@@ -100,6 +100,13 @@ struct topic *names_id(struct names *n, uint32_t id)
     return t;
 }
 
+struct topic *names_removed(struct names *n, uint32_t id)
+{
+    struct topic *t;
+    HASH_FIND(by_id, n->removed, &id, sizeof id, t);
+    return t;
+}
+
 struct topic *names_child(struct names *n, uint32_t parent, const char *name, size_t length)
 {
     struct node_key key = {.parent = parent};
@@ -310,7 +317,7 @@ int log_stat(struct log *log, uint32_t id, struct node_stat *st)
     pthread_rwlock_rdlock(&n->lock);
     struct topic *t = names_id(n, id);
     if (!t)
-        HASH_FIND(by_id, n->removed, &id, sizeof id, t);
+        t = names_removed(n, id);
     if (t) {
         stat_fill(t, st);
         rc = topic_deleted(t) ? -EMBAR_EGONE : 0;
@@ -378,6 +385,21 @@ struct topic *log_topic(struct log *log, uint32_t id)
         t = NULL;
     if (t)
         topic_ref(t);
+    pthread_rwlock_unlock(&n->lock);
+    return t;
+}
+
+struct topic *log_topic_held(struct log *log, uint32_t id)
+{
+    struct names *n = &log->names;
+    struct topic *t = log_topic(log, id);
+    if (t)
+        return t;
+    pthread_rwlock_rdlock(&n->lock);
+    t = names_removed(n, id);
+    /* The last reference may be on its way out: who drops it waits for the lock to unhash it. */
+    if (t && (names_is_dir(t) || !topic_ref_held(t)))
+        t = NULL;
     pthread_rwlock_unlock(&n->lock);
     return t;
 }

@@ -176,7 +176,7 @@ static void order_in_session(struct log *log, struct batch *b, struct session *s
 
 void order_batch(struct log *log, struct batch *b, unsigned limit)
 {
-    if (topic_deleted(b->topic)) {
+    if (topic_deleted(b->topic) && !b->past_removal) {
         refuse(log, b, -EMBAR_EGONE);
         return;
     }

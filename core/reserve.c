@@ -190,7 +190,7 @@ int log_reserve(struct log *log, struct batch *b)
         return -EROFS;
     if (log_faulted(log))
         return -EMBAR_EFAULTED;
-    if (topic_deleted(b->topic))
+    if (topic_deleted(b->topic) && !b->past_removal)
         return -EMBAR_EGONE;
     bool admitted = admit(log, b->length);
     int rc = admitted ? reserve_in(log, b, EXTENT_PAYLOAD) : -EMBAR_EFULL;

@@ -9,6 +9,9 @@
  *   Epoch     What is announced now: ordered (order.c), written as entries, hardened with one drain, folded,
  *             told. A control action is an epoch of its own, because what comes after it is
  *             validated against the state that it leaves.
+ *   Removed   A topic lives until its last close, so what its open files write is ordered and folded as
+ *             any batch; but no entry tells of it. The entry that removed the topic stands before it:
+ *             after a crash the topic is gone, and with it all that only it referred to.
  *   Told      Completions are called last, with no lock held, in order.
  *   Stop      log_close takes the role and never gives it back.
  *
@@ -372,6 +375,8 @@ int seq_control(struct log *log, struct control *c, struct commit *commit)
         return -EMBAR_EFAULTED;
     int rc = control_validate(log, c);
     commit->id = c->id;
+    if (rc == -ENOENT && c->kind == MEDIA_C_ATTR)
+        return fold_removed_attr(log, c);
     if (rc == 1) {
         commit->offset = c->value;
         return 0;
@@ -477,7 +482,8 @@ static int items_store(void *arg)
         it->late = it->batch->time < t->ordered_time;
         if (!it->late)
             t->ordered_time = it->batch->time;
-        it->number = batch_entries(log, it->batch, it->offset, MEDIA_BATCH, it->late);
+        it->number =
+            topic_deleted(t) ? 0 : batch_entries(log, it->batch, it->offset, MEDIA_BATCH, it->late);
     }
     return 0;
 }
@@ -490,13 +496,17 @@ static int items_commit(struct log *log)
     int rc = guard_run(log->region, items_store, log);
     if (rc)
         return fail(log, rc);
-    rc = harden(log, first);
-    if (rc)
-        return rc;
+    bool written = log->seq.next > first; /* of removed topics alone: nothing */
+    if (written) {
+        rc = harden(log, first);
+        if (rc)
+            return rc;
+    }
     rc = fold_items(log);
     if (rc)
         return fail(log, rc);
-    watermark(log);
+    if (written)
+        watermark(log);
     return 0;
 }
 

@@ -347,6 +347,15 @@ struct topic *topic_ref(struct topic *t)
     return t;
 }
 
+bool topic_ref_held(struct topic *t)
+{
+    unsigned refs = atomic_load_explicit(&t->refs, memory_order_relaxed);
+    while (refs > 0 && !atomic_compare_exchange_weak_explicit(
+                           &t->refs, &refs, refs + 1, memory_order_relaxed, memory_order_relaxed))
+        ;
+    return refs > 0;
+}
+
 void topic_put(struct topic *t)
 {
     if (atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1)
@@ -378,4 +387,10 @@ uint64_t topic_base(const struct topic *t)
 bool topic_deleted(const struct topic *t)
 {
     return atomic_load_explicit(&t->deleted, memory_order_acquire);
+}
+
+bool topic_is_last(const struct topic *t)
+{
+    /* Acquire: pairs with the release of topic_put. */
+    return topic_deleted(t) && atomic_load_explicit(&t->refs, memory_order_acquire) == 1;
 }

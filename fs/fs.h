@@ -261,7 +261,7 @@ struct park {
     pthread_mutex_t lock; /* guards all below */
     struct job *head, **tail;
     bool retry, closed;
-    struct watcher space, names;
+    struct watcher space;
     struct task wake;
 };
 
@@ -269,6 +269,8 @@ void park_init(struct park *p, struct fs *fs);
 void park_job(struct park *p, struct job *job);
 /* A job of a handle whose turn has come: tried at once by the replies thread. */
 void park_resume(struct park *p, struct job *job);
+/* Try every parked job once, soon. */
+void park_retry(struct park *p);
 uint64_t park_tick(void *park, uint64_t now);
 /* From now on nothing waits: what is parked ends at once. */
 void park_close(struct park *p);

@@ -19,8 +19,13 @@ static void handle_reap(struct task *task)
     pthread_mutex_unlock(&fs->handles_lock);
     count_sub(&fs->count.open_files, 1);
     count_sub(&fs->count.held_bytes, h->line.capacity);
-    if (h->topic)
+    if (h->topic) {
+        /* What is parked for a removed topic may be nobody's now. */
+        if (topic_deleted(h->topic) &&
+            atomic_load_explicit(&fs->count.parked_now, memory_order_relaxed) > 0)
+            park_retry(&fs->park);
         topic_put(h->topic);
+    }
     pthread_mutex_destroy(&h->lock);
     free(h->line.text);
     free(h->text);

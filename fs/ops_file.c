@@ -63,7 +63,7 @@ static int open_topic(struct fs *fs, struct node *node, struct fuse_file_info *f
 {
     bool writes = (fi->flags & O_ACCMODE) != O_RDONLY;
     bool reads = (fi->flags & O_ACCMODE) != O_WRONLY;
-    struct topic *t = log_topic(fs->log, node->id);
+    struct topic *t = log_topic_held(fs->log, node->id); /* removed: by way of /proc/PID/fd */
     if (!t)
         return -ESTALE;
     int rc = writes || (fi->flags & O_TRUNC) ? write_allowed(t, fi->flags) : 0;

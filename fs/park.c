@@ -2,15 +2,15 @@
  *
  * A parked write ends on commit, on interrupt (EINTR) or after --write-wait (ENOSPC). The log
  * tells when space was freed or the producer's ring has moved; the replies thread then tries every
- * parked job once, oldest first. It never tries without that, or a change of names: what was to be
- * written to a removed topic ends at once.
+ * parked job once, oldest first. It never tries without that. What is to be written to a removed topic
+ * waits as any other: it lives until its last close.
  * Must never be entered with a lock held that the park's or the queue's lock is inside of.
  */
 #include <errno.h>
 
 #include "fs/fs.h"
 
-static void park_retry(struct park *p)
+void park_retry(struct park *p)
 {
     pthread_mutex_lock(&p->lock);
     p->retry = true;
@@ -21,14 +21,6 @@ static void park_retry(struct park *p)
 static void park_fire(struct watcher *w)
 {
     park_retry((struct park *)((char *)w - offsetof(struct park, space)));
-}
-
-/* A topic that was removed has no use for what waits to be written to it. */
-static void park_names_fire(struct watcher *w)
-{
-    struct park *p = (struct park *)((char *)w - offsetof(struct park, names));
-    if (atomic_load_explicit(&p->fs->count.parked_now, memory_order_relaxed) > 0)
-        park_retry(p);
 }
 
 /* The tick that follows does the work. */
@@ -45,15 +37,12 @@ void park_init(struct park *p, struct fs *fs)
     p->tail = &p->head;
     p->space.fire = park_fire;
     p->wake.run = park_wake;
-    p->names.fire = park_names_fire;
     log_space_watch(fs->log, &p->space);
-    log_names_watch(fs->log, &p->names);
 }
 
 void park_destroy(struct park *p)
 {
     log_space_unwatch(p->fs->log, &p->space);
-    log_names_unwatch(p->fs->log, &p->names);
     pthread_mutex_destroy(&p->lock);
 }
 

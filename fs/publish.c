@@ -265,8 +265,13 @@ static bool batch_committed(struct job *job)
 bool publish_step(struct job *job)
 {
     struct fs *fs = job->fs;
+    if (job->kind == JOB_CLOSE && topic_is_last(job->handle->topic))
+        job->status =
+            -EMBAR_EGONE; /* nobody will ever read it: it takes no space, nor waits for any */
     while (job->status == 0) {
-        job->batch = (struct batch){.topic = job->handle->topic, .completion = &job->completion};
+        job->batch = (struct batch){.topic = job->handle->topic,
+                                    .past_removal = true, /* it lives until its last close */
+                                    .completion = &job->completion};
         if (!batch_cut(job, &job->batch)) {
             struct line old;
             job->status = hold_rest(job, &old);

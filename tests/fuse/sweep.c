@@ -339,8 +339,19 @@ static void removed(void)
     FAILS(ENOENT, stat("r", &st));
     CHECK(fstat(fd, &st) == 0 && st.st_nlink == 0 && st.st_size == 5);
     CHECK(read(fd, buf, 8) == 5 && memcmp(buf, "kept\n", 5) == 0);
-    FAILS(ESTALE, write(w, "late\n", 5)); /* never read again, so never accepted */
-    CHECK(close(fd) == 0 && close(w) == 0);
+    /* Written on, by whoever has it open; read by them, and by who opens it by way of them. */
+    char path[64];
+    CHECK(write(w, "late\n", 5) == 5 && read(fd, buf, 8) == 5 && memcmp(buf, "late\n", 5) == 0);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    CHECK(holds(path, "kept\nlate\n"));
+    int again = open(path, O_RDONLY);
+    CHECK(again >= 0 && pread(again, buf, 8, 5) == 5 && memcmp(buf, "late\n", 5) == 0);
+    CHECK(fchmod(w, 0600) == 0 && fstat(fd, &st) == 0 && (st.st_mode & 07777) == 0600);
+    CHECK(fsync(w) == 0 && fstat(fd, &st) == 0 && st.st_size == 10 && st.st_nlink == 0);
+    /* Another of its name is another. */
+    put("r", "other\n");
+    CHECK(write(w, "later\n", 6) == 6 && holds("r", "other\n") && unlink("r") == 0);
+    CHECK(close(fd) == 0 && close(w) == 0 && close(again) == 0);
     CHECK(mkdir("r", 0755) == 0);
     int d = open("r", O_RDONLY | O_DIRECTORY);
     CHECK(rmdir("r") == 0);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A removed topic is read on by who has it open, until the last close; its name is free at once;
-# df shows the space back when nobody holds it.
+# A removed topic is read and written on by who has it open, until the last close; its name is free at
+# once; df shows the space back when nobody holds it, and after a kill of the daemon, too.
 # shellcheck source=tests/fuse/lib.sh
 . "$(dirname "$0")/lib.sh"
 mount_pool
@@ -28,9 +28,14 @@ content "$mnt/t" 'another\n'
 cat <&3 | cmp - <(tail -c +1000001 "$scratch/text") || die "the open file"
 equal links "$(stat -L -c %h /dev/fd/3)" 0
 [ "$(free)" -lt $((before - 4000)) ] || die "space came back while the topic was open"
-(echo late >&4) 2>"$scratch/said" && die "a write to a removed topic worked"
-grep -q 'Stale file handle' "$scratch/said" || die "said: $(cat "$scratch/said")"
-exec 3<&- 4>&-
+echo late >&4
+printf 'and an unfinished line' >&4
+cat <&3 | cmp - <(echo late) || die "what was written to a removed topic is not read by who has it open"
+content "$mnt/t" 'another\n'
+{ head -c 4000000 "$scratch/text"; echo; printf unfinished; } >&4
+cat <&3 | cmp - <(printf 'and an unfinished line'; head -c 4000000 "$scratch/text"; echo) || die "much"
+exec 4>&- # takes the unfinished line with it
+exec 3<&-
 wait_until 5 free_again || die "space did not come back: $before, now $(free)"
 
 # Again and again: nothing leaks.
@@ -39,3 +44,22 @@ for _ in 1 2 3 4 5 6; do
     rm "$mnt/r"
 done
 wait_until 5 free_again || die "space leaks: $before, now $(free)"
+
+# Killed while it is open: gone, with what was written to it before and after.
+echo kept >>"$mnt/kept"
+exec 3<"$mnt/kept" 4>>"$mnt/u"
+cat "$scratch/text" >&4
+rm "$mnt/u"
+cat "$scratch/text" >&4
+[ "$(free)" -lt $((before - 8000)) ] || die "it takes no space"
+kill -KILL "$mount_pid"
+wait "$mount_pid" 2>/dev/null || true
+(echo no >&4) 2>/dev/null && die "written without a daemon"
+exec 3<&- 4>&-
+mount_pool
+content "$mnt/kept" 'kept\n'
+content "$mnt/t" 'another\n'
+refuses 'No such file' cat "$mnt/u"
+wait_until 5 free_again || die "space did not come back after a kill: $before, now $(free)"
+unmount_pool
+embar fsck "$pool" >"$scratch/out" 2>&1 || die "fsck: $(cat "$scratch/out")"

@@ -229,6 +229,7 @@ int fixture_send(struct fixture *f, unsigned producer, struct sent *s, struct to
                               .session = session,
                               .epoch = epoch,
                               .sequence = sequence,
+                              .past_removal = f->past_removal,
                               .payload_crc = crc32c(0, data, length),
                               .completion = &s->completion};
     struct batch *b = &s->batch;

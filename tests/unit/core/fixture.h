@@ -11,8 +11,9 @@ struct fixture {
     uint64_t size;
     struct log *log;
     struct log_options options;
-    bool needs_sync; /* as an ordinary file: checkpoints aside, frees after the sync */
-    bool machine;    /* and every epoch synced before it is told */
+    bool needs_sync;   /* as an ordinary file: checkpoints aside, frees after the sync */
+    bool machine;      /* and every epoch synced before it is told */
+    bool past_removal; /* of all batches that are sent */
     /* A crash in the middle of something (fixture_arm). Single-threaded, manual logs only. */
     uint64_t countdown; /* flush operations until the memory is copied; 0: never */
     void *crashed;      /* the copy */

@@ -315,6 +315,13 @@ static void *admin_main(void *arg)
             CHECK(log_control_wait(w->f.log, &c, &commit) == 0);
             if (t) {
                 CHECK(topic_deleted(t));
+                struct sent s;
+                uint64_t end = topic_end(t);
+                if (fixture_send(&w->f, PUBLISHERS, &s, t, 0, 0, 0, "late", 4, NULL, 1) == 0) {
+                    log_commit(w->f.log);
+                    wait_done(&s);
+                    CHECK(s.commit.status == 0 && topic_end(t) == end + 4);
+                }
                 topic_put(t);
             }
             made[slot] = 0;
@@ -376,6 +383,7 @@ static void world_run(unsigned file, uint64_t entries, uint64_t batches, struct 
         fixture_open_file(&w->f, 32 << 20, &o, file == 2);
     else
         fixture_open_as(&w->f, 32 << 20, &o);
+    w->f.past_removal = true; /* the publishers' topics are never removed */
     w->batches = batches;
     w->d.state = draw(d) | 1;
     struct publisher p[PUBLISHERS];
