@@ -113,8 +113,9 @@ static int validate_rename(struct log *log, struct control *c, const struct topi
     return validate_remove(there);
 }
 
-int control_attr(const struct topic *t, const struct control *c)
+int control_attr(const struct topic *t, struct control *c)
 {
+    c->altered = now_realtime();
     if ((c->flags & (MEDIA_A_ORDER | MEDIA_A_ACK | MEDIA_A_BYTES | MEDIA_A_AGE | MEDIA_A_FULL)) &&
         names_is_dir(t))
         return -EISDIR;
@@ -137,6 +138,7 @@ static int validate_trim(struct topic *t, struct control *c)
         return rc;
     c->value = at;
     c->value2 = message;
+    c->altered = now_realtime();
     return at <= topic_base(t) ? 1 : 0;
 }
 
@@ -203,6 +205,7 @@ void control_encode(struct media_control *m, const struct control *c)
         .value2 = le64_of(c->value2),
         .time = le64_of(c->time),
         .policy = c->policy,
+        .altered = le64_of(c->altered),
     };
 }
 
@@ -230,6 +233,7 @@ int control_decode(const void *payload, size_t size, struct control *c)
         .value2 = le64_get(m.value2),
         .time = le64_get(m.time),
         .policy = m.policy,
+        .altered = le64_get(m.altered),
     };
     memcpy(c->name, (const char *)payload + sizeof m, length);
     if (length > 0 && name_check(c->name, length))

@@ -52,7 +52,7 @@ static int fold_create(struct log *log, const struct control *c)
     t->gid = c->gid;
     t->ack = c->ack;
     atomic_init(&t->topic_order, c->order);
-    t->created = t->modified = c->time;
+    t->created = t->modified = t->altered = c->time;
     t->keep_bytes = c->value;
     t->keep_age = c->value2;
     t->policy = c->policy;
@@ -66,6 +66,13 @@ static int fold_create(struct log *log, const struct control *c)
     return 0;
 }
 
+static void fold_altered(struct topic *t, uint64_t time)
+{
+    pthread_mutex_lock(&t->lock);
+    t->altered = time;
+    pthread_mutex_unlock(&t->lock);
+}
+
 /* A directory changes with its children. */
 static void fold_modified(struct log *log, uint32_t id, uint64_t time)
 {
@@ -74,16 +81,17 @@ static void fold_modified(struct log *log, uint32_t id, uint64_t time)
         return;
     manifest_touch(log, d);
     pthread_mutex_lock(&d->lock);
-    d->modified = time;
+    d->modified = d->altered = time;
     pthread_mutex_unlock(&d->lock);
 }
 
 /* Out of the namespace. Returns the node, whose reference the caller drops with no lock held. */
-static struct topic *fold_remove(struct log *log, uint32_t id)
+static struct topic *fold_remove(struct log *log, uint32_t id, uint64_t time)
 {
     struct topic *t = names_id(&log->names, id);
     if (!t || topic_deleted(t) || id == LOG_ROOT_ID || t->child_count > 0)
         return NULL;
+    fold_altered(t, time);
     retain_forget(log, t);
     t->retained = false; /* open files may write on */
     names_remove(&log->names, t);
@@ -117,6 +125,7 @@ static void fold_attr(struct log *log, struct topic *t, const struct control *c)
         t->keep_age = c->value2;
     if (c->flags & MEDIA_A_FULL)
         t->policy = c->policy;
+    fold_altered(t, c->altered);
     if (c->flags & MEDIA_A_TIMES) {
         pthread_mutex_lock(&t->lock);
         t->modified = c->time;
@@ -124,7 +133,7 @@ static void fold_attr(struct log *log, struct topic *t, const struct control *c)
     }
 }
 
-int fold_removed_attr(struct log *log, const struct control *c)
+int fold_removed_attr(struct log *log, struct control *c)
 {
     struct names *n = &log->names;
     pthread_rwlock_wrlock(&n->lock);
@@ -147,7 +156,7 @@ static int fold_rename(struct log *log, const struct control *c, struct topic *t
     if (there == t || c->value != (there ? there->id : 0) || name_check(c->name, length))
         return -EMBAR_ECORRUPT;
     if (there) {
-        *gone = fold_remove(log, there->id);
+        *gone = fold_remove(log, there->id, c->time);
         if (!*gone)
             return -EMBAR_ECORRUPT;
     }
@@ -155,6 +164,7 @@ static int fold_rename(struct log *log, const struct control *c, struct topic *t
     if (rc)
         return rc;
     manifest_touch(log, t);
+    fold_altered(t, c->time);
     fold_modified(log, from, c->time);
     fold_modified(log, c->parent, c->time);
     return 0;
@@ -175,7 +185,7 @@ static int fold_names(struct log *log, const struct control *c, struct topic **g
         return -EMBAR_ECORRUPT;
     switch (c->kind) {
     case MEDIA_C_REMOVE:
-        *gone = fold_remove(log, c->id);
+        *gone = fold_remove(log, c->id, c->time);
         if (*gone)
             fold_modified(log, t->key.parent, c->time);
         return *gone ? 0 : -EMBAR_ECORRUPT;
@@ -268,6 +278,7 @@ int fold_control(struct log *log, const struct control *c, uint64_t number, stru
             return -EMBAR_ECORRUPT;
         commit->bytes = c->value - topic_base(t);
         topic_trim(t, c->value, c->value2);
+        fold_altered(t, c->altered);
         manifest_touch(log, t);
         reserve_idle(t);
         atomic_fetch_add_explicit(&log->trims, 1, memory_order_relaxed);

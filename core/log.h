@@ -159,6 +159,7 @@ struct control {
     uint16_t flags;
     uint8_t order, ack, policy;
     uint64_t value, value2, time;
+    uint64_t altered; /* filled in: when it is done, CLOCK_REALTIME ns */
     char name[MEDIA_MAX_NAME + 1];
     struct completion *completion;
     /* log's own */
@@ -189,6 +190,7 @@ struct node_stat {
     uint64_t base, end;         /* topic: readable log offsets are [base, end) */
     uint64_t first, messages;   /* topic: numbers of retained messages are [first, messages) */
     uint64_t created, modified; /* CLOCK_REALTIME ns */
+    uint64_t altered; /* the same: last change of whatever stands here, bytes or attributes */
     uint64_t keep_bytes, keep_age;
     uint64_t batches;    /* committed since the log was opened */
     uint32_t children;   /* directory: entries in it */

@@ -96,6 +96,7 @@ struct topic {
     uint64_t last_message_end; /* messages ever */
     uint64_t first_message;    /* number of the first retained message */
     uint64_t modified, batches;
+    uint64_t altered;         /* last change of name, attributes, base or entries */
     uint64_t time;            /* index time: the largest of its batches so far */
     struct when when;         /* recovery: what that is to be read from */
     atomic_uint_fast64_t end; /* release by the fold, acquire by readers: bytes below are stored */
@@ -371,14 +372,14 @@ void order_expire(struct log *log, uint64_t now_ns);
 
 /* Is the action lawful now? Fills ids. 0; 1: nothing to do; or why not. Role held. */
 int control_validate(struct log *log, struct control *c);
-int control_attr(const struct topic *t, const struct control *c) /* of an ATTR alone */
+int control_attr(const struct topic *t, struct control *c) /* of an ATTR alone */
     __attribute__((warn_unused_result));
 void control_encode(struct media_control *m, const struct control *c);
 int control_decode(const void *payload, size_t size, struct control *c);
 int fold_control(struct log *log, const struct control *c, uint64_t number, struct commit *commit)
     __attribute__((warn_unused_result));
 /* ATTR of a topic that was removed: no entry tells of it. -ENOENT: nobody refers to it any more. */
-int fold_removed_attr(struct log *log, const struct control *c) __attribute__((warn_unused_result));
+int fold_removed_attr(struct log *log, struct control *c) __attribute__((warn_unused_result));
 int fold_grant(struct log *log, uint32_t slot, uint64_t first, uint64_t count)
     __attribute__((warn_unused_result));
 /* Tell the allocator what a checkpoint of the state as it is would take. */

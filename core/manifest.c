@@ -349,6 +349,7 @@ static void node_put(struct writer *w, const struct topic *t)
         .keep_age = le64_of(t->keep_age),
         .time = le64_of(t->time),
         .policy = t->policy,
+        .altered = le64_of(t->altered),
         .side_tail = le64_pack(t->side_tail, (uint16_t)(t->side_tail_below / MEDIA_LINE)),
     };
     table_node(t, &m);

@@ -196,6 +196,7 @@ static void node_fill(struct topic *t, const struct media_node *m, const char *n
     t->first_message = le64_get(m->first);
     t->created = le64_get(m->created);
     t->modified = le64_get(m->modified);
+    t->altered = le64_get(m->altered);
     t->keep_bytes = le64_get(m->keep_bytes);
     t->keep_age = le64_get(m->keep_age);
     t->time = le64_get(m->time);

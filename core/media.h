@@ -1,4 +1,4 @@
-/* The pool's on-media format, version 2: every struct that stands in a pool, and nothing else.
+/* The pool's on-media format, version 3: every struct that stands in a pool, and nothing else.
  *
  * All integers are little-endian; all structs are line-sized or line-aligned; a CRC field covers
  * its whole struct with the field itself as zero, unless its comment says otherwise. Sizes and
@@ -21,7 +21,7 @@
 #define MEDIA_LINE      64u
 #define MEDIA_PAGE      4096u
 #define MEDIA_MAGIC     "EMBARFS" /* with its NUL: 8 bytes */
-#define MEDIA_VERSION   2u
+#define MEDIA_VERSION   3u
 #define MEDIA_SUPER_AT  0u
 #define MEDIA_SUPER_ALT 4096u
 #define MEDIA_ROOT_COPY 2048u /* in the page of a root: a copy of the other root */
@@ -164,11 +164,12 @@ enum media_control_kind {
     MEDIA_C_CREATE = 2, /* the same for a topic; order, ack, value, value2, policy */
     MEDIA_C_REMOVE = 3, /* id: topic or empty directory; time */
     MEDIA_C_RENAME = 4, /* id, parent, name: new place; value: id replaced or 0; time */
-    MEDIA_C_ATTR = 5,   /* id; flags say which of mode, uid, gid, order, ack, value.. are set */
-    MEDIA_C_TRIM = 6,   /* id; value: new base offset; value2: number of the message there */
-    MEDIA_C_OPEN = 7,   /* session: id = topic, uid = principal; its id is the entry's number */
-    MEDIA_C_FENCE = 8,  /* session: value = session id, epoch: the new one */
-    MEDIA_C_CLOSE = 9,  /* session: value = session id */
+    MEDIA_C_ATTR =
+        5, /* id, altered; flags say which of mode, uid, gid, order, ack, value.. are set */
+    MEDIA_C_TRIM = 6, /* id, altered; value: new base offset; value2: number of the message there */
+    MEDIA_C_OPEN = 7, /* session: id = topic, uid = principal; its id is the entry's number */
+    MEDIA_C_FENCE = 8, /* session: value = session id, epoch: the new one */
+    MEDIA_C_CLOSE = 9, /* session: value = session id */
 };
 
 #define MEDIA_A_MODE  0x0001u
@@ -199,6 +200,7 @@ struct media_control {
     le64 time;        /* 48..55 */
     uint8_t policy;   /* 56     0: block, 1: trim */
     uint8_t zero[7];  /* 57..63 */
+    le64 altered;     /* 64..71 when it was done, where `time` does not say so */
 };
 
 /* A checkpoint root: one of the two areas of a slot. It names the newest piece of a manifest. */
@@ -288,7 +290,7 @@ struct media_node {
     le64 messages;         /*  40..47  messages ever */
     le64 first;            /*  48..55  number of the first retained message */
     le64 created;          /*  56..63  */
-    le64 modified;         /*  64..71  time of the last commit */
+    le64 modified;         /*  64..71  time of the last commit, unless it was set */
     le64 keep_bytes;       /*  72..79  retention, 0: no bound */
     le64 keep_age;         /*  80..87  ns, 0: no bound */
     le64 side_tail;        /*  88..95  last batch's side record: low 48: header; high 16: lines
@@ -302,6 +304,7 @@ struct media_node {
     le64 time;             /* 152..159 index time: the largest of its batches so far */
     uint8_t policy;        /* 160      */
     uint8_t zero[7];       /* 161..167 */
+    le64 altered;          /* 168..175 last change of name, attributes, base or entries */
 };
 
 struct media_session {

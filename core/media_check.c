@@ -109,7 +109,8 @@ AT(media_control, value2, 40, 8);
 AT(media_control, time, 48, 8);
 AT(media_control, policy, 56, 1);
 AT(media_control, zero, 57, 7);
-SIZE(media_control, 64);
+AT(media_control, altered, 64, 8);
+SIZE(media_control, 72);
 
 AT(media_root, magic, 0, 4);
 AT(media_root, crc, 4, 4);
@@ -185,7 +186,8 @@ AT(media_node, last, 120, 32);
 AT(media_node, time, 152, 8);
 AT(media_node, policy, 160, 1);
 AT(media_node, zero, 161, 7);
-SIZE(media_node, 168);
+AT(media_node, altered, 168, 8);
+SIZE(media_node, 176);
 
 AT(media_session, id, 0, 8);
 AT(media_session, topic, 8, 4);

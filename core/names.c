@@ -61,7 +61,7 @@ int names_init(struct log *log)
     root->mode = S_IFDIR | 0755;
     root->uid = (uint32_t)geteuid();
     root->gid = (uint32_t)getegid();
-    root->created = root->modified = now_realtime();
+    root->created = root->modified = root->altered = now_realtime();
     HASH_ADD(by_id, n->by_id, id, sizeof root->id, root);
     if (!is_hashed(root, by_id)) {
         topic_destroy(root);
@@ -270,6 +270,7 @@ static void stat_fill(struct topic *t, struct node_stat *st)
     st->first = t->first_message;
     st->messages = t->last_message_end;
     st->modified = t->modified;
+    st->altered = t->time > t->altered ? t->time : t->altered;
     st->batches = t->batches;
     st->generation = atomic_load_explicit(&t->generation, memory_order_relaxed);
     pthread_mutex_unlock(&t->lock);

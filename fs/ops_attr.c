@@ -37,7 +37,8 @@ int attr_fill(struct fs *fs, const struct node *node, struct stat *st)
     st->st_gid = log.gid;
     st->st_nlink = rc == 1 ? 0 : 1; /* directories too: "do not infer subdirectories from it" */
     st->st_blksize = node->kind == NODE_DIR ? FS_DIR_SIZE : FS_IO_SIZE;
-    st->st_mtim = st->st_ctim = st->st_atim = time_of(log.modified);
+    st->st_mtim = st->st_atim = time_of(log.modified);
+    st->st_ctim = time_of(log.altered);
     if (node->kind == NODE_TOPIC) {
         /* A node's base is never above the end that some lookup saw. */
         st->st_size = (off_t)(log.end - node->base);
@@ -121,7 +122,8 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
         fuse_reply_err(req, embar_to_errno(rc));
         return;
     }
-    if (!flags) {
+    /* There is no access time but the modification time: who sets it alters the topic all the same. */
+    if (!flags && !(to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW))) {
         reply_attr(fs, req, ino);
         return;
     }

@@ -159,7 +159,8 @@ static int mirror_attr(struct fs *fs, const struct node *node, struct stat *st)
     if (node->kind == NODE_SINCE) {
         st->st_size = (off_t)(log.end > node->base ? log.end - node->base : 0);
         st->st_blocks = (st->st_size + 511) / 512;
-        st->st_mtim = st->st_ctim = st->st_atim = time_of(log.modified);
+        st->st_mtim = st->st_atim = time_of(log.modified);
+        st->st_ctim = time_of(log.altered);
     } else if (node->kind == NODE_SEGMENT) {
         st->st_size = (off_t)node->length;
         st->st_blocks = (st->st_size + 511) / 512;

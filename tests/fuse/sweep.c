@@ -19,6 +19,7 @@
 #include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 static int bad;
@@ -386,6 +387,46 @@ static void times(void)
     CHECK(rmdir("t") == 0);
 }
 
+/* Is st_ctim of `name` later than it was? */
+static bool is_altered(const char *name, struct stat *was)
+{
+    struct stat now;
+    if (stat(name, &now))
+        return false;
+    bool later = is_newer(&now.st_ctim, &was->st_ctim);
+    *was = now;
+    return later;
+}
+
+static void changes(void)
+{
+    struct stat a, d;
+    const struct timespec past[2] = {{0, UTIME_OMIT}, {981173106, 0}};
+    const struct timespec access_only[2] = {{981173106, 0}, {0, UTIME_OMIT}};
+    CHECK(mkdir("d", 0755) == 0);
+    put("a", "a\n");
+    CHECK(stat("a", &a) == 0 && stat("d", &d) == 0);
+    CHECK(!is_altered("a", &a) && holds("a", "a\n") && !is_altered("a", &a)); /* reading is none */
+    CHECK(chmod("a", 0600) == 0 && is_altered("a", &a));
+    CHECK(chown("a", (uid_t)-1, getegid()) == 0 && is_altered("a", &a));
+    CHECK(utimensat(AT_FDCWD, "a", past, 0) == 0 && is_altered("a", &a));
+    CHECK(a.st_mtim.tv_sec == 981173106 && a.st_ctim.tv_sec > 981173106);
+    CHECK(utimensat(AT_FDCWD, "a", access_only, 0) == 0 && is_altered("a", &a));
+    CHECK(a.st_mtim.tv_sec == 981173106);
+    CHECK(setxattr("a", "user.embar.retention_age", "1h", 2, 0) == 0 && is_altered("a", &a));
+    put("a", "b\n");
+    CHECK(is_altered("a", &a) && a.st_mtim.tv_sec == a.st_ctim.tv_sec);
+    FAILS(EPERM, truncate("a", 0));
+    CHECK(!is_altered("a", &a) && !is_altered("d", &d));
+    CHECK(rename("a", "d/a") == 0 && is_altered("d/a", &a) && is_altered("d", &d));
+    CHECK(setxattr("d/a", "user.embar.trim", "2", 1, 0) == 0 && is_altered("d/a", &a));
+    int fd = open("d/a", O_RDONLY);
+    CHECK(unlink("d/a") == 0 && is_altered("d", &d));
+    struct stat gone;
+    CHECK(fstat(fd, &gone) == 0 && gone.st_nlink == 0 && is_newer(&gone.st_ctim, &a.st_ctim));
+    CHECK(close(fd) == 0 && rmdir("d") == 0);
+}
+
 static void modes(void)
 {
     struct stat st;
@@ -468,8 +509,8 @@ int main(int argc, char **argv)
         return 2;
     }
     static void (*const checks[])(void) = {
-        open_flags, synchronous, offsets, vectors, sizes, shared_handles, copies,   lengths,
-        locks,      names,       removed, times,   modes, listings,       exclusive};
+        open_flags, synchronous, offsets, vectors, sizes,   shared_handles, copies,   lengths,
+        locks,      names,       removed, times,   changes, modes,          listings, exclusive};
     for (size_t i = 0; i < sizeof checks / sizeof *checks; i++)
         checks[i]();
     return bad > 0;

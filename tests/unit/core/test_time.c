@@ -1,5 +1,6 @@
 /* Index time never goes back: over batches announced at once, a clock that steps back, and openings;
- * and a search by time finds the first batch that is not before it, exactly. */
+ * and a search by time finds the first batch that is not before it, exactly. What stands at a name was
+ * altered last when its name, attributes, base or bytes were, over openings too. */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -231,8 +232,98 @@ static void time_never_goes_back(void **state)
     fixture_close(&f);
 }
 
+/* ---- When it was altered ------------------------------------------------------------------ */
+
+#define TOUCHED 12345u
+
+static struct node_stat stat_of(struct fixture *f, uint32_t id)
+{
+    struct node_stat st;
+    assert_int_equal(log_stat(f->log, id, &st), 0);
+    return st;
+}
+
+/* At a moment of its own. */
+static uint32_t at_next(struct fixture *f, struct control c)
+{
+    fake_ns += 1000000000;
+    return (uint32_t)fixture_control(f, c);
+}
+
+static struct control named(enum media_control_kind kind, uint32_t id, uint32_t parent,
+                            const char *name)
+{
+    struct control c = {.kind = kind, .id = id, .parent = parent, .mode = 0755, .order = 5};
+    snprintf(c.name, sizeof c.name, "%s", name);
+    return c;
+}
+
+static void altered_is_the_last_change(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct log_options o = {.manual = true};
+    fake_ns += 3600000000000u;
+    fixture_open_as(&f, 0, &o);
+    uint32_t dir = at_next(&f, named(MEDIA_C_MKDIR, 0, LOG_ROOT_ID, "d"));
+    uint32_t id = at_next(&f, named(MEDIA_C_CREATE, 0, LOG_ROOT_ID, "t"));
+    assert_int_equal(stat_of(&f, id).altered, fake_ns);
+    assert_int_equal(stat_of(&f, LOG_ROOT_ID).altered, fake_ns);
+    struct topic *t = log_topic(f.log, id);
+
+    fake_ns += 1000000000;
+    assert_int_equal(fixture_publish(&f, t, 0, 0, 0, "one\ntwo\n", 8, NULL, 2).status, 0);
+    assert_int_equal(stat_of(&f, id).altered, fake_ns);
+    assert_int_equal(stat_of(&f, id).modified, fake_ns);
+    uint64_t modified = fake_ns;
+    static const unsigned flags[] = {MEDIA_A_MODE, MEDIA_A_OWNER, MEDIA_A_GROUP, MEDIA_A_ORDER,
+                                     MEDIA_A_ACK,  MEDIA_A_BYTES, MEDIA_A_AGE,   MEDIA_A_FULL};
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        struct control c = {
+            .kind = MEDIA_C_ATTR, .id = id, .flags = (uint16_t)flags[i], .order = 5, .mode = 0600};
+        (void)at_next(&f, c);
+        assert_int_equal(stat_of(&f, id).altered, fake_ns);
+        assert_int_equal(stat_of(&f, id).modified, modified);
+    }
+    (void)at_next(&f, (struct control){
+                          .kind = MEDIA_C_ATTR, .id = id, .flags = MEDIA_A_TIMES, .time = TOUCHED});
+    assert_int_equal(stat_of(&f, id).altered, fake_ns);
+    assert_int_equal(stat_of(&f, id).modified, TOUCHED);
+    (void)at_next(&f, named(MEDIA_C_RENAME, id, dir, "u"));
+    assert_int_equal(stat_of(&f, id).altered, fake_ns);
+    assert_int_equal(stat_of(&f, dir).altered, fake_ns);
+    assert_int_equal(stat_of(&f, LOG_ROOT_ID).altered, fake_ns);
+    uint64_t moved = fake_ns;
+    (void)at_next(&f, (struct control){.kind = MEDIA_C_TRIM, .id = id, .value = 4});
+    assert_int_equal(stat_of(&f, id).altered, fake_ns);
+    /* What is refused, or changes nothing, alters nothing. */
+    uint64_t trimmed = fake_ns;
+    (void)at_next(&f, (struct control){.kind = MEDIA_C_TRIM, .id = id, .value = 4});
+    topic_put(t);
+
+    for (int round = 0; round < 3; round++) {
+        fake_ns += 1000000000;
+        round == 1 ? fixture_reopen(&f) : fixture_kill(&f);
+        assert_int_equal(stat_of(&f, id).altered, trimmed);
+        assert_int_equal(stat_of(&f, id).modified, TOUCHED);
+        assert_int_equal(stat_of(&f, dir).altered, moved);
+    }
+    t = log_topic(f.log, id);
+    fake_ns += 1000000000;
+    assert_int_equal(fixture_publish(&f, t, 0, 0, 0, "three\n", 6, NULL, 1).status, 0);
+    assert_int_equal(stat_of(&f, id).altered, fake_ns);
+    /* Removed and still open: its link count changed. */
+    (void)at_next(&f, (struct control){.kind = MEDIA_C_REMOVE, .id = id});
+    struct node_stat st;
+    assert_int_equal(log_stat(f.log, id, &st), -EMBAR_EGONE);
+    assert_int_equal(st.altered, fake_ns);
+    topic_put(t);
+    fixture_close(&f);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(time_never_goes_back)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(time_never_goes_back),
+                                       cmocka_unit_test(altered_is_the_last_change)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
