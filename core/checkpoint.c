@@ -40,7 +40,27 @@ bool checkpoint_extent(const struct pool *p, uint64_t at, unsigned order, uint64
     if (order > p->geo.max_order)
         return false;
     uint64_t size = 1ull << (order + p->geo.block_shift);
-    return need <= size && pool_in_data(p, at, size) && pool_extent_base(p, at, order) == at;
+    return need <= checkpoint_room(size) && pool_in_data(p, at, size) &&
+           pool_extent_base(p, at, order) == at;
+}
+
+uint64_t checkpoint_room(uint64_t extent_size)
+{
+    return extent_size / 2;
+}
+
+/* Where there is space for it, the copy stands in another page: memory fails by pages at most. */
+unsigned checkpoint_order(const struct log *log, uint64_t bytes)
+{
+    return extents_order(log->extents, 2 * (bytes > MEDIA_PAGE ? bytes : MEDIA_PAGE));
+}
+
+void checkpoint_copy(struct log *log, const struct extent *e, uint64_t bytes)
+{
+    const char *piece = pool_at(&log->pool, e->base);
+    void *copy = pool_at(&log->pool, e->base + checkpoint_room(e->size));
+    memcpy(copy, piece, bytes);
+    flush_writeback(log->pool.flush, copy, bytes);
 }
 
 void checkpoint_retire(struct log *log, struct extent *e)

@@ -17,6 +17,7 @@ static int log_make(struct fsck *f, struct log **log, struct embar_error *err)
     if (rc)
         return embar_fail(err, rc, "no memory for the log");
     (*log)->limit = UINT64_MAX;
+    (*log)->by_copy = true;
     rc = log_attach(*log, &o, err);
     if (rc) {
         log_free(*log);
@@ -201,6 +202,7 @@ int fsck_state(struct fsck *f, struct embar_error *err)
         return rc;
     highest_note(f);
     lines_beyond(f);
+    fsck_copies(f);
     f->report->entries = f->number;
     struct log_stat st;
     log_stat_all(f->log, &st);

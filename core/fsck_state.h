@@ -103,6 +103,10 @@ unsigned fsck_entry(const struct log *log, const struct orphan *o, uint64_t numb
 
 int fsck_tables(struct fsck *f, struct log *log) __attribute__((warn_unused_result));
 
+/* ---- fsck_copies.c: the second places of what the checkpoint names ----------------------------- */
+
+void fsck_copies(struct fsck *f);
+
 /* ---- fsck_walk.c ------------------------------------------------------------------------------ */
 
 /* Every batch of every topic against its side record and payload; damaged ones get runs of their

@@ -124,6 +124,7 @@ struct topic {
             struct extent *extent;
             uint64_t first; /* runs [first, first + count), as run_dropped counts */
             uint32_t count, crc;
+            bool by_copy; /* it was loaded from its second place: the first is damaged */
             struct media_table *copy; /* while it is loaded to look only; owned */
         } * piece;                    /* oldest first; behind `count` of them `planned` ones */
         size_t count, capacity;
@@ -461,7 +462,8 @@ struct log {
             uint64_t generation;
             size_t grants; /* of log->grant: in it and in those before it */
             uint32_t crc;
-        } * piece; /* oldest first; behind `count` of them `planned` ones */
+            bool by_copy; /* as a table's */
+        } * piece;        /* oldest first; behind `count` of them `planned` ones */
         size_t count, capacity;
         size_t keep, planned; /* the next one: pieces from `keep` on are taken into planned ones */
         TAILQ_HEAD(node_list, topic) nodes; /* all, by their last change */
@@ -474,6 +476,8 @@ struct log {
         bool whole;    /* the next one tells of everything */
         uint64_t runs; /* that came since the last one */
     } manifest;
+    bool
+        by_copy; /* a checker's: the second place of a checkpoint's piece will do. For looking only */
     bool lenient; /* a checker's: a topic whose run table is damaged is loaded without it */
     struct media_root *root_spare; /* a checker's choice of what the next root overwrites */
     struct checkpoint_job {
@@ -541,7 +545,13 @@ int checkpoint_load(struct log *log, const struct media_root *root, struct embar
 /* Opening: begin to write back the roots. */
 int checkpoint_harden(struct log *log) __attribute__((warn_unused_result));
 void checkpoint_retire(struct log *log, struct extent *e);
-/* An extent that a checkpoint names: in bounds, aligned, and `need` bytes fit. */
+/* Each piece of a manifest or table stands twice in its extent, at the begin and at the middle, for a
+ * checker to go by: bytes that one has room for; the order of an extent for so many, with the two in
+ * different pages (any smaller one that has room will do); write the second one, and write it back. */
+uint64_t checkpoint_room(uint64_t extent_size);
+unsigned checkpoint_order(const struct log *log, uint64_t bytes);
+void checkpoint_copy(struct log *log, const struct extent *e, uint64_t bytes);
+/* An extent that a checkpoint names: in bounds, aligned, and `need` bytes fit in each half. */
 bool checkpoint_extent(const struct pool *p, uint64_t at, unsigned order, uint64_t need);
 /* table.c: take the extents for what came to t's run table since the last checkpoint, merged with
  * what it holds or not; give them back; write it; what the topic's node says of it (after the write);

@@ -113,7 +113,7 @@ uint64_t manifest_need(const struct log *log)
                      log->sessions.ahead * sizeof(struct media_ahead) +
                      log->manifest.gone_count * sizeof(le64) +
                      log->grant_count * sizeof(struct media_grant);
-    return bytes / ((1ull << log->pool.geo.block_shift) - HEAD - RECORD_MOST) + 1;
+    return bytes / (checkpoint_room(1ull << log->pool.geo.block_shift) - HEAD - RECORD_MOST) + 1;
 }
 
 /* ---- Planning ----------------------------------------------------------------------------- */
@@ -179,7 +179,8 @@ static bool is_stale(const struct log *log, uint64_t dirty)
                              log->sessions.ahead * sizeof(struct media_ahead);
     for (size_t i = 0; i < m->count; i++)
         held += m->piece[i].extent->size;
-    return all <= dirty || held > 4 * all + (16ull << log->pool.geo.block_shift);
+    /* Each stands twice. */
+    return all <= dirty || held > 8 * all + (32ull << log->pool.geo.block_shift);
 }
 
 /* How many pieces stay, and in s->bytes what is to be told of beside them. */
@@ -191,7 +192,7 @@ static size_t plan_keep(const struct log *log, bool merge, struct sweep *s)
     while (merge && keep > 0) {
         uint64_t bytes, block = 1ull << log->pool.geo.block_shift;
         size_t first = pieces_of(m, keep, &bytes);
-        if (bytes > (block << extents_order(log->extents, HEAD + s->bytes)))
+        if (bytes > (block << checkpoint_order(log, HEAD + s->bytes)))
             break;
         keep = first;
         sweep_on(log, s, floor_of(m, keep));
@@ -237,7 +238,7 @@ int manifest_plan(struct log *log, bool merge)
     while (most > 0 && 1ull << (most + log->pool.geo.block_shift) > PIECE_LARGEST)
         most--;
     for (bool more = true; more;) {
-        unsigned order = extents_order(log->extents, HEAD + left);
+        unsigned order = checkpoint_order(log, HEAD + left);
         order = order < most ? order : most;
         struct extent *e = extent_new(log->extents, order, EXTENT_META);
         while (!e && order > 0)
@@ -250,8 +251,8 @@ int manifest_plan(struct log *log, bool merge)
             return rc;
         }
         /* The record that does not fit any more goes into the next. */
-        uint64_t room = e->size - HEAD - RECORD_MOST;
-        more = left > e->size - HEAD;
+        uint64_t all = checkpoint_room(e->size) - HEAD, room = all - RECORD_MOST;
+        more = left > all;
         left = more && left > room ? left - room : 0;
     }
     return 0;
@@ -281,7 +282,7 @@ static void piece_begin(struct writer *w)
     if (w->at >= m->count + m->planned)
         __builtin_trap(); /* the plan has counted what it takes */
     w->to = records_of(w);
-    w->end = w->to + (m->piece[w->at].extent->size - HEAD);
+    w->end = w->to + (checkpoint_room(m->piece[w->at].extent->size) - HEAD);
     memset(&w->n, 0, sizeof w->n);
 }
 
@@ -312,7 +313,9 @@ static void piece_end(struct writer *w)
     h.crc = le32_of(p->crc);
     void *at = pool_at(&w->log->pool, p->extent->base);
     memcpy(at, &h, sizeof h);
-    flush_writeback(w->log->pool.flush, at, (size_t)(w->to - (char *)at));
+    size_t size = (size_t)(w->to - (char *)at);
+    flush_writeback(w->log->pool.flush, at, size);
+    checkpoint_copy(w->log, p->extent, size);
     w->at++;
 }
 

@@ -56,6 +56,7 @@ static int piece_fetch(const struct loader *l, struct piece *p, const char **rec
     flush_invalidate(pool->flush, *records, size);
     if (!l->log->readonly)
         return 0;
+    free(p->copy);
     p->copy = malloc(size + 1ull);
     if (!p->copy)
         return -ENOMEM;
@@ -64,22 +65,19 @@ static int piece_fetch(const struct loader *l, struct piece *p, const char **rec
     return 0;
 }
 
-static int piece_read(const struct loader *l, size_t i, le64 where, uint32_t crc,
-                      uint64_t generation)
+/* One of its two places, in each of which there is room for so many bytes. */
+static int piece_read_at(const struct loader *l, size_t i, uint64_t at, uint64_t room, uint32_t crc,
+                         uint64_t generation)
 {
     struct piece *p = &l->piece[i];
     const struct media_manifest *h = &p->head;
-    uint64_t at = le64_low48(where);
-    if (!checkpoint_extent(&l->log->pool, at, le64_high16(where), sizeof *h))
-        return -EMBAR_ECORRUPT;
     const char *records = pool_at(&l->log->pool, at);
     flush_invalidate(l->log->pool.flush, records, sizeof p->head);
     memcpy(&p->head, records, sizeof p->head);
     records += sizeof p->head;
     /* The link knows the checksum: the header's own word for it adds nothing. */
     if (le32_get(h->magic) != MEDIA_MANIFEST_MAGIC || le32_get(h->depth) != i ||
-        le64_get(h->generation) > generation ||
-        !checkpoint_extent(&l->log->pool, at, le64_high16(where), sizeof *h + le32_get(h->size)))
+        le64_get(h->generation) > generation || room < sizeof *h + le32_get(h->size))
         return -EMBAR_ECORRUPT;
     int rc = piece_fetch(l, p, &records);
     if (rc)
@@ -89,6 +87,22 @@ static int piece_read(const struct loader *l, size_t i, le64 where, uint32_t crc
     l->log->manifest.piece[i] =
         (struct manifest_piece){.generation = le64_get(h->generation), .crc = crc};
     return piece_map(p, records);
+}
+
+static int piece_read(const struct loader *l, size_t i, le64 where, uint32_t crc,
+                      uint64_t generation)
+{
+    const struct pool *pool = &l->log->pool;
+    uint64_t at = le64_low48(where);
+    if (!checkpoint_extent(pool, at, le64_high16(where), sizeof(struct media_manifest)))
+        return -EMBAR_ECORRUPT;
+    uint64_t room = checkpoint_room(1ull << (le64_high16(where) + pool->geo.block_shift));
+    int rc = piece_read_at(l, i, at, room, crc, generation);
+    if (rc != -EMBAR_ECORRUPT || !l->log->by_copy)
+        return rc;
+    rc = piece_read_at(l, i, at + room, room, crc, generation);
+    l->log->manifest.piece[i].by_copy = rc == 0;
+    return rc;
 }
 
 /* From the root's piece down: each knows how many are below it, so no chain loops. */

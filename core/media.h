@@ -225,7 +225,7 @@ struct media_root {
 };
 #define MEDIA_ROOT_MAGIC 0x544f4f52u
 
-/* A piece of a manifest, in an extent of its own: this header, then `grants` struct media_grant,
+/* A piece of a manifest, in an extent of its own, at its begin and once more at its middle: this header, then `grants` struct media_grant,
  * `gone_nodes` and `gone_sessions` le64 ids, `sessions` struct media_session, `ahead` struct
  * media_ahead, `nodes` struct media_node with their names. It tells what changed since the pieces before it; of what is told
  * of twice the newest holds, and what is gone stands in older pieces only. */
@@ -264,7 +264,8 @@ struct media_run {
 /* Its first batch is MEDIA_F_LATE: a search by time goes by an earlier run. */
 #define MEDIA_RUN_LATE 0x04u
 
-/* A piece of a topic's run table, in an extent of its own: this header, then `count` runs. */
+/* A piece of a topic's run table, in an extent of its own, at its begin and once more at its middle:
+ * this header, then `count` runs. */
 struct media_table {
     le32 magic;      /*  0..3  MEDIA_TABLE_MAGIC */
     le32 crc;        /*  4..7  of header (crc as zero) and runs */

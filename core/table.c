@@ -18,11 +18,11 @@
 #include "core/log_state.h"
 
 #define TABLE_HEAD    sizeof(struct media_table)
-#define PIECE_LARGEST (1u << 20) /* bytes: what is as large is not taken into another */
+#define PIECE_LARGEST (2u << 20) /* bytes: an extent as large is not taken into another */
 
 static size_t extent_capacity(const struct extent *e)
 {
-    return (e->size - TABLE_HEAD) / sizeof(struct media_run);
+    return (checkpoint_room(e->size) - TABLE_HEAD) / sizeof(struct media_run);
 }
 
 static uint32_t table_crc(const struct media_table *h, const struct media_run *runs)
@@ -40,7 +40,7 @@ static uint64_t runs_closed(const struct topic *t)
 
 static unsigned order_of(const struct log *log, uint64_t runs)
 {
-    return extents_order(log->extents, TABLE_HEAD + runs * sizeof(struct media_run));
+    return checkpoint_order(log, TABLE_HEAD + runs * sizeof(struct media_run));
 }
 
 /* ---- Planning ----------------------------------------------------------------------------- */
@@ -112,7 +112,7 @@ static size_t plan_merge(const struct log *log, const struct topic *t, uint64_t 
 uint64_t table_need(const struct log *log)
 {
     uint64_t block = 1ull << log->pool.geo.block_shift;
-    uint64_t most = (block - TABLE_HEAD) / sizeof(struct media_run);
+    uint64_t most = (checkpoint_room(block) - TABLE_HEAD) / sizeof(struct media_run);
     return log->names.topics + log->manifest.runs / most;
 }
 
@@ -177,6 +177,7 @@ static void piece_write(struct log *log, const struct topic *t, struct table_pie
     head.crc = le32_of(p->crc);
     *h = head;
     flush_writeback(log->pool.flush, h, TABLE_HEAD + p->count * sizeof *runs);
+    checkpoint_copy(log, p->extent, TABLE_HEAD + p->count * sizeof *runs);
 }
 
 void table_write(struct log *log, struct topic *t)
@@ -259,6 +260,30 @@ static int runs_fetch(struct log *log, const struct media_table *head, uint64_t 
     return 0;
 }
 
+/* What stands at `at`, one of the two places of the piece in e, whose runs end at `end`. */
+static int piece_check(struct log *log, const struct extent *e, uint64_t at, uint32_t crc,
+                       uint64_t end, struct media_table *h, struct media_table **copy)
+{
+    const struct media_table *head = pool_at(&log->pool, at);
+    flush_invalidate(log->pool.flush, head, TABLE_HEAD);
+    *h = *head;
+    uint64_t first = le64_get(h->first), count = le32_get(h->count);
+    /* The link knows the checksum: the header's own word for it adds nothing. */
+    if (le32_get(h->magic) != MEDIA_TABLE_MAGIC || count == 0 || count > extent_capacity(e) ||
+        first >= end || end - first != count)
+        return -EMBAR_ECORRUPT;
+    int rc = runs_fetch(log, head, count, copy);
+    if (rc)
+        return rc;
+    if (*copy)
+        head = *copy;
+    if (table_crc(h, (const struct media_run *)(head + 1)) == crc)
+        return 0;
+    free(*copy);
+    *copy = NULL;
+    return -EMBAR_ECORRUPT;
+}
+
 /* The piece whose runs end at `end`: checked, claimed and noted. Its header is left in h. */
 static int piece_load(struct log *log, struct topic *t, le64 where, uint32_t crc, uint64_t end,
                       struct media_table *h)
@@ -270,28 +295,19 @@ static int piece_load(struct log *log, struct topic *t, le64 where, uint32_t crc
     int rc = extent_claim_sole(log->extents, at, le64_high16(where), &e);
     if (rc)
         return rc;
-    const struct media_table *head = pool_at(&log->pool, at);
     struct media_table *copy = NULL;
-    flush_invalidate(log->pool.flush, head, TABLE_HEAD);
-    *h = *head;
-    uint64_t first = le64_get(h->first), count = le32_get(h->count);
-    /* The link knows the checksum: the header's own word for it adds nothing. */
-    if (le32_get(h->magic) != MEDIA_TABLE_MAGIC || count == 0 || count > extent_capacity(e) ||
-        first >= end || end - first != count)
-        rc = -EMBAR_ECORRUPT;
+    rc = piece_check(log, e, at, crc, end, h, &copy);
+    bool by_copy = rc == -EMBAR_ECORRUPT && log->by_copy;
+    if (by_copy)
+        rc = piece_check(log, e, at + checkpoint_room(e->size), crc, end, h, &copy);
     if (rc == 0)
-        rc = runs_fetch(log, head, count, &copy);
-    if (copy)
-        head = copy;
-    if (rc == 0 && table_crc(h, (const struct media_run *)(head + 1)) != crc)
-        rc = -EMBAR_ECORRUPT;
-    if (rc == 0)
-        rc = plan_push(&t->table, e, first, count);
+        rc = plan_push(&t->table, e, le64_get(h->first), le32_get(h->count));
     if (rc) {
         extent_put(log->extents, e);
         free(copy);
     } else {
         t->table.piece[t->table.count].crc = crc;
+        t->table.piece[t->table.count].by_copy = by_copy;
         t->table.piece[t->table.count].copy = copy;
     }
     t->table.count += t->table.planned;

@@ -129,6 +129,8 @@ static void recover_image(struct shot *s, struct region *region, const uint8_t *
     struct outcome out;
     if (!verify(log, &e, &out, why)) {
         report(s, "recovery is wrong", why);
+    } else if (!witness_copies(log)) {
+        report(s, "recovery has no second chance", "a piece of the checkpoint lacks its copy");
     } else if (chance(&s->seed, 12)) {
         r->counts->used++;
         if (!aftermath_use(&log, &options, &out.ledger, draw(&s->seed), why))

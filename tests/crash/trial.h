@@ -118,6 +118,8 @@ void shots_now(struct trial *r);
  * pool says of itself must hold in every image. */
 void witness_closed(struct trial *r);
 void witness_damage(struct trial *r, uint64_t number);
+/* Each piece that the log's checkpoint names stands twice: fsck alone reads the second one. */
+bool witness_copies(const struct log *log);
 /* One bit of what the pool knows about itself is another one. */
 void witness_flip(struct trial *r);
 /* two_hosts.c: another host looks, while nothing happens, and while the run goes on. */

@@ -49,6 +49,30 @@ void witness_closed(struct trial *r)
     }
 }
 
+static bool stands_twice(const struct pool *pool, const struct extent *e, uint64_t bytes)
+{
+    return memcmp(pool_at(pool, e->base), pool_at(pool, e->base + checkpoint_room(e->size)),
+                  bytes) == 0;
+}
+
+bool witness_copies(const struct log *log)
+{
+    const struct pool *pool = &log->pool;
+    const struct manifest *m = &log->manifest;
+    bool stand = true;
+    for (size_t i = 0; stand && i < m->count; i++) {
+        const struct media_manifest *head = pool_at(pool, m->piece[i].extent->base);
+        stand = stands_twice(pool, m->piece[i].extent, sizeof *head + le32_get(head->size));
+    }
+    for (const struct topic *t = log->names.by_id; stand && t; t = t->by_id.next)
+        for (size_t i = 0; stand && i < t->table.count; i++) {
+            const struct media_table *head = pool_at(pool, t->table.piece[i].extent->base);
+            stand = stands_twice(pool, t->table.piece[i].extent,
+                                 sizeof *head + le32_get(head->count) * sizeof(struct media_run));
+        }
+    return stand;
+}
+
 /* An entry that was acked is damaged: whoever opens the pool is told, and it is not taken for the end of
  * the log. */
 void witness_damage(struct trial *r, uint64_t number)

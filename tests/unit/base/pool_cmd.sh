@@ -38,7 +38,7 @@ embar pool show new --json >facts
 python3 - <<'PYTHON' || die "show --json is not what was made"
 import json
 facts = json.load(open('facts'))
-assert facts['size'] == 64 << 20 and facts['durability'] == 'process' and facts['version'] == 2
+assert facts['size'] == 64 << 20 and facts['durability'] == 'process' and facts['version'] == 3
 assert len(facts['slots']) == facts['geometry']['slots'] == 8
 assert all(s['state'] == 'never used' and not s['held'] for s in facts['slots'])
 PYTHON
@@ -54,8 +54,8 @@ shows "$scratch/state/embar/pool"
 
 head -c 6M /dev/urandom >foreign
 cp new newer
-printf '\003' | dd of=newer bs=1 seek=8 conv=notrunc status=none
-printf '\003' | dd of=newer bs=1 seek=4104 conv=notrunc status=none
+printf '\004' | dd of=newer bs=1 seek=8 conv=notrunc status=none
+printf '\004' | dd of=newer bs=1 seek=4104 conv=notrunc status=none
 cp new short && truncate -s 40M short
 cp new damaged
 head -c 64 /dev/urandom | dd of=damaged bs=1 seek=64 conv=notrunc status=none
@@ -69,8 +69,8 @@ refused 'leave --size out' embar pool create new --size 65M
 refused 'not an embarfs pool' embar pool create foreign
 refused 'not an embarfs pool' embar pool show foreign
 refused 'not an embarfs pool' embar pool create late
-refused 'version 3' embar pool show newer
-refused 'version 3' embar pool create newer
+refused 'version 4' embar pool show newer
+refused 'version 4' embar pool create newer
 refused 'truncated' embar pool show short
 refused 'damaged' embar pool show damaged
 refused 'too small' embar pool show words

@@ -181,11 +181,17 @@ static void areas_find(struct trial *t, struct log *log)
         uint64_t n = log->seq.next - 1 - i * log->recovered / 8;
         area_add(t, "live entry", offset_of(p, pool_entry(p, 0, n)), MEDIA_LINE);
     }
-    for (size_t i = 0; i < log->manifest.count; i++)
-        area_add(t, "manifest", log->manifest.piece[i].extent->base, 1024);
+    for (size_t i = 0; i < log->manifest.count; i++) {
+        const struct extent *e = log->manifest.piece[i].extent;
+        area_add(t, "manifest", e->base, 1024);
+        area_add(t, "manifest's copy", e->base + checkpoint_room(e->size), 1024);
+    }
     for (struct topic *x = log->names.by_id; x; x = x->by_id.next) {
-        if (x->table.count)
-            area_add(t, "run table", x->table.piece[0].extent->base, 256);
+        if (x->table.count) {
+            const struct extent *e = x->table.piece[0].extent;
+            area_add(t, "run table", e->base, 256);
+            area_add(t, "run table's copy", e->base + checkpoint_room(e->size), 256);
+        }
         if (x->run_count) {
             const struct run *r = topic_run(x, x->run_count / 2);
             area_add(t, "payload", r->payload, 4096);

@@ -7,7 +7,7 @@
 #include "tests/unit/core/campaign.h"
 
 #define TRIAL_SIZE  (4ull << 20)
-#define TRIAL_AREAS 64u
+#define TRIAL_AREAS 96u
 
 struct trial_area {
     const char *name;

@@ -126,7 +126,7 @@ static void slow_topics_take_little_and_stay_together(void **state)
     struct log_stat st;
     log_stat_all(f.log, &st);
     assert_true(st.free < 2ull * most);
-    assert_true((uint64_t)n * most >= f.size / 5 * 2);
+    assert_true((uint64_t)n * most >= f.size / 3);
     topic_put(large);
     fixture_control(&f, (struct control){.kind = MEDIA_C_REMOVE, .id = large->id});
     for (unsigned i = 0; i < MANY; i++) {

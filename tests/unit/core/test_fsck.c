@@ -206,6 +206,33 @@ static void root(void **state)
     reads(p, 0, 0);
 }
 
+/* The newest checkpoint's names: either of their two places, a whole page of it, and then both. */
+static void manifest(void **state)
+{
+    struct pool_of *p = *state;
+    const struct log *log = p->f.log;
+    const struct extent *e = log->manifest.piece[log->manifest.count - 1].extent;
+    uint64_t copy = e->base + checkpoint_room(e->size);
+    assert_true(copy - e->base >= MEDIA_PAGE);
+    char *pristine = malloc(TRIAL_SIZE);
+    memcpy(pristine, p->image, TRIAL_SIZE);
+    memset(p->image + e->base, 0, MEDIA_PAGE);
+    found(p, FSCK_CHECKPOINT, FSCK_WARNING);
+    reads(p, 0, 0);
+    memcpy(p->image, pristine, TRIAL_SIZE);
+    p->image[copy + 100] ^= 1;
+    found(p, FSCK_CHECKPOINT, FSCK_WARNING);
+    reads(p, 0, 0);
+    memcpy(p->image, pristine, TRIAL_SIZE);
+    memset(p->image + e->base, 0, 128);
+    memset(p->image + copy, 0, 128);
+    struct fsck_report r;
+    assert_int_equal(run(p, true, &r), 0);
+    assert_true(r.errors + r.warnings > 0 && r.left == 0);
+    fsck_report_drop(&r);
+    free(pristine);
+}
+
 static void entry_bit(void **state)
 {
     struct pool_of *p = *state;
@@ -385,6 +412,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(superblock, begin, end),
         cmocka_unit_test_setup_teardown(lines, begin, end),
         cmocka_unit_test_setup_teardown(root, begin, end),
+        cmocka_unit_test_setup_teardown(manifest, begin, end),
         cmocka_unit_test_setup_teardown(entry_bit, begin, end),
         cmocka_unit_test_setup_teardown(entry_gone, begin, end),
         cmocka_unit_test_setup_teardown(entries_at_end, begin, end),
