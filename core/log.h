@@ -130,9 +130,16 @@ int log_landed(struct log *log, const struct batch *b, uint32_t at, uint32_t n, 
 /* The same for bytes that stand elsewhere: copied there first. */
 int log_store(struct log *log, const struct batch *b, uint32_t at, const void *from, uint32_t n,
               uint32_t *crc) __attribute__((warn_unused_result));
-/* Bytes [at, at+n) of the lengths, copied there; the CRC32C of all of them. 0 or -EMBAR_EFAULTED. */
+/* Bytes [at, at+n) of the lengths, copied there. 0 or -EMBAR_EFAULTED. */
 int log_store_lengths(struct log *log, const struct batch *b, uint32_t at, const void *from,
                       uint32_t n) __attribute__((warn_unused_result));
+/* Bytes [at, at+n) of what was stored of the payload, or of the lengths, copied out again. 0 or
+ * -EMBAR_EFAULTED. */
+int log_peek(struct log *log, const struct batch *b, uint32_t at, void *to, uint32_t n)
+    __attribute__((warn_unused_result));
+int log_peek_lengths(struct log *log, const struct batch *b, uint32_t at, void *to, uint32_t n)
+    __attribute__((warn_unused_result));
+/* The CRC32C of all lengths. 0 or -EMBAR_EFAULTED. */
 int log_lengths_crc(struct log *log, const struct batch *b, uint32_t *crc)
     __attribute__((warn_unused_result));
 /* Hand the whole batch to the sequencer. On success the completion will be called exactly once

@@ -159,6 +159,7 @@ int broker_start(struct fs *fs, struct embar_error *err)
                                 .unix_path = *fs->socket ? fs->socket : NULL,
                                 .token = (const uint8_t *)fs->token,
                                 .workers = workers(fs),
+                                .staging = fs->opt.staging,
                                 .first_producer = FS_PRODUCER + 1,
                                 .auto_create = !fs->opt.no_auto_create,
                                 .ack_max = FS_ACK_MAX,

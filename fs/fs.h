@@ -423,6 +423,7 @@ struct fs_options {
     enum flush_mode flush;
     int durability; /* enum media_durability or -1 */
     unsigned workers;
+    uint64_t staging;
     bool no_auto_create, insecure, foreground, debug;
     unsigned write_wait;                            /* seconds */
     unsigned hold_ms, sessions, session_lifetime_s; /* of the log; 0: its defaults */

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "fs/fs.h"
+#include "net/server/server.h"
 
 #define WRITE_WAIT 30 /* seconds */
 
@@ -25,6 +26,7 @@ enum key {
     KEY_LISTEN,
     KEY_SOCKET,
     KEY_WORKERS,
+    KEY_STAGING,
     KEY_NO_AUTO_CREATE,
     KEY_INSECURE,
     KEY_WRITE_WAIT,
@@ -47,6 +49,8 @@ static const struct argp_option options[] = {
     {"socket", KEY_SOCKET, "PATH", 0,
      "The Unix socket (default: in $XDG_RUNTIME_DIR/embar or /run/embar)", 0},
     {"workers", KEY_WORKERS, "N", 0, "Threads that serve the network", 0},
+    {"staging", KEY_STAGING, "N", 0,
+     "Memory for batches that arrive slowly (default: by the machine's memory)", 0},
     {"no-auto-create", KEY_NO_AUTO_CREATE, NULL, 0, "Publishing over the network makes no topics",
      0},
     {"insecure", KEY_INSECURE, NULL, 0, "Allow --listen on an address that is not loopback", 0},
@@ -101,6 +105,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_LISTEN: o->listen = arg; return 0;
     case KEY_SOCKET: o->socket = arg; return 0;
     case KEY_WORKERS: o->workers = number_parse(state, "--workers", arg, 1024); return 0;
+    case KEY_STAGING:
+        if (size_parse(arg, &o->staging) || o->staging < STAGING_MIN || o->staging > STAGING_MAX)
+            argp_error(state, "--staging is a number of bytes from 2M to 64G, not \"%s\".", arg);
+        return 0;
     case KEY_NO_AUTO_CREATE: o->no_auto_create = true; return 0;
     case KEY_INSECURE: o->insecure = true; return 0;
     case KEY_WRITE_WAIT:

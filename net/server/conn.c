@@ -25,6 +25,8 @@
 #define TICKS_HELLO  10u
 #define TICKS_STAGED 30u
 #define TICKS_SLOW   5u
+#define TICKS_HURRY  2u /* the first may have begun before the batch */
+#define TICKS_SILENT 300u
 #define TICKS_LINGER 3u
 #define RATE_MIN     (64u << 10) /* bytes a tick for a batch that holds pool space */
 
@@ -52,8 +54,8 @@ void conn_free(struct conn *c)
 
 static void conn_timed(struct conn *c)
 {
-    bool need =
-        !c->closed && (!c->hello || c->piece || c->linger || c->closing || c->state == CONN_POOL);
+    bool need = !c->closed && (!c->hello || c->stage.head || c->linger || c->closing ||
+                               c->state == CONN_POOL || c->state == CONN_MOVE);
     struct worker *w = c->worker;
     if (need == c->timed)
         return;
@@ -132,6 +134,8 @@ void conn_close(struct conn *c)
     }
     if (c->ask && !c->ask->pending)
         ask_end(c);
+    staging_leave(w->server->staging, c->tenant);
+    c->tenant = NULL;
     close(c->fd); /* leaves the epoll set by itself: the descriptor is nowhere else */
     c->fd = -1;
     TAILQ_REMOVE(&w->all, c, all_link);
@@ -433,18 +437,31 @@ void conn_tick(struct conn *c)
     } else if (!c->hello) {
         if (c->strikes >= TICKS_HELLO)
             conn_fail(c, -ETIMEDOUT, "no handshake came within 10 seconds");
-    } else if (c->parked) {
+    } else if (c->parked || c->state == CONN_MOVE) {
         c->strikes = 0; /* it waits for us */
     } else if (c->state == CONN_POOL) {
-        /* What waits in the socket is our delay, not the peer's. */
-        if (c->received - c->ticked >= RATE_MIN ||
+        /* What waits in the socket, or in staging, is our delay and not the peer's. */
+        if (c->stage.head || c->received - c->ticked >= RATE_MIN ||
             (ioctl(c->fd, FIONREAD, &queued) == 0 && queued > 0))
             c->strikes = 0;
-        else if (c->strikes >= TICKS_SLOW)
+        else if (c->strikes >= (c->worker->hurry ? TICKS_HURRY : TICKS_SLOW))
+            stage_slow(c);
+    } else if (c->unstaged) {
+        /* Slow batches could wait for each other for ever: one gives up, and then others find some. */
+        if (c->stage.slow && ++c->stage.waited >= TICKS_STAGED && !c->worker->one_gave_up) {
+            c->worker->one_gave_up = true;
             conn_fail(c, -ETIMEDOUT,
-                      "a batch came slower than 64 KiB a second; send smaller batches");
+                      "a slow batch found no staging memory for 30 seconds; send smaller batches, "
+                      "or give the daemon more --staging");
+        }
+    } else if (c->stage.slow) {
+        c->stage.late |= c->received - c->ticked < RATE_MIN;
+        if (c->received != c->ticked)
+            c->strikes = 0;
+        else if (c->strikes >= TICKS_SILENT)
+            conn_fail(c, -ETIMEDOUT, "nothing came of a batch that had begun for 5 minutes");
     } else if (c->strikes >= TICKS_STAGED) {
-        conn_fail(c, -ETIMEDOUT, "the first 64 KiB of a batch took longer than 30 seconds");
+        stage_slow(c);
     }
     c->ticked = c->received;
 }

@@ -23,6 +23,7 @@
 
 #include "core/log.h"
 #include "net/server/server.h"
+#include "net/server/staging.h"
 #include "net/wire.h"
 
 #define SERVER_WORKERS     8u
@@ -37,7 +38,6 @@
 #define TURN_OUT           (1u << 20)   /* bytes a connection may be sent in a turn */
 #define RECV_MAX           (256u << 10) /* bytes a recv: what stays hot until it is written back */
 #define RESERVE_AT         (64u << 10)  /* reserve when min(body, this) has arrived */
-#define STAGING_PIECES     64u          /* of RESERVE_AT bytes, a worker */
 #define SCRATCH_SIZE       (64u << 10)
 
 #define container_of(p, type, member) ((type *)(void *)((char *)(p)-offsetof(type, member)))
@@ -96,6 +96,16 @@ struct incoming {
     bool equal, duplicate;
 };
 
+/* Body bytes in the staging pool, oldest first: see stage.c. */
+struct stage {
+    struct piece *head, *tail;
+    uint32_t fill;      /* bytes in all pieces */
+    uint32_t tail_fill; /* of them in the last */
+    unsigned waited;    /* ticks without the memory it needs */
+    bool slow;          /* all of the batch is collected here before it reserves */
+    bool late;          /* slow, and it came slower than its minimum rate at some tick */
+};
+
 enum channel_kind { CHANNEL_PUBLISH, CHANNEL_SUBSCRIBE };
 
 struct channel {
@@ -147,6 +157,7 @@ TAILQ_HEAD(channel_list, channel);
 enum conn_state {
     CONN_FRAME,   /* collecting a frame in `in` */
     CONN_STAGE,   /* a PUBLISH header is in; waiting for enough of its body, then for space */
+    CONN_MOVE,    /* its body was too slow for the pool: what is there goes to staging */
     CONN_POOL,    /* its body goes into the pool */
     CONN_SCRATCH, /* its body is read and dropped */
 };
@@ -176,7 +187,7 @@ struct conn {
     bool local;                   /* Unix socket */
     bool ready;                   /* on worker.ready */
     bool parked;   /* on worker.parked: waits for pool space, or for the ring with a whole batch */
-    bool unstaged; /* on worker.unstaged: waits for a staging piece */
+    bool unstaged; /* on worker.unstaged: waits for staging memory */
     bool timed;    /* on worker.timed */
     bool closing;  /* no more input; close when what is due was sent */
     bool linger;   /* our side is shut; drop input until the peer closes */
@@ -185,8 +196,9 @@ struct conn {
     unsigned refs; /* batches and control actions under way */
     uint32_t in_from, in_to, out_from, out_to;
     struct incoming cur;
-    uint8_t *piece; /* staging */
-    uint32_t piece_fill;
+    struct stage stage;
+    struct tenant *tenant;
+    bool suspect; /* its last batch was too slow for the pool: the next begins in staging */
     struct ask *ask;
     struct channel *mid; /* subscription whose DATA frame is half sent: nothing else may be */
     struct channel_list dirty, active;
@@ -211,12 +223,7 @@ TAILQ_HEAD(conn_list, conn);
 /* Written by the worker, read by anyone: relaxed, they order nothing. */
 struct counters {
     atomic_uint_fast64_t accepted, refused, errors, batches, bytes_in, duplicates, acks, bytes_out,
-        connections, channels, subscriptions, waiting;
-};
-
-struct staging {
-    uint8_t *free[STAGING_PIECES];
-    unsigned free_count, made;
+        connections, channels, subscriptions, waiting, moved;
 };
 
 struct worker {
@@ -231,6 +238,7 @@ struct worker {
     int epoll_fd, timer_fd, listen_fd;
     bool timer_armed, listeners_off;
     bool stopping;
+    bool hurry;           /* at the last tick somebody waited for space or memory */
     unsigned todo;        /* announced and controls queued since the last log_commit */
     unsigned outstanding; /* completions still to come */
     struct conn_list all, ready, parked, unstaged, timed, dead;
@@ -239,8 +247,11 @@ struct worker {
     atomic_bool space_queued;
     struct pub_list pub_free;
     unsigned pub_free_count;
-    struct staging staging;
-    struct gather *gather; /* subscribe.c */
+    struct mail staging_mail;
+    atomic_bool staging_queued; /* its mail is on the stack: see stage_tell */
+    bool gave;                  /* staging was given back in this round */
+    bool one_gave_up;           /* in this tick, for want of staging */
+    struct gather *gather;      /* subscribe.c */
     uint8_t *scratch;
     struct counters count;
 };
@@ -248,6 +259,7 @@ struct worker {
 struct server {
     struct server_options opt;
     struct log *log;
+    struct staging *staging;
     uint8_t token[WIRE_TOKEN];
     uint32_t max_batch, max_connections;
     uint32_t uid, gid; /* the daemon's: principal of TCP peers */
@@ -328,7 +340,12 @@ void parse_input(struct conn *c);
 
 /* publish.c */
 enum turn publish_begin(struct conn *c, const struct wire_frame *f, const struct wire_publish *p);
-enum turn publish_stage(struct conn *c);
+/* Enough of the body is here: into the pool, or wait for space. */
+enum turn publish_reserve(struct conn *c);
+/* Give the space back, as if nothing of the body had come. */
+void publish_unreserve(struct conn *c);
+/* Body bytes that are in memory go to their places. False: the pool is gone, and c is told. */
+bool publish_put(struct conn *c, const uint8_t *p, uint32_t n);
 enum turn publish_pool(struct conn *c);
 enum turn publish_scratch(struct conn *c);
 void publish_drop(struct conn *c); /* forget the batch that is arriving: its space is given back */
@@ -340,10 +357,17 @@ void ahead_pass(struct channel *ch, uint64_t mark); /* the mark rises to there *
 /* The words behind an ACK; how many. */
 unsigned ahead_words(const struct channel *ch, le64 words[WIRE_AHEAD]);
 
-/* staging.c */
-uint8_t *staging_take(struct worker *w);
-void staging_give(struct worker *w, uint8_t *piece);
-void staging_destroy(struct worker *w);
+/* stage.c */
+enum turn stage_collect(struct conn *c); /* CONN_STAGE */
+enum turn stage_move(struct conn *c);    /* CONN_MOVE */
+/* Staged bytes into the reservation: TURN_NEXT when all are there, TURN_WAIT: next turn, or c failed. */
+enum turn stage_land(struct conn *c);
+void stage_drop(struct conn *c);
+/* The batch is too slow for the pool, or for the beginning of one: from here on it is collected in staging. */
+void stage_slow(struct conn *c);
+void stage_tick(struct worker *w);
+void stage_tell(struct worker *w); /* end of a round: what was given back is told to who waits */
+void stage_init(struct worker *w);
 
 /* ask.c */
 int ask_begin(struct conn *c, unsigned stage, struct ask **out) __attribute__((warn_unused_result));

@@ -278,6 +278,7 @@ static void admit(struct worker *w, int fd, bool local)
         int one = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     }
+    c->tenant = staging_tenant(s->staging, c->uid);
     count_add(&w->count.accepted, 1);
     c->mail.deliver = conn_adopt;
     struct worker *to = least_loaded(w);

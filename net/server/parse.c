@@ -123,7 +123,8 @@ void parse_input(struct conn *c)
         }
         switch (c->state) {
         case CONN_FRAME: t = frames(c); break;
-        case CONN_STAGE: t = publish_stage(c); break;
+        case CONN_STAGE: t = stage_collect(c); break;
+        case CONN_MOVE: t = stage_move(c); break;
         case CONN_POOL: t = publish_pool(c); break;
         case CONN_SCRATCH: t = publish_scratch(c); break;
         }

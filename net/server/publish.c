@@ -1,7 +1,7 @@
 /* PUBLISH: from its header to its ACK (steps 2 to 6 and 9).
  *
  *   publish_begin   step 2    header checked; duplicate, stale or far-early: into scratch
- *   publish_stage   step 3    when min(body, 64 KiB) is here: reserve, or wait for space
+ *   publish_reserve step 3    when min(body, 64 KiB) is here (stage.c): space, or wait for it
  *   publish_pool    steps 4,5 receive in place, at most 256 KiB a go, each written back while hot
  *   whole           step 6    checksums, announce, or wait for a place in the pending ring
  *   pub_deliver     step 9    the completion is back on this worker: the channel owes an ACK
@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "net/server/internal.h"
 
@@ -225,28 +224,26 @@ enum turn publish_begin(struct conn *c, const struct wire_frame *f, const struct
 
 /* ---- Space --------------------------------------------------------------------------------- */
 
-static void piece_drop(struct conn *c)
+void publish_unreserve(struct conn *c)
 {
-    if (c->piece)
-        staging_give(c->worker, c->piece);
-    c->piece = NULL;
-    c->piece_fill = 0;
+    struct pub *p = c->cur.pub;
+    if (!p)
+        return;
+    log_abandon(c->worker->log, &p->b);
+    pub_give(c->worker, p);
+    c->cur.pub = NULL;
+    c->cur.got = c->cur.crc = 0;
 }
 
 void publish_drop(struct conn *c)
 {
-    struct pub *p = c->cur.pub;
-    piece_drop(c);
-    if (p) {
-        log_abandon(c->worker->log, &p->b);
-        pub_give(c->worker, p);
-    }
+    stage_drop(c);
+    publish_unreserve(c);
     memset(&c->cur, 0, sizeof(c->cur));
     c->state = CONN_FRAME;
 }
 
-/* Body bytes that are in memory go to their places. False: the pool is gone, and c is told. */
-static bool body_put(struct conn *c, const uint8_t *p, uint32_t n)
+bool publish_put(struct conn *c, const uint8_t *p, uint32_t n)
 {
     struct incoming *in = &c->cur;
     struct batch *b = &in->pub->b;
@@ -297,7 +294,7 @@ void publish_retry(struct worker *w)
     }
 }
 
-static enum turn reserve(struct conn *c)
+enum turn publish_reserve(struct conn *c)
 {
     struct worker *w = c->worker;
     struct incoming *in = &c->cur;
@@ -325,8 +322,8 @@ static enum turn reserve(struct conn *c)
         }
         /* Not the connection's fault: the topic is gone, or the pool. */
         channel_error(in->channel, rc, in->ref, in->sequence, NULL);
-        in->got = c->piece_fill;
-        piece_drop(c);
+        in->got = c->stage.fill;
+        stage_drop(c);
         to_scratch(c);
         return TURN_NEXT;
     }
@@ -334,55 +331,6 @@ static enum turn reserve(struct conn *c)
     c->state = CONN_POOL;
     c->strikes = 0;
     c->ticked = c->received;
-    if (c->piece && !body_put(c, c->piece, c->piece_fill))
-        return TURN_WAIT;
-    piece_drop(c);
-    return TURN_NEXT;
-}
-
-enum turn publish_stage(struct conn *c)
-{
-    struct incoming *in = &c->cur;
-    uint32_t need = in->total < RESERVE_AT ? in->total : RESERVE_AT;
-    uint32_t have = c->in_to - c->in_from;
-    if (!c->piece) {
-        int queued = 0;
-        if (have < need && ioctl(c->fd, FIONREAD, &queued) != 0)
-            queued = 0;
-        if (have >= need || (uint64_t)have + (uint32_t)queued >= need)
-            return reserve(c);
-        if (!c->readable)
-            return TURN_WAIT;
-        if (have == 0 && queued == 0) {
-            /* Nothing to stage yet; at the end of the stream this receive says so. */
-            struct iovec iov = {c->in, CONN_IN};
-            ssize_t n = conn_recv(c, &iov, 1);
-            if (n <= 0)
-                return TURN_WAIT;
-            c->in_from = 0;
-            c->in_to = (uint32_t)n;
-            return TURN_NEXT;
-        }
-        c->piece = staging_take(c->worker);
-        if (!c->piece) {
-            c->unstaged = true;
-            TAILQ_INSERT_TAIL(&c->worker->unstaged, c, wait_link);
-            count_add(&c->worker->count.waiting, 1);
-            return TURN_WAIT;
-        }
-        memcpy(c->piece, c->in + c->in_from, have); /* have < need <= RESERVE_AT */
-        c->piece_fill = have;
-        c->in_from = c->in_to = 0;
-    }
-    if (c->piece_fill == need)
-        return reserve(c);
-    if (!c->readable)
-        return TURN_WAIT;
-    struct iovec iov = {c->piece + c->piece_fill, need - c->piece_fill};
-    ssize_t n = conn_recv(c, &iov, 1);
-    if (n <= 0)
-        return TURN_WAIT;
-    c->piece_fill += (uint32_t)n;
     return TURN_NEXT;
 }
 
@@ -470,9 +418,11 @@ static int body_places(struct conn *c, struct iovec *iov, uint32_t *body)
 enum turn publish_pool(struct conn *c)
 {
     struct incoming *in = &c->cur;
+    if (c->stage.head && stage_land(c) == TURN_WAIT)
+        return TURN_WAIT;
     uint32_t k = body_take_in(c);
     if (k > 0) {
-        if (!body_put(c, c->in + c->in_from, k))
+        if (!publish_put(c, c->in + c->in_from, k))
             return TURN_WAIT;
         c->in_from += k;
     }

@@ -44,8 +44,8 @@ static uint32_t connections_allowed(void)
 
 static int start(struct server *s, struct embar_error *err)
 {
-    int rc = 0;
-    if (s->opt.listen)
+    int rc = staging_new(&s->staging, s->opt.staging, err);
+    if (rc == 0 && s->opt.listen)
         rc = listener_tcp(s, err);
     if (rc == 0 && s->opt.unix_path)
         rc = listener_unix(s, err);
@@ -111,6 +111,7 @@ void server_stop(struct server *s)
     for (unsigned i = 0; i < s->workers; i++)
         worker_destroy(&s->worker[i]);
     listener_close(s);
+    staging_free(s->staging);
     free(s);
 }
 
@@ -126,13 +127,16 @@ static uint64_t read_count(atomic_uint_fast64_t *c)
 
 void server_stat(struct server *s, struct server_stat *st)
 {
-    *st = (struct server_stat){.workers = s->workers};
+    *st = (struct server_stat){.workers = s->workers,
+                               .staging = staging_size(s->staging),
+                               .staged = staging_used(s->staging)};
     for (unsigned i = 0; i < s->workers; i++) {
         struct counters *c = &s->worker[i].count;
         st->connections += read_count(&c->connections);
         st->channels += read_count(&c->channels);
         st->subscriptions += read_count(&c->subscriptions);
         st->waiting += read_count(&c->waiting);
+        st->moved += read_count(&c->moved);
         st->accepted += read_count(&c->accepted);
         st->refused += read_count(&c->refused);
         st->errors += read_count(&c->errors);

@@ -16,13 +16,18 @@
 
 struct server;
 
+#define STAGING_MIN (2u << 20)
+#define STAGING_MAX (64ull << 30)
+
 struct server_options {
     struct log *log;
     const char *listen;      /* "host:port" or "[v6]:port", port 0: a free one; NULL: no TCP */
     const char *unix_path;   /* NULL: no Unix socket. A stale socket file is replaced */
     const uint8_t *token;    /* WIRE_TOKEN bytes; required with listen */
     unsigned workers;        /* threads; 0: as many as cores, at most 8 */
+    uint64_t staging;        /* bytes of memory for what comes slowly; 0: staging.c says */
     unsigned first_producer; /* worker i uses log_producer(log, first_producer + i) */
+    unsigned tick_ms;        /* tests: length of the tick that time limits count in; 0: 1 s */
     bool auto_create;        /* publishing creates the topic and its parents */
     uint32_t ack_max;        /* highest ack level that can be promised */
     bool insecure;           /* allow a TCP address beyond loopback, without encryption */
@@ -45,6 +50,8 @@ struct server_stat {
     uint64_t channels;          /* now: publishers and subscriptions */
     uint64_t subscriptions;     /* now */
     uint64_t waiting;           /* now: connections not read because the pool or staging is full */
+    uint64_t staging, staged;   /* bytes of staging memory; now: in use */
+    uint64_t moved;             /* batches that were too slow for the pool and moved there */
     uint64_t accepted, refused; /* since start; refused: over a bound, or a bad handshake */
     uint64_t errors;            /* connections closed for what the peer did */
     uint64_t batches, bytes_in; /* payload announced */

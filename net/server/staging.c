@@ -1,41 +1,382 @@
-/* Staging: a worker's bounded pieces of memory for payload that trickles in (step 3).
+/* The staging pool (step 3): see staging.h.
  *
- * A batch reserves pool space when its first 64 KiB (or all of it) are here. Mostly they wait in the
- * socket and nothing is copied; when the socket alone may not hold them, they are collected in a
- * piece. Pieces are made on demand, kept, and never more than STAGING_PIECES: then connections wait
- * unread. A piece is held for 30 s at most (conn_tick).
+ * An arena is cut into blocks of 64 KiB in order of need; a block that a smaller size needs is cut
+ * once more and stays so, which is why each smaller size may have one block of sixteen at most; then it
+ * takes a larger piece. Free pieces stand on a stack for each size (stack.h). A piece is described
+ * beside the arena, not in it, so that free memory is not touched.
+ *
+ * Threads: all functions but new and free from any. Atomics are relaxed bounds and counters, but for
+ * `waiting`: a taker that found nothing sets its worker's bit, then looks at the stacks again; a giver
+ * pushes, then looks at the bits. Both are seq_cst (the stack's operations are full barriers), so that
+ * at least one sees the other.
  */
+#include <errno.h>
+#include <inttypes.h>
+#include <numa.h>
+#include <numaif.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
-#include "net/server/internal.h"
+#include "net/server/server.h"
+#include "net/server/staging.h"
 
-uint8_t *staging_take(struct worker *w)
+#define UNIT    (4u << 10)
+#define HUGE    (2ull << 20)
+#define CLASSES 3u
+#define BLOCK   (CLASSES - 1)
+#define ARENAS  8u
+#define TENANTS 256u
+#define CARVED  16u /* a smaller size may have one block of so many */
+
+static const uint32_t class_size[CLASSES] = {UNIT, 4 * UNIT, STAGING_PIECE};
+
+struct arena {
+    struct stack free[CLASSES];
+    atomic_uint fresh;           /* blocks never used before begin here */
+    atomic_uint carved[CLASSES]; /* blocks cut up for each smaller size */
+    unsigned blocks;
+    int node;
+    uint8_t *base;
+    struct piece *piece; /* one a unit; a larger piece is described by its first */
+};
+
+struct staging {
+    struct arena arena[ARENAS];
+    unsigned arenas;
+    uint64_t size;
+    atomic_uint_fast64_t used, slow;
+    atomic_uint_fast64_t waiting; /* workers with takers that wait: see above */
+    pthread_mutex_t lock;         /* guards who is in `tenant` */
+    struct tenant tenant[TENANTS];
+};
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+static uint64_t read_number(const char *path)
 {
-    struct staging *s = &w->staging;
-    if (s->free_count > 0)
-        return s->free[--s->free_count];
-    if (s->made == STAGING_PIECES)
-        return NULL;
-    uint8_t *piece = malloc(RESERVE_AT);
-    if (piece)
-        s->made++;
-    return piece;
+    uint64_t n = UINT64_MAX;
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return n;
+    if (fscanf(f, "%" SCNu64, &n) != 1) /* "max" */
+        n = UINT64_MAX;
+    (void)fclose(f);
+    return n;
 }
 
-void staging_give(struct worker *w, uint8_t *piece)
+static uint64_t default_size(void)
 {
-    struct staging *s = &w->staging;
-    s->free[s->free_count++] = piece;
-    struct conn *c = TAILQ_FIRST(&w->unstaged);
-    if (c) {
-        conn_wait_end(c);
-        conn_ready(c);
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    uint64_t memory = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 1ull << 30;
+    /* A container's own bound, as it sees it. */
+    static const char *const limits[] = {"/sys/fs/cgroup/memory.max",
+                                         "/sys/fs/cgroup/memory/memory.limit_in_bytes"};
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t n = read_number(limits[i]);
+        if (n < memory)
+            memory = n;
     }
+    uint64_t size = memory / 64;
+    if (size < 128ull << 20)
+        size = 128ull << 20;
+    if (size > memory / 4)
+        size = memory / 4;
+    if (size > 1ull << 30)
+        size = 1ull << 30;
+    return size < STAGING_MIN ? STAGING_MIN : size;
 }
 
-void staging_destroy(struct worker *w)
+/* Huge pages and the right node are only speed: without them it is ordinary memory. */
+static uint8_t *map_memory(uint64_t size, int node)
 {
-    struct staging *s = &w->staging;
-    while (s->free_count > 0)
-        free(s->free[--s->free_count]);
+    uint8_t *at = mmap(NULL, size + HUGE, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED)
+        return NULL;
+    size_t head = (size_t)(-(uintptr_t)at & (HUGE - 1));
+    if (head > 0)
+        (void)munmap(at, head);
+    if (HUGE > head)
+        (void)munmap(at + head + size, HUGE - head);
+    at += head;
+    (void)madvise(at, size, MADV_HUGEPAGE);
+    (void)madvise(at, size, MADV_DONTDUMP);
+    if (node >= 0) {
+        struct bitmask *mask = numa_allocate_nodemask();
+        if (mask) {
+            numa_bitmask_setbit(mask, (unsigned)node);
+            (void)mbind(at, size, MPOL_PREFERRED, mask->maskp, mask->size + 1, 0);
+            numa_free_nodemask(mask);
+        }
+    }
+    return at;
+}
+
+static int arena_open(struct arena *a, uint64_t size, int node)
+{
+    a->node = node;
+    a->blocks = (unsigned)(size / STAGING_PIECE);
+    a->piece = calloc(size / UNIT, sizeof(*a->piece));
+    a->base = map_memory(size, node);
+    return a->piece && a->base ? 0 : -ENOMEM;
+}
+
+/* Nodes where this process may run; one arena when the kernel knows of none. */
+static unsigned nodes_of(int node[ARENAS])
+{
+    unsigned n = 0;
+    struct bitmask *mask = numa_available() < 0 ? NULL : numa_get_run_node_mask();
+    for (unsigned i = 0; mask && i < mask->size && n < ARENAS; i++)
+        if (numa_bitmask_isbitset(mask, i))
+            node[n++] = (int)i;
+    if (mask)
+        numa_bitmask_free(mask);
+    if (n <= 1) {
+        node[0] = -1;
+        n = 1;
+    }
+    return n;
+}
+
+int staging_new(struct staging **out, uint64_t bytes, struct embar_error *err)
+{
+    *out = NULL;
+    if (bytes == 0)
+        bytes = default_size();
+    if (bytes < STAGING_MIN || bytes > STAGING_MAX)
+        return embar_fail(err, -EMBAR_EINVALID,
+                          "the staging memory is between 2 MiB and 64 GiB; give --staging another "
+                          "size.");
+    struct staging *s = aligned_alloc(64, (sizeof(*s) + 63) / 64 * 64);
+    if (!s)
+        return embar_fail(err, -ENOMEM, "cannot make the staging memory");
+    memset(s, 0, sizeof(*s));
+    pthread_mutex_init(&s->lock, NULL);
+    int node[ARENAS];
+    unsigned n = nodes_of(node);
+    while (n > 1 && bytes / n < STAGING_MIN)
+        n--;
+    uint64_t each = bytes / n / HUGE * HUGE;
+    int rc = 0;
+    for (; rc == 0 && s->arenas < n; s->arenas++)
+        rc = arena_open(&s->arena[s->arenas], each, node[s->arenas]);
+    s->size = each * n;
+    if (rc) {
+        staging_free(s);
+        return embar_fail(err, rc, "cannot make the staging memory");
+    }
+    *out = s;
+    return 0;
+}
+
+void staging_free(struct staging *s)
+{
+    if (!s)
+        return;
+    for (unsigned i = 0; i < s->arenas; i++) {
+        struct arena *a = &s->arena[i];
+        if (a->base)
+            (void)munmap(a->base, (size_t)a->blocks * STAGING_PIECE);
+        free(a->piece);
+    }
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}
+
+/* ---- Principals ---------------------------------------------------------------------------- */
+
+struct tenant *staging_tenant(struct staging *s, uint32_t uid)
+{
+    struct tenant *t = NULL;
+    pthread_mutex_lock(&s->lock);
+    for (unsigned i = 0; i < TENANTS; i++) {
+        struct tenant *at = &s->tenant[(uid + i) % TENANTS];
+        if (at->connections > 0 && at->uid == uid) {
+            t = at;
+            break;
+        }
+        if (!t && at->connections == 0)
+            t = at;
+    }
+    if (!t)
+        t = &s->tenant[uid % TENANTS]; /* more users than that at once: some share a bound */
+    else
+        t->uid = uid;
+    t->connections++;
+    pthread_mutex_unlock(&s->lock);
+    return t;
+}
+
+void staging_leave(struct staging *s, struct tenant *t)
+{
+    pthread_mutex_lock(&s->lock);
+    t->connections--;
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- Pieces -------------------------------------------------------------------------------- */
+
+static bool charge(atomic_uint_fast64_t *c, uint64_t n, uint64_t most)
+{
+    if (atomic_fetch_add_explicit(c, n, memory_order_relaxed) + n <= most)
+        return true;
+    atomic_fetch_sub_explicit(c, n, memory_order_relaxed);
+    return false;
+}
+
+static void discharge(atomic_uint_fast64_t *c, uint64_t n)
+{
+    atomic_fetch_sub_explicit(c, n, memory_order_relaxed);
+}
+
+/* One more of at most `most`? */
+static bool count_up(atomic_uint *c, unsigned most, unsigned *was)
+{
+    *was = atomic_load_explicit(c, memory_order_relaxed);
+    while (*was < most)
+        if (atomic_compare_exchange_weak_explicit(c, was, *was + 1, memory_order_relaxed,
+                                                  memory_order_relaxed))
+            return true;
+    return false;
+}
+
+static struct piece *describe(struct arena *a, size_t unit, unsigned class, unsigned arena)
+{
+    struct piece *p = &a->piece[unit];
+    p->memory = a->base + unit * UNIT;
+    p->size = class_size[class];
+    p->class = (uint16_t) class;
+    p->arena = (uint16_t)arena;
+    return p;
+}
+
+static struct piece *pop(struct arena *a, unsigned class)
+{
+    struct ck_stack_entry *e = stack_pop(&a->free[class]);
+    return e ? (struct piece *)(void *)((char *)e - offsetof(struct piece, entry)) : NULL;
+}
+
+static struct piece *block(struct staging *s, unsigned arena)
+{
+    struct arena *a = &s->arena[arena];
+    unsigned n;
+    struct piece *p = pop(a, BLOCK);
+    if (!p && count_up(&a->fresh, a->blocks, &n))
+        p = describe(a, (size_t)n * (STAGING_PIECE / UNIT), BLOCK, arena);
+    return p;
+}
+
+static struct piece *piece_of(struct staging *s, unsigned arena, unsigned class)
+{
+    struct arena *a = &s->arena[arena];
+    if (class == BLOCK)
+        return block(s, arena);
+    struct piece *p = pop(a, class);
+    unsigned n, step = class_size[class] / UNIT;
+    if (p || !count_up(&a->carved[class], (a->blocks + CARVED - 1) / CARVED, &n))
+        return p;
+    p = block(s, arena);
+    if (!p) {
+        atomic_fetch_sub_explicit(&a->carved[class], 1, memory_order_relaxed);
+        return NULL;
+    }
+    size_t unit = (size_t)(p - a->piece);
+    for (unsigned i = step; i < STAGING_PIECE / UNIT; i += step)
+        stack_push(&a->free[class], &describe(a, unit + i, class, arena)->entry);
+    return describe(a, unit, class, arena);
+}
+
+static unsigned home(const struct staging *s)
+{
+    unsigned cpu, node;
+    if (s->arenas > 1 && getcpu(&cpu, &node) == 0)
+        for (unsigned i = 0; i < s->arenas; i++)
+            if (s->arena[i].node == (int)node)
+                return i;
+    return 0;
+}
+
+static struct piece *find(struct staging *s, uint32_t need)
+{
+    unsigned class = 0, first = home(s);
+    while (class < BLOCK && class_size[class] < need)
+        class ++;
+    for (; class < CLASSES; class ++)
+        for (unsigned i = 0; i < s->arenas; i++) {
+            struct piece *p = piece_of(s, (first + i) % s->arenas, class);
+            if (p)
+                return p;
+        }
+    return NULL;
+}
+
+struct piece *staging_take(struct staging *s, struct tenant *t, uint32_t need, bool slow)
+{
+    struct piece *p = find(s, need);
+    if (!p)
+        return NULL;
+    bool held = charge(&t->bytes, p->size, s->size / 2);
+    if (held && (!slow || staging_slow(s, p))) {
+        atomic_fetch_add_explicit(&s->used, p->size, memory_order_relaxed);
+        p->next = NULL;
+        return p;
+    }
+    if (held)
+        discharge(&t->bytes, p->size);
+    stack_push(&s->arena[p->arena].free[p->class], &p->entry);
+    return NULL;
+}
+
+void staging_give(struct staging *s, struct tenant *t, struct piece *p, bool slow)
+{
+    discharge(&t->bytes, p->size);
+    if (slow)
+        discharge(&s->slow, p->size);
+    discharge(&s->used, p->size);
+    stack_push(&s->arena[p->arena].free[p->class], &p->entry);
+}
+
+bool staging_slow(struct staging *s, const struct piece *p)
+{
+    return charge(&s->slow, p->size, s->size / 4 * 3);
+}
+
+uint64_t staging_share(const struct staging *s)
+{
+    return s->size / 4;
+}
+
+/* ---- Waiting ------------------------------------------------------------------------------- */
+
+void staging_wait(struct staging *s, unsigned index)
+{
+    atomic_fetch_or_explicit(&s->waiting, 1ull << index, memory_order_seq_cst);
+}
+
+uint64_t staging_waiters(struct staging *s)
+{
+    if (atomic_load_explicit(&s->waiting, memory_order_seq_cst) == 0)
+        return 0;
+    return atomic_exchange_explicit(&s->waiting, 0, memory_order_seq_cst);
+}
+
+unsigned staging_free_pieces(const struct staging *s)
+{
+    uint64_t used = staging_used(s);
+    return used < s->size ? (unsigned)((s->size - used) / STAGING_PIECE) : 0;
+}
+
+uint64_t staging_size(const struct staging *s)
+{
+    return s->size;
+}
+
+uint64_t staging_used(const struct staging *s)
+{
+    return atomic_load_explicit(&s->used, memory_order_relaxed);
 }

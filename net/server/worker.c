@@ -33,7 +33,11 @@ static uint64_t now_ns(void)
 
 static void timer_set(struct worker *w, bool on)
 {
-    struct itimerspec t = {.it_value.tv_sec = on, .it_interval.tv_sec = on};
+    unsigned ms = w->server->opt.tick_ms ? w->server->opt.tick_ms : 1000;
+    struct itimerspec t = {0};
+    if (on)
+        t.it_interval = (struct timespec){ms / 1000, (long)(ms % 1000) * 1000000};
+    t.it_value = t.it_interval;
     if (w->timer_armed != on && timerfd_settime(w->timer_fd, 0, &t, NULL) == 0)
         w->timer_armed = on;
 }
@@ -43,19 +47,31 @@ void worker_timer(struct worker *w)
     timer_set(w, true); /* tick() takes it back when it finds nothing to do */
 }
 
+/* A batch that is too slow loses its space at once when others have none. */
+static bool somebody_waits(struct server *s)
+{
+    for (unsigned i = 0; i < s->workers; i++)
+        if (atomic_load_explicit(&s->worker[i].count.waiting, memory_order_relaxed) > 0)
+            return true;
+    return false;
+}
+
 static void tick(struct worker *w)
 {
     uint64_t times;
     if (read(w->timer_fd, &times, sizeof(times)) != (ssize_t)sizeof(times))
         return;
+    w->hurry = somebody_waits(w->server);
     struct conn *c, *next;
     for (c = TAILQ_FIRST(&w->timed); c && (next = TAILQ_NEXT(c, timed_link), true); c = next)
         conn_tick(c);
     if (!TAILQ_EMPTY(&w->parked))
         publish_retry(w);
+    stage_tick(w);
     if (w->listeners_off && !w->stopping)
         listener_arm(w, true);
-    if (TAILQ_EMPTY(&w->timed) && TAILQ_EMPTY(&w->parked) && !w->listeners_off)
+    if (TAILQ_EMPTY(&w->timed) && TAILQ_EMPTY(&w->parked) && TAILQ_EMPTY(&w->unstaged) &&
+        !w->listeners_off)
         timer_set(w, false);
 }
 
@@ -129,6 +145,7 @@ static unsigned round_of(struct worker *w, int timeout)
         log_commit(w->log);
     }
     bury(w);
+    stage_tell(w);
     return did;
 }
 
@@ -256,6 +273,7 @@ int worker_start(struct worker *w, struct embar_error *err)
     listener_arm(w, true);
     w->space_mail.deliver = space_deliver;
     w->space.fire = space_fire;
+    stage_init(w);
     log_space_watch(w->log, &w->space);
     rc = -pthread_create(&w->thread, NULL, run, w);
     if (rc) {
@@ -280,7 +298,6 @@ void worker_destroy(struct worker *w)
         TAILQ_REMOVE(&w->pub_free, p, link);
         free(p);
     }
-    staging_destroy(w);
     free(w->gather);
     free(w->scratch);
     if (w->timer_fd >= 0)

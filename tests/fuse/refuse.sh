@@ -39,6 +39,7 @@ refused 64 "--size" "$other" --cxl "$scratch/p2" --size 10Q
 refused 64 "--durability" "$other" --cxl mem:16M --durability forever
 refused 64 "--flush" "$other" --cxl mem:16M --flush sometimes
 refused 64 "--workers" "$other" --cxl mem:16M --workers many
+refused 64 "--staging" "$other" --cxl mem:16M --staging 1M
 refused 64 "mount point" --cxl mem:16M
 refused 64 "one too many" "$other" "$mnt"
 refused 64 "unrecognized option" "$other" --nonsense

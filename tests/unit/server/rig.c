@@ -47,6 +47,8 @@ void rig_start(struct rig *r)
                                 .unix_path = r->socket,
                                 .token = r->token,
                                 .workers = r->workers ? r->workers : 2,
+                                .staging = r->staging,
+                                .tick_ms = r->tick_ms,
                                 .auto_create = !r->no_auto_create,
                                 .ack_max = 1};
     rc = server_start(&r->server, &so, &err);

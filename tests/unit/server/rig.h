@@ -17,6 +17,8 @@ struct rig {
     /* Set before rig_start. */
     const char *spec; /* NULL: mem:64M */
     unsigned workers; /* 0: 2 */
+    unsigned tick_ms; /* of the server: its limits are in ticks. 0: 1 s */
+    uint64_t staging; /* 0: the default */
     unsigned hold_ms;
     unsigned sessions;        /* bound of their table; 0: the default */
     uint64_t file_size;       /* a file pool of this size that is durable across machine crashes */

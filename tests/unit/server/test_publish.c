@@ -282,7 +282,7 @@ static void staging(void **state)
 {
     (void)state;
     enum { N = 100, SIZE = 20000, FIRST = 10000 };
-    struct rig r = {.workers = 1};
+    struct rig r = {.workers = 2, .staging = 2u << 20};
     struct batch_bytes b[N];
     int fd[N];
     uint8_t data[SIZE];

@@ -1,0 +1,311 @@
+/* Body bytes in DRAM: how a batch begins, and where one goes that is too slow for the pool (step 3).
+ *
+ * A batch reserves pool space when its first 64 KiB (or all of it) are here. Mostly they wait in the
+ * socket and nothing is copied; when the socket alone may not hold them, they are collected in a piece
+ * of the staging pool. A batch that holds pool space and comes slower than its minimum rate loses it:
+ * what is there moves to staging, the space goes back (CONN_MOVE), and the batch is collected there until
+ * it is whole. Then it reserves, and is copied in once. The next batch of such a connection begins
+ * there, until one came fast enough.
+ *
+ * Without staging memory the socket is not read. Who waits is told when some was given back, once a
+ * round of a worker, as many as may find some; a tick looks again, whatever was told.
+ *
+ * Must never hold pool space while it waits for staging, nor copy more than a turn's bytes a turn.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "net/server/internal.h"
+
+#define MORE "send smaller batches, or give the daemon more --staging"
+
+static bool give_head(struct conn *c)
+{
+    struct stage *s = &c->stage;
+    struct piece *p = s->head;
+    s->head = p->next;
+    if (!s->head) {
+        s->tail = NULL;
+        s->tail_fill = 0;
+    }
+    staging_give(c->worker->server->staging, c->tenant, p, s->slow);
+    c->worker->gave = true;
+    return s->head;
+}
+
+void stage_drop(struct conn *c)
+{
+    while (c->stage.head)
+        (void)give_head(c);
+    memset(&c->stage, 0, sizeof(c->stage));
+}
+
+/* ---- Waiting for memory -------------------------------------------------------------------- */
+
+static void wait_for_memory(struct conn *c)
+{
+    struct worker *w = c->worker;
+    c->unstaged = true;
+    TAILQ_INSERT_TAIL(&w->unstaged, c, wait_link);
+    count_add(&w->count.waiting, 1);
+    worker_timer(w);
+}
+
+static void retry(struct worker *w)
+{
+    struct conn *c;
+    unsigned n = staging_free_pieces(w->server->staging) + 1;
+    /* Whoever is left waits for what is given back next. */
+    while (n-- > 0 && (c = TAILQ_FIRST(&w->unstaged))) {
+        conn_wait_end(c);
+        conn_ready(c);
+    }
+    if (!TAILQ_EMPTY(&w->unstaged))
+        staging_wait(w->server->staging, w->index);
+}
+
+static void deliver(struct worker *w, struct mail *m)
+{
+    (void)m;
+    /* Cleared before the retry: what is given back from here on tells again. */
+    atomic_store_explicit(&w->staging_queued, false, memory_order_seq_cst);
+    retry(w);
+}
+
+void stage_init(struct worker *w)
+{
+    w->staging_mail.deliver = deliver;
+}
+
+void stage_tick(struct worker *w)
+{
+    w->one_gave_up = false;
+    if (!TAILQ_EMPTY(&w->unstaged))
+        retry(w);
+}
+
+void stage_tell(struct worker *w)
+{
+    struct server *s = w->server;
+    if (!w->gave)
+        return;
+    w->gave = false;
+    uint64_t waiting = staging_waiters(s->staging);
+    for (unsigned i = 0; waiting >> i; i++) {
+        struct worker *to = &s->worker[i];
+        /* One mail at a time: whoever clears the flag looks at all that was given before. */
+        if (waiting >> i & 1 &&
+            !atomic_exchange_explicit(&to->staging_queued, true, memory_order_seq_cst))
+            mail_push(&to->box, &to->staging_mail);
+    }
+}
+
+/* ---- Room ---------------------------------------------------------------------------------- */
+
+/* What there is to be of the batch in staging before it asks for space. */
+static uint32_t needed(const struct conn *c)
+{
+    uint32_t total = c->cur.total;
+    return c->stage.slow || total < RESERVE_AT ? total : RESERVE_AT;
+}
+
+static struct piece *take(struct conn *c, uint32_t need)
+{
+    struct staging *s = c->worker->server->staging;
+    if (need > STAGING_PIECE)
+        need = STAGING_PIECE;
+    return staging_take(s, c->tenant, need, c->stage.slow);
+}
+
+/* Where the next staged bytes go; *n gets how many have room. NULL: there is no memory. */
+static uint8_t *room(struct conn *c, uint32_t *n)
+{
+    struct stage *s = &c->stage;
+    uint32_t left = needed(c) - s->fill;
+    if (!s->tail || s->tail_fill == s->tail->size) {
+        struct piece *p = take(c, left);
+        if (!p)
+            return NULL;
+        if (s->tail)
+            s->tail->next = p;
+        else
+            s->head = p;
+        s->tail = p;
+        s->tail_fill = 0;
+        s->waited = 0;
+    }
+    *n = s->tail->size - s->tail_fill;
+    if (*n > left)
+        *n = left;
+    return s->tail->memory + s->tail_fill;
+}
+
+static void filled(struct conn *c, uint32_t n)
+{
+    c->stage.fill += n;
+    c->stage.tail_fill += n;
+}
+
+/* The same, or wait. What others gave back before the bit was set is not told: so look twice. */
+static uint8_t *room_or_wait(struct conn *c, uint32_t *n)
+{
+    uint8_t *to = room(c, n);
+    if (!to) {
+        staging_wait(c->worker->server->staging, c->worker->index);
+        to = room(c, n);
+    }
+    if (!to)
+        wait_for_memory(c);
+    return to;
+}
+
+/* May all of the batch be collected? */
+static bool share_allows(const struct conn *c)
+{
+    return (c->cur.total + STAGING_PIECE - 1) / STAGING_PIECE * (uint64_t)STAGING_PIECE <=
+           staging_share(c->worker->server->staging);
+}
+
+/* ---- Collecting ---------------------------------------------------------------------------- */
+
+/* Nothing is staged yet: may all that is needed wait in the socket? TURN_NEXT: it is to be staged. */
+static enum turn look(struct conn *c, bool *enough)
+{
+    uint32_t need = needed(c), have = c->in_to - c->in_from;
+    int queued = 0;
+    *enough = true;
+    if (have >= need)
+        return TURN_NEXT;
+    if (ioctl(c->fd, FIONREAD, &queued) != 0)
+        queued = 0;
+    if ((uint64_t)have + (uint32_t)queued >= need)
+        return TURN_NEXT;
+    *enough = false;
+    if (have > 0 || queued > 0 || !c->readable)
+        return c->readable ? TURN_NEXT : TURN_WAIT;
+    /* Nothing to stage yet; at the end of the stream this receive says so. */
+    struct iovec iov = {c->in, CONN_IN};
+    ssize_t n = conn_recv(c, &iov, 1);
+    if (n <= 0)
+        return TURN_WAIT;
+    c->in_from = 0;
+    c->in_to = (uint32_t)n;
+    return look(c, enough);
+}
+
+enum turn stage_collect(struct conn *c)
+{
+    struct stage *s = &c->stage;
+    if (!s->head) {
+        if (c->suspect && share_allows(c))
+            s->slow = true;
+        bool enough;
+        enum turn t = look(c, &enough);
+        if (t == TURN_WAIT || enough)
+            return t == TURN_WAIT ? t : publish_reserve(c);
+    }
+    uint32_t n;
+    while (s->fill < needed(c) && c->in_from < c->in_to) {
+        uint8_t *to = room_or_wait(c, &n);
+        if (!to)
+            return TURN_WAIT;
+        if (n > c->in_to - c->in_from)
+            n = c->in_to - c->in_from;
+        memcpy(to, c->in + c->in_from, n);
+        c->in_from += n;
+        filled(c, n);
+    }
+    if (s->fill == needed(c))
+        return publish_reserve(c);
+    if (!c->readable)
+        return TURN_WAIT;
+    uint8_t *to = room_or_wait(c, &n);
+    if (!to)
+        return TURN_WAIT;
+    struct iovec iov = {to, n};
+    ssize_t got = conn_recv(c, &iov, 1);
+    if (got <= 0)
+        return TURN_WAIT;
+    filled(c, (uint32_t)got);
+    return TURN_NEXT;
+}
+
+/* ---- Out of the pool, and back ------------------------------------------------------------- */
+
+void stage_slow(struct conn *c)
+{
+    struct stage *s = &c->stage;
+    struct staging *pool = c->worker->server->staging;
+    bool allowed = share_allows(c);
+    if (c->state == CONN_STAGE)
+        allowed = allowed && staging_slow(pool, s->head); /* there is one: its beginning */
+    if (!allowed) {
+        conn_fail(c, -ETIMEDOUT,
+                  c->state == CONN_STAGE
+                      ? "the first 64 KiB of a batch took longer than 30 seconds; " MORE
+                      : "a batch came slower than 64 KiB a second; " MORE);
+        return;
+    }
+    s->slow = true;
+    c->suspect = true;
+    c->strikes = 0;
+    if (c->state == CONN_POOL)
+        c->state = CONN_MOVE;
+    count_add(&c->worker->count.moved, 1);
+    conn_ready(c);
+}
+
+enum turn stage_move(struct conn *c)
+{
+    struct incoming *in = &c->cur;
+    struct log *log = c->worker->log;
+    struct batch *b = &in->pub->b;
+    for (uint32_t budget = RECV_MAX; budget > 0 && c->stage.fill < in->got;) {
+        uint32_t n, at = c->stage.fill;
+        uint8_t *to = room(c, &n);
+        if (!to) {
+            conn_fail(c, -ETIMEDOUT, "a batch came slower than 64 KiB a second; " MORE);
+            return TURN_WAIT;
+        }
+        if (n > in->got - at)
+            n = in->got - at;
+        if (at < in->lengths && n > in->lengths - at)
+            n = in->lengths - at;
+        int rc = at < in->lengths ? log_peek_lengths(log, b, at, to, n)
+                                  : log_peek(log, b, at - in->lengths, to, n);
+        if (rc) {
+            conn_fail(c, rc, NULL);
+            return TURN_WAIT;
+        }
+        filled(c, n);
+        budget -= n < budget ? n : budget;
+    }
+    if (c->stage.fill < in->got) {
+        conn_ready(c); /* others first */
+        return TURN_WAIT;
+    }
+    publish_unreserve(c);
+    c->state = CONN_STAGE;
+    return TURN_NEXT;
+}
+
+enum turn stage_land(struct conn *c)
+{
+    struct stage *s = &c->stage;
+    for (uint32_t done = 0; s->head;) {
+        uint32_t n = s->head == s->tail ? s->tail_fill : s->head->size;
+        if (!publish_put(c, s->head->memory, n))
+            return TURN_WAIT;
+        s->fill -= n;
+        done += n;
+        if (give_head(c) && done >= TURN_IN) {
+            conn_ready(c);
+            return TURN_WAIT;
+        }
+    }
+    if (s->slow && !s->late)
+        c->suspect = false;
+    memset(s, 0, sizeof(*s));
+    return TURN_NEXT;
+}

@@ -1,0 +1,70 @@
+/* The staging pool: bounded DRAM for payload that comes too slowly to hold pool space (step 3).
+ *
+ * All workers share it. It hands out pieces of three sizes. Its memory lies in one arena a NUMA node
+ * and is touched when it is first used; a piece is taken on the node where the thread runs, elsewhere
+ * when that has none. It never grows: staging_take answers NULL, and the taker waits (staging_wait)
+ * until some were given back.
+ *
+ * Bounds, so that slow peers cannot take all: a connection holds a quarter of it at most, a principal
+ * half, and batches that were moved here because they are slow three quarters together. What is
+ * left is for the beginnings of batches, which stay 30 s at most.
+ */
+#ifndef NET_SERVER_STAGING_H
+#define NET_SERVER_STAGING_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "embar/error.h"
+#include "net/server/stack.h"
+
+#define STAGING_PIECE (64u << 10) /* the largest; smaller ones are 4 and 16 KiB */
+
+struct staging;
+
+/* Whoever holds it alone may touch all but `entry`. */
+struct piece {
+    struct ck_stack_entry entry; /* while it is free */
+    struct piece *next;          /* the holder's own */
+    uint8_t *memory;
+    uint32_t size;
+    uint16_t arena, class;
+};
+
+/* What one principal holds: its connections on all workers add to it. */
+struct tenant {
+    atomic_uint_fast64_t bytes; /* relaxed: a bound, it orders nothing */
+    uint32_t uid;
+    unsigned connections; /* the table's lock guards both */
+};
+
+/* Bytes: 0: 1/64 of the memory that this process may have, 128 MiB to 1 GiB. */
+int staging_new(struct staging **out, uint64_t bytes, struct embar_error *err)
+    __attribute__((warn_unused_result));
+void staging_free(struct staging *s); /* every piece was given back. NULL is fine */
+
+/* The principal's entry, for the life of a connection. */
+struct tenant *staging_tenant(struct staging *s, uint32_t uid);
+void staging_leave(struct staging *s, struct tenant *t);
+
+/* A piece of `need` bytes if there is one, at most of STAGING_PIECE. `slow`: for a batch that was
+ * moved. NULL: a bound is reached. */
+struct piece *staging_take(struct staging *s, struct tenant *t, uint32_t need, bool slow);
+void staging_give(struct staging *s, struct tenant *t, struct piece *p, bool slow);
+/* A piece that was taken for the beginning of a batch is from now on held by a slow one. */
+bool staging_slow(struct staging *s, const struct piece *p) __attribute__((warn_unused_result));
+/* What one connection may hold. */
+uint64_t staging_share(const struct staging *s);
+
+/* Worker `index` has takers that wait: look once more after this, for what was given before is not
+ * told. staging_waiters: whose turn it is to be told, after pieces were given back (bits). */
+void staging_wait(struct staging *s, unsigned index);
+uint64_t staging_waiters(struct staging *s);
+/* Pieces of the largest size that could be had now, about. */
+unsigned staging_free_pieces(const struct staging *s);
+
+uint64_t staging_size(const struct staging *s);
+uint64_t staging_used(const struct staging *s);
+
+#endif

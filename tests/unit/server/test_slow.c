@@ -1,0 +1,282 @@
+/* Peers that send too slowly: they lose their pool space to staging and go on there, others do not
+ * notice them, and what staging cannot hold is refused with a sentence. A tick of the server is
+ * short here, so that its limits come soon.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/server/rig.h"
+
+struct slow {
+    int fd;
+    struct batch_bytes b;
+    size_t sent;
+    uint8_t *data;
+    uint32_t size;
+    char path[16];
+};
+
+/* A publisher of one batch of which `first` bytes are sent. */
+static struct slow slow_open(const struct rig *r, unsigned i, uint32_t size, bool lengths,
+                             size_t first)
+{
+    struct slow s = {.fd = peer(r, i % 2), .size = size, .sent = first, .data = malloc(size)};
+    enum { MOST = 40000 };
+    uint32_t *each = calloc(MOST, sizeof(*each));
+    assert_true(s.data && each);
+    snprintf(s.path, sizeof(s.path), "slow%u", i);
+    fill(s.data, size, i + 100);
+    for (unsigned k = 0; k < MOST; k++)
+        each[k] = size / MOST;
+    each[MOST - 1] += size % MOST;
+    s.b = batch_make(1, 1, 0, s.data, size, lengths ? each : NULL, lengths ? MOST : 1);
+    open_topic(s.fd, s.path, 1, WIRE_S_NONE, 0);
+    send_bytes(s.fd, s.b.p, first);
+    free(each);
+    return s;
+}
+
+static void slow_send(struct slow *s, size_t n)
+{
+    send_bytes(s->fd, s->b.p + s->sent, n);
+    s->sent += n;
+}
+
+static void slow_check(const struct rig *r, const struct slow *s)
+{
+    struct stream t = read_topic(r, s->path);
+    assert_int_equal(t.size, s->size);
+    assert_memory_equal(t.buf, s->data, s->size);
+    free(t.buf);
+}
+
+static void slow_close(struct slow *s)
+{
+    if (s->fd >= 0)
+        close(s->fd);
+    free(s->b.p);
+    free(s->data);
+}
+
+struct wanted {
+    const struct rig *rig;
+    uint64_t moved;
+};
+
+static bool have_moved(void *arg)
+{
+    const struct wanted *w = arg;
+    struct server_stat st;
+    struct log_stat ls;
+    server_stat(w->rig->server, &st);
+    log_stat_all(w->rig->log, &ls);
+    return st.moved >= w->moved && ls.reserved == 0;
+}
+
+static bool nothing_staged(void *arg)
+{
+    const struct rig *r = arg;
+    struct server_stat st;
+    server_stat(r->server, &st);
+    return st.staged == 0 && st.waiting == 0;
+}
+
+/* Ten tricklers want all pool space that may be reserved; publishers beside them go on, and the
+ * tricklers' batches arrive whole in the end. */
+static void tricklers(void **state)
+{
+    (void)state;
+    enum { N = 10, SIZE = 700001, FIRST = 200000, FAST = 60, FAST_SIZE = 50000 };
+    struct rig r = {.tick_ms = 40, .spec = "mem:64M"};
+    struct slow s[N];
+    uint8_t *data = malloc(FAST_SIZE);
+    rig_start(&r);
+    for (unsigned i = 0; i < N; i++)
+        s[i] = slow_open(&r, i, SIZE, i % 3 == 0, FIRST);
+    int fd = peer(&r, false);
+    open_topic(fd, "fast", 1, WIRE_S_NONE, 0);
+    for (unsigned k = 0; k < FAST; k++) {
+        fill(data, FAST_SIZE, k);
+        publish(fd, 1, k + 1, 0, data, FAST_SIZE, NULL, 1);
+        for (unsigned i = 0; i < N; i++)
+            slow_send(&s[i], 1);
+    }
+    await_ack(fd, 1, FAST);
+    until(have_moved, &(struct wanted){&r, N});
+    struct stream t = read_topic(&r, "fast");
+    assert_int_equal(t.size, FAST * FAST_SIZE);
+    for (unsigned k = 0; k < FAST; k++) {
+        fill(data, FAST_SIZE, k);
+        assert_memory_equal(t.buf + (size_t)k * FAST_SIZE, data, FAST_SIZE);
+    }
+    free(t.buf);
+    for (unsigned i = 0; i < N; i++) {
+        slow_send(&s[i], 100000 + i);
+        slow_send(&s[i], s[i].b.n - s[i].sent);
+    }
+    for (unsigned i = 0; i < N; i++) {
+        await_ack(s[i].fd, 1, 1);
+        slow_check(&r, &s[i]);
+    }
+    /* The next batch of each begins in staging, whole or in parts, until one was fast. */
+    for (unsigned i = 0; i < N; i++)
+        for (unsigned k = 0; k < 3; k++)
+            publish(s[i].fd, 1, 2 + k, 0, s[i].data, SIZE - k, NULL, 1);
+    for (unsigned i = 0; i < N; i++) {
+        await_ack(s[i].fd, 1, 4);
+        t = read_topic(&r, s[i].path);
+        assert_int_equal(t.size, 4 * SIZE - 3);
+        for (unsigned k = 0; k < 3; k++)
+            assert_memory_equal(t.buf + SIZE + k * SIZE - (k > 1), s[i].data, SIZE - k);
+        free(t.buf);
+        slow_close(&s[i]);
+    }
+    until(nothing_staged, &r);
+    close(fd);
+    free(data);
+    rig_stop(&r);
+}
+
+/* The beginning of a batch that takes its time goes on as a slow one. */
+static void slow_beginning(void **state)
+{
+    (void)state;
+    struct rig r = {.tick_ms = 5};
+    rig_start(&r);
+    struct slow s = slow_open(&r, 0, 150000, true, 9000);
+    until(have_moved, &(struct wanted){&r, 1});
+    while (s.sent + 10000 < s.b.n)
+        slow_send(&s, 10000);
+    slow_send(&s, s.b.n - s.sent);
+    await_ack(s.fd, 1, 1);
+    slow_check(&r, &s);
+    slow_close(&s);
+    until(nothing_staged, &r);
+    rig_stop(&r);
+}
+
+/* Cut while it is in staging: nothing stays. */
+static void cut(void **state)
+{
+    (void)state;
+    struct rig r = {.tick_ms = 10};
+    rig_start(&r);
+    for (unsigned i = 0; i < 6; i++) {
+        struct slow s = slow_open(&r, i, 400000, i % 3 == 0, 70000 + 60000 * i);
+        until(have_moved, &(struct wanted){&r, i + 1});
+        slow_send(&s, 5000);
+        slow_close(&s);
+    }
+    until(nothing_staged, &r);
+    rig_stop(&r);
+}
+
+static void too_large(void **state)
+{
+    (void)state;
+    struct rig r = {.tick_ms = 10, .staging = 2u << 20};
+    rig_start(&r);
+    struct slow in_pool = slow_open(&r, 0, 600000, false, 200000);
+    assert_int_equal(expect_refusal(in_pool.fd), ETIMEDOUT);
+    struct slow beginning = slow_open(&r, 1, 600000, false, 9000);
+    assert_int_equal(expect_refusal(beginning.fd), ETIMEDOUT);
+    in_pool.fd = beginning.fd = -1;
+    slow_close(&in_pool);
+    slow_close(&beginning);
+    until(nothing_staged, &r);
+    rig_stop(&r);
+}
+
+static void mute(void **state)
+{
+    (void)state;
+    struct rig r = {.tick_ms = 2};
+    rig_start(&r);
+    struct slow s = slow_open(&r, 0, 400000, false, 200000);
+    assert_int_equal(expect_refusal(s.fd), ETIMEDOUT);
+    s.fd = -1;
+    slow_close(&s);
+    until(nothing_staged, &r);
+    rig_stop(&r);
+}
+
+/* Answer of one slow publisher: true: its batch was acked, false: refused for want of staging. */
+static bool answer(struct slow *s)
+{
+    struct got g;
+    assert_true(receive(s->fd, &g));
+    bool acked = g.f.type == WIRE_ACK;
+    if (!acked) {
+        struct wire_error e;
+        assert_int_equal(g.f.type, WIRE_ERROR);
+        assert_true(g.length >= sizeof(e));
+        memcpy(&e, g.body, sizeof(e));
+        assert_int_equal(le32_get(e.code), ETIMEDOUT);
+    }
+    got_free(&g);
+    return acked;
+}
+
+/* More slow batches than staging holds: some give up, so that the others get through, rather than
+ * all wait for each other; whoever is fast never notices. */
+static void exhausted(void **state)
+{
+    (void)state;
+    enum { N = 10, SIZE = 400000, FIRST = 100000 };
+    struct rig r = {.tick_ms = 10, .staging = 2u << 20};
+    struct slow s[N];
+    rig_start(&r);
+    /* Eight hold two pieces each, which is all that one principal may have. */
+    for (unsigned i = 0; i < 8; i++)
+        s[i] = slow_open(&r, i, SIZE, false, FIRST);
+    until(have_moved, &(struct wanted){&r, 8});
+    for (unsigned i = 8; i < N; i++)
+        s[i] = slow_open(&r, i, SIZE, false, FIRST);
+    for (unsigned i = 8; i < N; i++)
+        assert_false(answer(&s[i]));
+    int fd = peer(&r, true);
+    open_topic(fd, "fast", 1, WIRE_S_NONE, 0);
+    publish(fd, 1, 1, 0, s[0].data, SIZE, NULL, 1);
+    await_ack(fd, 1, 1);
+    for (unsigned i = 0; i < 8; i++)
+        slow_send(&s[i], s[i].b.n - s[i].sent);
+    unsigned acked = 0;
+    for (unsigned i = 0; i < 8; i++)
+        if (answer(&s[i])) {
+            slow_check(&r, &s[i]);
+            acked++;
+        }
+    assert_in_range(acked, 2, 7);
+    for (unsigned i = 0; i < N; i++)
+        slow_close(&s[i]);
+    until(nothing_staged, &r);
+    /* And it is all there again. */
+    s[0] = slow_open(&r, 0, SIZE, false, FIRST);
+    struct server_stat st;
+    server_stat(r.server, &st);
+    until(have_moved, &(struct wanted){&r, st.moved + 1});
+    slow_send(&s[0], s[0].b.n - s[0].sent);
+    await_ack(s[0].fd, 1, 1);
+    slow_close(&s[0]);
+    close(fd);
+    rig_stop(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tricklers), cmocka_unit_test(slow_beginning), cmocka_unit_test(cut),
+        cmocka_unit_test(too_large), cmocka_unit_test(mute),           cmocka_unit_test(exhausted),
+    };
+    return cmocka_run_group_tests_name("server slow", tests, NULL, NULL);
+}

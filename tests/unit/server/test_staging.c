@@ -1,0 +1,209 @@
+/* The staging pool by itself: pieces never overlap, its bounds hold, nothing is lost of it however
+ * many threads take and give. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "net/server/server.h"
+#include "net/server/staging.h"
+
+enum { PIECES = (2u << 20) / STAGING_PIECE };
+
+static struct staging *make(void)
+{
+    struct staging *s;
+    struct embar_error err;
+    assert_int_equal(staging_new(&s, 2u << 20, &err), 0);
+    return s;
+}
+
+/* All that one principal gets, of a size; marked with what nobody else writes. */
+static unsigned take_all(struct staging *s, struct tenant *t, uint32_t need, bool slow,
+                         struct piece **list)
+{
+    unsigned n = 0;
+    struct piece *p;
+    while ((p = staging_take(s, t, need, slow))) {
+        assert_true(p->size >= need);
+        memset(p->memory, (int)(uintptr_t)p >> 4, p->size);
+        p->next = *list;
+        *list = p;
+        n++;
+    }
+    return n;
+}
+
+static void give_all(struct staging *s, struct tenant *t, struct piece *list, bool slow)
+{
+    while (list) {
+        struct piece *p = list;
+        list = p->next;
+        for (uint32_t i = 0; i < p->size; i++)
+            assert_int_equal(p->memory[i], (uint8_t)((int)(uintptr_t)p >> 4));
+        staging_give(s, t, p, slow);
+    }
+}
+
+static void bounds(void **state)
+{
+    (void)state;
+    struct staging *s = make();
+    struct tenant *a = staging_tenant(s, 1), *b = staging_tenant(s, 257), *c = staging_tenant(s, 2);
+    struct piece *of_a = NULL, *of_b = NULL, *of_c = NULL;
+    assert_ptr_not_equal(a, b);
+    assert_ptr_equal(a, staging_tenant(s, 1));
+    staging_leave(s, a);
+    for (unsigned round = 0; round < 3; round++) {
+        /* A principal: half. Slow ones: three quarters. The rest is for beginnings. */
+        assert_int_equal(take_all(s, a, STAGING_PIECE, true, &of_a), PIECES / 2);
+        assert_int_equal(take_all(s, b, STAGING_PIECE, true, &of_b), PIECES / 4);
+        assert_int_equal(take_all(s, c, STAGING_PIECE, true, &of_c), 0);
+        assert_int_equal(take_all(s, c, STAGING_PIECE, false, &of_c), PIECES / 4);
+        assert_int_equal(take_all(s, b, STAGING_PIECE, false, &of_c), 0);
+        assert_int_equal(staging_used(s), staging_size(s));
+        assert_int_equal(staging_free_pieces(s), 0);
+        assert_false(staging_slow(s, of_c));
+        give_all(s, a, of_a, true);
+        give_all(s, b, of_b, true);
+        assert_true(staging_slow(s, of_c));
+        struct piece *first = of_c;
+        of_c = of_c->next;
+        staging_give(s, c, first, true);
+        give_all(s, c, of_c, false);
+        of_a = of_b = of_c = NULL;
+        assert_int_equal(staging_used(s), 0);
+    }
+    staging_leave(s, a);
+    staging_leave(s, b);
+    staging_leave(s, c);
+    staging_free(s);
+}
+
+/* Smaller pieces take their own part, then larger pieces; the largest stay to be had. */
+static void sizes(void **state)
+{
+    (void)state;
+    struct staging *s = make();
+    struct tenant *t = staging_tenant(s, 1), *u = staging_tenant(s, 2);
+    struct piece *small = NULL, *large = NULL;
+    const unsigned carved = (PIECES + 15) / 16;
+    struct piece *p = staging_take(s, t, 1, false);
+    assert_int_equal(p->size, 4096);
+    staging_give(s, t, p, false);
+    p = staging_take(s, t, 4097, false);
+    assert_int_equal(p->size, 16384);
+    staging_give(s, t, p, false);
+    unsigned n = take_all(s, t, 100, false, &small);
+    /* Half of all is a principal's: each small size's own blocks, then whole ones. */
+    assert_int_equal(n, carved * 16 + carved * 4 + (PIECES / 2 - 2 * carved));
+    assert_int_equal(take_all(s, u, STAGING_PIECE, false, &large), PIECES / 2);
+    give_all(s, t, small, false);
+    give_all(s, u, large, false);
+    small = large = NULL;
+    assert_int_equal(take_all(s, u, 100, false, &small), n);
+    give_all(s, u, small, false);
+    staging_leave(s, t);
+    staging_leave(s, u);
+    staging_free(s);
+}
+
+static void refused(void **state)
+{
+    (void)state;
+    struct staging *s;
+    struct embar_error err;
+    assert_int_equal(staging_new(&s, (2u << 20) - 1, &err), -EMBAR_EINVALID);
+    assert_non_null(strstr(err.text, "--staging"));
+    assert_int_equal(staging_new(&s, STAGING_MAX + 1, &err), -EMBAR_EINVALID);
+    assert_int_equal(staging_new(&s, 0, &err), 0);
+    assert_true(staging_size(s) >= STAGING_MIN);
+    staging_free(s);
+}
+
+struct taker {
+    struct staging *s;
+    struct tenant *t;
+    unsigned seed;
+    bool wrong;
+};
+
+static void *churn(void *arg)
+{
+    struct taker *k = arg;
+    enum { HELD = 6, ROUNDS = 20000 };
+    struct piece *held[HELD] = {0};
+    uint32_t mark[HELD] = {0};
+    unsigned x = k->seed;
+    for (unsigned i = 0; i < ROUNDS + HELD; i++) {
+        unsigned j = i % HELD;
+        struct piece *p = held[j];
+        if (p) {
+            uint32_t first, last;
+            memcpy(&first, p->memory, 4);
+            memcpy(&last, p->memory + p->size - 4, 4);
+            k->wrong |= first != mark[j] || last != mark[j];
+            staging_give(k->s, k->t, p, false);
+            held[j] = NULL;
+        }
+        if (i >= ROUNDS)
+            continue;
+        x = x * 1664525u + 1013904223u;
+        p = staging_take(k->s, k->t, (x >> 8) % STAGING_PIECE + 1, false);
+        if (!p)
+            continue;
+        mark[j] = x;
+        memcpy(p->memory, &x, 4);
+        memcpy(p->memory + p->size - 4, &x, 4);
+        held[j] = p;
+    }
+    return NULL;
+}
+
+static void threads(void **state)
+{
+    (void)state;
+    enum { THREADS = 4 };
+    struct staging *s = make();
+    struct taker k[THREADS];
+    pthread_t thread[THREADS];
+    for (unsigned i = 0; i < THREADS; i++) {
+        k[i] = (struct taker){.s = s, .t = staging_tenant(s, i), .seed = i};
+        assert_int_equal(pthread_create(&thread[i], NULL, churn, &k[i]), 0);
+    }
+    for (unsigned i = 0; i < THREADS; i++) {
+        pthread_join(thread[i], NULL);
+        assert_false(k[i].wrong);
+        staging_leave(s, k[i].t);
+    }
+    assert_int_equal(staging_used(s), 0);
+    staging_free(s);
+}
+
+/* Who waits is told once, after it was given something. */
+static void waiting(void **state)
+{
+    (void)state;
+    struct staging *s = make();
+    assert_int_equal(staging_waiters(s), 0);
+    staging_wait(s, 3);
+    staging_wait(s, 63);
+    assert_int_equal(staging_waiters(s), 1ull << 63 | 8);
+    assert_int_equal(staging_waiters(s), 0);
+    staging_free(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bounds),  cmocka_unit_test(sizes),   cmocka_unit_test(refused),
+        cmocka_unit_test(threads), cmocka_unit_test(waiting),
+    };
+    return cmocka_run_group_tests_name("server staging", tests, NULL, NULL);
+}
