@@ -361,6 +361,13 @@ int virtual_attr(struct fs *fs, const struct node *node, struct stat *st);
 const char *virtual_list(const struct node *dir, size_t i, enum node_kind *kind);
 uint64_t virtual_ino(enum node_kind kind);
 
+/* reply.c: a topic's bytes */
+/* Reply up to size bytes of the handle's topic from pool memory, and note how far it has read. Fewer
+ * only at the end or before what cannot be read. */
+void reply_bytes(struct handle *h, fuse_req_t req, uint64_t offset, size_t size);
+/* Copy up to size bytes; fewer as above. A negative code says why nothing more could be read. */
+int copy_bytes(struct handle *h, char *to, uint64_t offset, size_t size, size_t *copied);
+
 /* segments.c: sealed pieces */
 int segments_lookup(struct fs *fs, const struct node *parent, const char *name, struct node **out);
 /* The pieces of a topic from slot `from` on, until `add` says false; `next` continues behind one. */
@@ -374,8 +381,6 @@ void follow_data(struct task *task);
 void follow_poll(struct task *task);
 /* Answer what waits: the mount is ending. */
 void follow_end(struct handle *h);
-/* Reply up to size bytes of the handle's topic from pool memory, and note how far it has read. */
-void reply_bytes(struct handle *h, fuse_req_t req, uint64_t offset, size_t size);
 
 /* status.c: texts made when they are opened; malloc'd, NULL for want of memory */
 char *status_json(struct fs *fs);

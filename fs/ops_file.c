@@ -1,6 +1,5 @@
 /* Opening, reading and closing files (step 9). All but sealed pieces are direct_io: a growing file in
- * the page cache shows NUL bytes to concurrent readers. Bytes go to the kernel from pool memory,
- * pinned only while they are sent.
+ * the page cache shows NUL bytes to concurrent readers.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -10,45 +9,6 @@
 #include <unistd.h>
 
 #include "fs/fs.h"
-
-/* Pieces of one answer; a topic of many small, scattered batches gives a short read beyond. */
-#define REPLY_VIEWS 16
-
-/* Memory that is gone raises no signal in the kernel: writing the answer fails. */
-static bool pool_is_gone(int rc)
-{
-    return rc == -EFAULT || rc == -EHWPOISON;
-}
-
-void reply_bytes(struct handle *h, fuse_req_t req, uint64_t offset, size_t size)
-{
-    struct fs *fs = h->fs;
-    struct read_view views[REPLY_VIEWS];
-    struct iovec iov[REPLY_VIEWS * READ_PIECES];
-    int count = 0, used = 0, rc = 0;
-    size_t bytes = 0;
-    while (bytes < size && used < REPLY_VIEWS) {
-        rc = topic_read(h->topic, offset + bytes, size - bytes, &views[used]);
-        if (rc || views[used].bytes == 0)
-            break;
-        memcpy(iov + count, views[used].iov, (size_t)views[used].pieces * sizeof *iov);
-        count += views[used].pieces;
-        bytes += views[used++].bytes;
-    }
-    /* Before the answer: it lets the reader ask again. */
-    pthread_mutex_lock(&h->lock);
-    if (h->position < offset + bytes)
-        h->position = offset + bytes;
-    pthread_mutex_unlock(&h->lock);
-    count_add(&fs->count.reads, 1);
-    count_add(&fs->count.read_bytes, bytes);
-    if (rc && bytes == 0)
-        fuse_reply_err(req, embar_to_errno(rc));
-    else if (pool_is_gone(fuse_reply_iov(req, iov, count)))
-        log_fault(fs->log, -EMBAR_EFAULTED); /* and the kernel has answered EIO */
-    while (used > 0)
-        read_release(&views[--used]);
-}
 
 /* Like a file with the append-only attribute, but that an empty one may be filled from 0. */
 static int write_allowed(const struct topic *t, int flags)

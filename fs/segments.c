@@ -106,32 +106,15 @@ int segments_list(struct fs *fs, const struct node *dir, uint64_t from,
     return 0;
 }
 
-/* Copy [offset, offset + size): all of it, or a negative code. */
-static int copy_bytes(struct handle *h, char *to, uint64_t offset, size_t size)
-{
-    while (size > 0) {
-        struct read_view v;
-        int rc = topic_read(h->topic, offset, size, &v);
-        for (int i = 0; rc == 0 && i < v.pieces; i++) {
-            rc = guard_copy(&h->fs->region, to, v.iov[i].iov_base, v.iov[i].iov_len);
-            to += v.iov[i].iov_len;
-        }
-        size_t n = rc ? 0 : v.bytes;
-        read_release(&v);
-        if (n == 0)
-            return rc ? rc : -EMBAR_ECORRUPT;
-        offset += n;
-        size -= n;
-    }
-    return 0;
-}
-
 void segment_read(struct handle *h, fuse_req_t req, size_t size, off_t off)
 {
     uint64_t at = off < 0 || (uint64_t)off > h->length ? h->length : (uint64_t)off;
     size_t n = h->length - at < size ? (size_t)(h->length - at) : size;
     char *text = malloc(n ? n : 1);
-    int rc = text ? copy_bytes(h, text, h->base + at, n) : -ENOMEM;
+    size_t copied = 0;
+    int rc = text ? copy_bytes(h, text, h->base + at, n, &copied) : -ENOMEM;
+    if (rc == 0 && copied < n)
+        rc = -EMBAR_ECORRUPT;
     count_add(&h->fs->count.reads, 1);
     if (rc) {
         fuse_reply_err(req, embar_to_errno(rc));
