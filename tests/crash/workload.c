@@ -1,6 +1,6 @@
-/* The workload: random publishers and administrators of a small log, whose process or machine dies
- * now and then. Keeps the promises (trial.h: now, synced, ops) by what completions say, and by nothing
- * else that the log says.
+/* The workload: random publishers (publish.c) and administrators of a small log, whose process or machine
+ * dies now and then. Keeps the promises (trial.h: now, synced, ops) by what completions say, and by
+ * nothing else that the log says.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -8,384 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/crc.h"
 #include "core/log_state.h"
+#include "tests/crash/publish.h"
 #include "tests/crash/verify.h"
-
-/* ---- Promises ----------------------------------------------------------------------------- */
-
-static void remember(struct trial *r, const struct op *op)
-{
-    r->now.number = op->last;
-    if (r->medium.variant != MEDIUM_FILE && !r->looking)
-        return;
-    if (r->op_count == r->op_capacity) {
-        r->op_capacity = r->op_capacity ? r->op_capacity * 2 : 64;
-        r->ops = reallocarray(r->ops, r->op_capacity, sizeof *r->ops);
-        if (!r->ops)
-            abort();
-    }
-    r->ops[r->op_count++] = *op;
-}
-
-/* The action that is in flight was committed as entry `number`, or refused. */
-static void control_settled(struct trial *r, int status, uint64_t number)
-{
-    struct ledger try = r->now;
-    int expected = ledger_control(&try, &r->control, number);
-    r->controlling = false;
-    r->counts->controls++;
-    if (status == -EMBAR_EFULL) {
-        r->counts->refused++;
-        return;
-    }
-    if (status != (expected > 0 ? 0 : expected)) {
-        trial_fail(r, "control action %d answers %d, not %d", (int)r->control.kind, status,
-                   expected);
-        return;
-    }
-    if (expected)
-        return;
-    if (number <= r->now.number)
-        trial_fail(r, "entry %" PRIu64 " is told after %" PRIu64, number, r->now.number);
-    r->now = try;
-    remember(r, &(struct op){.number = number, .last = number, .control = r->control});
-}
-
-static void batch_committed(struct trial *r, const struct flight *f, const struct commit *c)
-{
-    const struct node *t = ledger_node(&r->now, f->topic);
-    if (!t || c->offset != t->end || c->number <= r->now.number) {
-        trial_fail(r, "topic %u: batch %u is acked at %" PRIu64 " as entry %" PRIu64, f->topic,
-                   f->m.serial, c->offset, c->number);
-        return;
-    }
-    const struct promise *s = f->m.session ? ledger_session(&r->now, f->m.session) : NULL;
-    bool due = s && (t->order == 5 ? f->m.sequence == s->sequence + 1
-                                   : !promise_has(s, f->m.sequence) && s->aheads < LEDGER_AHEAD);
-    if (f->m.session && !due) {
-        trial_fail(r, "session %" PRIu64 ": batch %" PRIu64 " is acked out of turn", f->m.session,
-                   f->m.sequence);
-        return;
-    }
-    ledger_append(&r->now, f->topic, &f->m);
-    /* All of the epoch is told with the mark behind it. */
-    if (s && (c->sequence < s->sequence || c->messages < s->messages))
-        trial_fail(r, "session %" PRIu64 ": batch %" PRIu64 " is acked with mark %" PRIu64,
-                   f->m.session, f->m.sequence, c->sequence);
-    r->counts->batches++;
-    remember(r, &(struct op){.number = c->number,
-                             .last = c->number + (f->batch.run1 ? 1 : 0),
-                             .is_batch = true,
-                             .topic = f->topic,
-                             .batch = f->m});
-}
-
-static void batch_done(struct completion *self, const struct commit *c)
-{
-    struct flight *f = (struct flight *)self;
-    struct trial *r = f->run;
-    if (r->death)
-        return;
-    /* A fence by timeout has nobody else to tell. */
-    if (c->status == -EMBAR_EFENCED && r->expiring && r->control.value == f->m.session) {
-        r->expiring = false;
-        control_settled(r, 0, atomic_load(&r->log->committed));
-    }
-    f->state = FLIGHT_DONE;
-    if (c->status == 0 && !c->duplicate) {
-        batch_committed(r, f, c);
-    } else if (c->status == 0) {
-        const struct promise *s = ledger_session(&r->now, f->m.session);
-        if (!s || !promise_has(s, f->m.sequence))
-            trial_fail(r, "session %" PRIu64 ": batch %" PRIu64 " is called a duplicate",
-                       f->m.session, f->m.sequence);
-    } else {
-        r->counts->refused++;
-    }
-}
-
-/* ---- Topics in use ------------------------------------------------------------------------ */
-
-static struct topic *topic_in_use(struct trial *r, uint32_t id)
-{
-    for (unsigned i = 0; i < r->visibles; i++)
-        if (r->visible[i].id == id)
-            return r->visible[i].topic;
-    struct topic *t = log_topic(r->log, id);
-    if (!t)
-        return NULL;
-    r->visible[r->visibles++] = (struct visible){.id = id, .topic = t};
-    return t;
-}
-
-static void topics_prune(struct trial *r)
-{
-    for (unsigned i = r->visibles; i-- > 0;)
-        if (!ledger_node(&r->now, r->visible[i].id)) {
-            topic_put(r->visible[i].topic);
-            r->visible[i] = r->visible[--r->visibles];
-        }
-}
-
-static void flights_prune(struct trial *r)
-{
-    for (unsigned i = 0; i < FLIGHTS; i++)
-        if (r->flight[i].state == FLIGHT_DONE) {
-            topic_put(r->flight[i].batch.topic);
-            r->flight[i].state = FLIGHT_FREE;
-        }
-}
-
-static void tidy(struct trial *r)
-{
-    if (r->death)
-        return;
-    flights_prune(r);
-    topics_prune(r);
-}
-
-static struct node *some_node(struct trial *r, bool dir)
-{
-    struct node *pick = NULL;
-    unsigned n = 0;
-    for (unsigned i = 0; i < r->now.nodes; i++)
-        if (r->now.node[i].is_dir == dir && chance(&r->random, ++n))
-            pick = &r->now.node[i];
-    return pick;
-}
-
-static struct flight *flight_in(struct trial *r, enum flight_state state)
-{
-    struct flight *pick = NULL;
-    unsigned n = 0;
-    for (unsigned i = 0; i < FLIGHTS; i++)
-        if (r->flight[i].state == state && chance(&r->random, ++n))
-            pick = &r->flight[i];
-    return pick;
-}
-
-static unsigned flights_in(const struct trial *r, enum flight_state state)
-{
-    unsigned n = 0;
-    for (unsigned i = 0; i < FLIGHTS; i++)
-        n += r->flight[i].state == state;
-    return n;
-}
-
-/* ---- Publishing --------------------------------------------------------------------------- */
-
-struct job {
-    struct trial *run;
-    struct flight *flight;
-    int rc;
-};
-
-static void job_commit(void *arg)
-{
-    struct job *j = arg;
-    epochs_run(j->run->log);
-}
-
-static void commit_now(struct trial *r)
-{
-    struct job j = {.run = r};
-    if (!r->death)
-        team_call(r->team, below(&r->random, TEAM_SIZE), job_commit, &j);
-    tidy(r);
-}
-
-static bool sent(const struct trial *r, uint64_t session, uint64_t sequence)
-{
-    for (unsigned i = 0; i < FLIGHTS; i++)
-        if (r->flight[i].state == FLIGHT_ANNOUNCED && r->flight[i].m.session == session &&
-            r->flight[i].m.sequence == sequence)
-            return true;
-    return false;
-}
-
-/* Something of the session is on its way: what comes next may have to wait for it. */
-static bool held(const struct trial *r, uint64_t session)
-{
-    for (unsigned i = 0; i < FLIGHTS; i++)
-        if (r->flight[i].state != FLIGHT_FREE && r->flight[i].m.session == session)
-            return true;
-    return false;
-}
-
-/* The next one due, sometimes one again, sometimes one too early: at order 5 it is held, at the others
- * committed, up to the window's end. */
-static uint64_t choose_sequence(struct trial *r, const struct node *n, const struct promise *s)
-{
-    uint32_t dice = below(&r->random, 100);
-    if (dice < 10 && s->sequence > 0)
-        return 1 + draw(&r->random) % s->sequence;
-    if (dice < 16 && s->aheads > 0)
-        return s->ahead[below(&r->random, s->aheads)].sequence;
-    if (n->order != 5 && s->aheads + FLIGHTS >= LEDGER_AHEAD)
-        return s->sequence + 1;
-    uint64_t next = s->sequence + 1;
-    while (sent(r, s->id, next) || promise_has(s, next))
-        next++;
-    if (dice < 22 && next > s->sequence + 1)
-        return next - 1;
-    if (n->order == 5 || dice < 60)
-        return dice < 32 ? next + 1 : next;
-    return next + (dice < 64 ? 980 + below(&r->random, 60) : below(&r->random, 9));
-}
-
-static void choose_batch(struct trial *r, struct entry_batch *m, uint32_t most)
-{
-    uint32_t dice = below(&r->random, 100);
-    if (dice < 55)
-        m->length = LEDGER_MIN + below(&r->random, 300);
-    else if (dice < 80)
-        m->length = 300 + below(&r->random, 5000);
-    else if (dice < 90)
-        m->length = 64 * (1 + below(&r->random, 200));
-    else
-        m->length = most / 4 + below(&r->random, most - most / 4);
-    if (m->length > most)
-        m->length = most;
-    uint32_t count = 1 + below(&r->random, chance(&r->random, 10) ? 1500 : 20);
-    m->count = count < m->length ? count : m->length;
-    m->equal = chance(&r->random, 3);
-    if (m->equal) {
-        m->length -= m->length % m->count;
-        if (m->length < LEDGER_MIN)
-            m->length = m->count = LEDGER_MIN;
-    }
-    m->serial = ++r->serial;
-}
-
-static uint32_t payload_crc(const struct flight *f)
-{
-    static char bytes[1 << 16];
-    payload_fill(f->m.serial, 0, bytes, f->m.length);
-    return crc32c(0, bytes, f->m.length);
-}
-
-/* Store some of it, in pieces, as a receiver does. */
-static void fill(struct trial *r, struct flight *f)
-{
-    uint32_t n;
-    for (uint32_t at = 0; at < f->m.length; at += n) {
-        char *p = log_span(r->log, &f->batch, at, &n);
-        uint32_t most = 1 + below(&r->random, 20000);
-        n = n < most ? n : most;
-        payload_fill(f->m.serial, at, p, n);
-        log_writeback(r->log, &f->batch, at, n);
-    }
-    le32 *to = log_lengths(r->log, &f->batch);
-    if (!to)
-        return;
-    static uint32_t lengths[1 << 12];
-    payload_lengths(&f->m, lengths);
-    for (uint32_t i = 0; i < f->m.count; i++)
-        to[i] = le32_of(lengths[i]);
-}
-
-static void job_reserve(void *arg)
-{
-    struct job *j = arg;
-    j->rc = log_reserve(j->run->log, &j->flight->batch);
-}
-
-static void job_announce(void *arg)
-{
-    struct job *j = arg;
-    struct flight *f = j->flight;
-    fill(j->run, f);
-    j->rc = log_announce(log_producer(j->run->log, f->producer), &f->batch);
-}
-
-static unsigned waiting(const struct trial *r, unsigned producer)
-{
-    const struct producer *p = log_producer(r->log, producer);
-    return (unsigned)(atomic_load(&p->tail) - atomic_load(&p->head));
-}
-
-static void announce(struct trial *r, struct flight *f)
-{
-    /* Where only the background thread orders, nobody else makes room in the ring. */
-    if (background_only(r->log) && waiting(r, f->producer) >= log_pool(r->log)->geo.descriptors)
-        commit_now(r);
-    if (r->death)
-        return;
-    struct job j = {.run = r, .flight = f};
-    team_call(r->team, f->producer, job_announce, &j);
-    if (r->death)
-        return;
-    if (j.rc) {
-        trial_fail(r, "announcing batch %u: %d", f->m.serial, j.rc);
-        return;
-    }
-    f->state = FLIGHT_ANNOUNCED;
-    f->announced = ++r->announced;
-}
-
-static struct flight *reserve(struct trial *r)
-{
-    struct flight *f = flight_in(r, FLIGHT_FREE);
-    struct node *n = some_node(r, false);
-    if (!f || !n)
-        return NULL;
-    *f = (struct flight){.completion.done = batch_done, .run = r, .topic = n->id};
-    f->producer = below(&r->random, PRODUCERS);
-    uint32_t most = (uint32_t)log_pool(r->log)->max_batch;
-    for (unsigned i = 0; i < r->now.sessions; i++) {
-        const struct promise *s = &r->now.session[i];
-        if (s->topic != n->id || !chance(&r->random, 2))
-            continue;
-        f->m.session = s->id;
-        f->m.sequence = choose_sequence(r, n, s);
-        /* What may be held is small: a session that holds much is fenced by itself. */
-        if (n->order == 5 && (f->m.sequence != s->sequence + 1 || held(r, s->id)))
-            most = 3000;
-        f->batch.epoch = s->epoch - (s->epoch > 1 && chance(&r->random, 16) ? 1 : 0);
-    }
-    choose_batch(r, &f->m, most);
-    f->batch.topic = topic_in_use(r, n->id);
-    f->batch.length = f->m.length;
-    f->batch.count = f->m.count;
-    f->batch.equal = f->m.equal;
-    f->batch.session = f->m.session;
-    f->batch.sequence = f->m.sequence;
-    f->batch.payload_crc = payload_crc(f);
-    f->batch.completion = &f->completion;
-    struct job j = {.run = r, .flight = f};
-    team_call(r->team, f->producer, job_reserve, &j);
-    if (r->death)
-        return NULL;
-    if (j.rc == 0) {
-        (void)topic_ref(f->batch.topic);
-        f->state = FLIGHT_RESERVED;
-        return f;
-    }
-    if (j.rc == -EMBAR_EFULL)
-        r->live_limit /= 2;
-    else
-        trial_fail(r, "reserving %u bytes: %d", f->m.length, j.rc);
-    r->counts->refused++;
-    return NULL;
-}
-
-static void abandon(struct trial *r, struct flight *f)
-{
-    /* It may have been received in part. */
-    if (chance(&r->random, 2)) {
-        uint32_t n;
-        char *p = log_span(r->log, &f->batch, 0, &n);
-        payload_fill(f->m.serial, 0, p, n);
-        if (chance(&r->random, 2))
-            log_writeback(r->log, &f->batch, 0, n);
-    }
-    if (r->death)
-        return;
-    log_abandon(r->log, &f->batch);
-    f->state = FLIGHT_DONE;
-    tidy(r);
-}
 
 /* ---- Administrating ----------------------------------------------------------------------- */
 
@@ -405,7 +30,7 @@ static void control_done(struct completion *self, const struct commit *c)
         trial_fail(r, "node %u was made, %u was next", c->id, r->now.next_id);
     if (c->status == 0 && r->control.kind == MEDIA_C_OPEN && c->session != c->number)
         trial_fail(r, "session %" PRIu64 " was opened by entry %" PRIu64, c->session, c->number);
-    control_settled(r, c->status, c->number);
+    trial_settled(r, c->status, c->number);
 }
 
 static void job_control(void *arg)
@@ -428,7 +53,7 @@ static void control_by(struct trial *r, unsigned member, struct control c)
     if (!r->death && r->controlling)
         trial_fail(r, "control action %d was not answered", (int)c.kind);
     free(t);
-    tidy(r);
+    trial_tidy(r);
 }
 
 static void control(struct trial *r, struct control c)
@@ -508,7 +133,7 @@ static void trims_seen(struct trial *r)
 {
     for (unsigned i = 0; i < r->now.nodes && !r->death; i++) {
         const struct node *n = &r->now.node[i];
-        const struct topic *t = n->is_dir ? NULL : topic_in_use(r, n->id);
+        const struct topic *t = n->is_dir ? NULL : trial_topic(r, n->id);
         uint64_t base = t ? topic_base(t) : n->base;
         if (base == n->base)
             continue;
@@ -521,7 +146,7 @@ static void trims_seen(struct trial *r)
         uint64_t number = atomic_load(&r->log->committed);
         if (ledger_control(&r->now, &c, number) != 0)
             abort();
-        remember(r, &(struct op){.number = number, .last = number, .control = c});
+        trial_remember(r, &(struct op){.number = number, .last = number, .control = c});
     }
 }
 
@@ -550,7 +175,7 @@ static void expire(struct trial *r)
         r->controlling = false; /* no space for the entry */
     }
     trims_seen(r);
-    tidy(r);
+    trial_tidy(r);
 }
 
 static void job_checkpoint(void *arg)
@@ -565,7 +190,7 @@ static void checkpoint(struct trial *r)
     team_call(r->team, below(&r->random, TEAM_SIZE), job_checkpoint, &j);
     if (!r->death && j.rc && j.rc != -EMBAR_EFULL)
         trial_fail(r, "checkpoint: %d", j.rc);
-    tidy(r);
+    trial_tidy(r);
 }
 
 /* Two actions by one thread: the drain of the second takes the watermark of the first along. */
@@ -620,17 +245,17 @@ void workload_step(struct trial *r)
         trim(r, largest(r), chance(&r->random, 2));
         r->live_limit = r->live_limit < (256u << 10) ? 256u << 10 : r->live_limit;
     } else if (dice < 46) {
-        f = reserve(r);
+        f = publish_reserve(r);
         if (f && flights_in(r, FLIGHT_RESERVED) < 6 && chance(&r->random, 6))
             f = NULL; /* later */
         if (f)
-            announce(r, f);
+            publish_announce(r, f);
     } else if (dice < 66 || flights_in(r, FLIGHT_FREE) == 0) {
-        commit_now(r);
+        publish_commit(r);
     } else if (dice < 69 && (f = flight_in(r, FLIGHT_RESERVED))) {
-        announce(r, f);
+        publish_announce(r, f);
     } else if (dice < 72 && (f = flight_in(r, FLIGHT_RESERVED))) {
-        abandon(r, f);
+        publish_abandon(r, f);
     } else if (dice < 75) {
         n = some_node(r, chance(&r->random, 3));
         struct control c = named(r, MEDIA_C_RENAME);
@@ -657,7 +282,7 @@ void workload_step(struct trial *r)
         struct job j = {.run = r};
         team_call(r->team, below(&r->random, TEAM_SIZE), job_tick, &j);
         trims_seen(r);
-        tidy(r);
+        trial_tidy(r);
     }
     if (!r->stutters && chance(&r->shots, r->sparse ? 64 : 16))
         shots_now(r);
@@ -673,8 +298,8 @@ void workload_settle(struct trial *r)
 {
     for (unsigned i = 0; i < FLIGHTS && !r->death; i++)
         if (r->flight[i].state == FLIGHT_RESERVED)
-            abandon(r, &r->flight[i]);
-    commit_now(r);
+            publish_abandon(r, &r->flight[i]);
+    publish_commit(r);
 }
 
 void workload_close(struct trial *r)
