@@ -13,7 +13,8 @@
  *              no lock held; stopped before the session is torn down.
  *   committers any thread that runs an epoch: calls completions, which only reply or push a task.
  *
- * Lock order: nodes.lock; then a handle's lock; then the park's lock; then a task queue's lock.
+ * Lock order: nodes.lock; then a handle's lock; then the park's lock; then a task queue's lock. The
+ * lock of the locks is taken with none of them held; a task queue's inside of it.
  * The log's watch locks are taken outside of the park's and the queues' locks (fire pushes tasks),
  * inside of a handle's. No lock is held over log_announce, log_commit, log_control or a reply,
  * but for the producer's lock, which is held over log_announce alone.
@@ -271,10 +272,30 @@ void park_job(struct park *p, struct job *job);
 void park_resume(struct park *p, struct job *job);
 /* Try every parked job once, soon. */
 void park_retry(struct park *p);
-uint64_t park_tick(void *park, uint64_t now);
+uint64_t park_tick(struct park *p, uint64_t now);
 /* From now on nothing waits: what is parked ends at once. */
 void park_close(struct park *p);
 void park_destroy(struct park *p);
+
+/* ---- locks.c: flock(2) and fcntl(2), over all nodes of a topic ------------------------------------ */
+
+#define LOCK_BUCKETS 256u
+
+struct locks {
+    pthread_mutex_t lock; /* guards all below */
+    struct lock *held[LOCK_BUCKETS];
+    atomic_uint_fast64_t count,
+        waiting; /* of those, and of the requests below; relaxed, for a look */
+    struct lock_wait *waits, **waits_tail; /* requests that wait, oldest first */
+    struct task wake;                      /* some were interrupted */
+};
+
+void locks_init(struct locks *l);
+void locks_destroy(struct locks *l);
+uint64_t locks_tick(struct locks *l, uint64_t now);
+/* FLUSH: what its owner took as a process. RELEASE: what was taken through the open file. */
+void locks_flush(struct handle *h, uint64_t owner);
+void locks_release(struct handle *h);
 
 /* ---- ops_*.c: one function a FUSE request --------------------------------------------------------- */
 
@@ -316,6 +337,10 @@ void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
               struct fuse_file_info *fi);
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *range);
+void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *range,
+              int waits);
+void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op);
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 
 /* open.c: what an open and a create share: 0 and fi filled, or a negative code. */
@@ -452,6 +477,7 @@ struct fs {
     struct nodes nodes;
     struct tasks replies, notify;
     struct park park;
+    struct locks locks;
     pthread_mutex_t handles_lock; /* guards handles */
     struct handle *handles;
     atomic_uint outstanding; /* jobs and actions not answered yet */

@@ -125,6 +125,7 @@ void handle_unwatch(struct handle *h)
 void handle_close(struct handle *h)
 {
     handle_unwatch(h);
+    locks_release(h);
     if (h->writable)
         publish_start(h, JOB_CLOSE, NULL, NULL, 0);
     node_closed(&h->fs->nodes, h->node, h->writable);

@@ -230,11 +230,20 @@ static int open_log(struct fs *fs, struct embar_error *err)
     }
 }
 
+/* The replies thread, between tasks. */
+static uint64_t tick(void *arg, uint64_t now)
+{
+    struct fs *fs = arg;
+    uint64_t park = park_tick(&fs->park, now), locks = locks_tick(&fs->locks, now);
+    return park < locks ? park : locks;
+}
+
 static int start_threads(struct fs *fs, struct embar_error *err)
 {
     fs->producer = log_producer(fs->log, FS_PRODUCER);
     park_init(&fs->park, fs);
-    int rc = tasks_start(&fs->replies, "replies", park_tick, &fs->park);
+    locks_init(&fs->locks);
+    int rc = tasks_start(&fs->replies, "replies", tick, fs);
     if (rc == 0)
         rc = tasks_start(&fs->notify, "notify", NULL, NULL);
     return rc ? embar_fail(err, rc, "The threads of the mount could not be started") : 0;
@@ -311,6 +320,7 @@ static void stop(struct fs *fs)
     drain(fs);
     tasks_stop(&fs->replies);
     park_destroy(&fs->park);
+    locks_destroy(&fs->locks);
     log_close(fs->log);
     region_close(&fs->region);
     mount_detach(fs);

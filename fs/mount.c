@@ -180,6 +180,9 @@ static const struct fuse_lowlevel_ops operations = {
     .removexattr = op_removexattr,
     .poll = op_poll,
     .lseek = op_lseek,
+    .getlk = op_getlk,
+    .setlk = op_setlk,
+    .flock = op_flock,
 };
 
 /* Others may look in when that is allowed: always as root, else by /etc/fuse.conf. */

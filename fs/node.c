@@ -8,8 +8,8 @@
  * A parked write holds the kernel's lock of its inode, and with it chmod, rm, trims and the appends of
  * others, whom no signal would reach there. So while writes are parked, and for a while afterwards,
  * a lookup of a topic that somebody writes to gives a new node, too: what is done by name gets
- * through. At other times a name keeps its node, since locks (flock) and the kernel's idea of what
- * was deleted go with it.
+ * through. At other times a name keeps its node, since the kernel's idea of what was deleted goes with
+ * it.
  *
  * Must never hold a topic: an unlinked one lives until its last close, not until the kernel
  * forgets its node.

@@ -33,11 +33,12 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 }
 
 /* Shells close duplicates of a descriptor between the fragments of one line: a flush publishes
- * nothing. Kernels that know FOPEN_NOFLUSH do not even ask. */
+ * nothing. Kernels that know FOPEN_NOFLUSH do not even ask: they would take the inode's lock first, and
+ * whoever closes a file would wait for a write that is parked. */
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)ino;
-    (void)fi;
+    locks_flush(handle_of(fi), fi->lock_owner);
     fuse_reply_err(req, 0);
 }
 

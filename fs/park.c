@@ -110,9 +110,8 @@ static bool park_turn(struct park *p, struct job *job, uint64_t now, bool retry,
     return true;
 }
 
-uint64_t park_tick(void *park, uint64_t now)
+uint64_t park_tick(struct park *p, uint64_t now)
 {
-    struct park *p = park;
     pthread_mutex_lock(&p->lock);
     struct job *job = p->head;
     bool retry = p->retry, closed = p->closed;

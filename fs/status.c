@@ -154,6 +154,8 @@ static void mount_metrics(struct fs *fs, FILE *out)
          "Unfinished last lines that could not be published at close.", get(&c->lost_fragments)},
         {"fs_held_bytes", "gauge", "Buffers of unfinished lines.", get(&c->held_bytes)},
         {"fs_open_files", "gauge", "Open files.", get(&c->open_files)},
+        {"fs_locks", "gauge", "Locks of open files.", get(&fs->locks.count)},
+        {"fs_lock_waits", "gauge", "Requests that wait for one.", get(&fs->locks.waiting)},
         {"fs_notifications_total", "counter", "Poll notifications.", get(&c->notifications)},
     };
     print_metrics(out, list, sizeof list / sizeof list[0]);
