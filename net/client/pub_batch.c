@@ -110,7 +110,7 @@ static void live_add(struct embar_publisher *p, struct pub_batch *b)
     if (!p->queued)
         p->queued = b;
     p->info.in_flight++;
-    pub_wake(p);
+    p->sealed = true;
 }
 
 void pub_seal(struct embar_publisher *p)

@@ -1,6 +1,6 @@
 /* One connection of a publisher: opening it, writing batches to it, taking in acks and errors.
- * Serves steps 1, 2 and 9 from the client's side. Only the I/O thread comes here (and the opening
- * thread before there is one). Must never leave a frame half written but by closing.
+ * Serves steps 1, 2 and 9 from the client's side. Only the connections' owner comes here (and the
+ * opening thread before there is one). Must never leave a frame half written but by closing.
  */
 #include "net/client/publisher.h"
 
@@ -213,11 +213,11 @@ static int rest_of_frame(struct pub_conn *c, struct iovec iov[WRITE_PIECES])
     return n;
 }
 
-bool pub_conn_pump(struct pub_conn *c)
+int pub_conn_write(struct pub_conn *c)
 {
     struct embar_publisher *p = c->pub;
     if (c->fd < 0 || c->blocked)
-        return false;
+        return 0;
     if (!c->writing) {
         pthread_mutex_lock(&p->lock);
         struct pub_batch *b = p->failed.code ? NULL : pub_take(p, c);
@@ -228,7 +228,7 @@ bool pub_conn_pump(struct pub_conn *c)
         }
         pthread_mutex_unlock(&p->lock);
         if (!b)
-            return false;
+            return 0;
         c->writing = b;
     }
     struct iovec iov[WRITE_PIECES];
@@ -236,21 +236,27 @@ bool pub_conn_pump(struct pub_conn *c)
     ssize_t n = link_write(c->fd, iov, pieces);
     if (n == -EAGAIN) {
         c->blocked = true;
-        return false;
+        return 0;
     }
-    if (n < 0) {
-        pub_conn_read(c); /* the broker's reason may still be there to be read */
-        if (c->fd >= 0) {
-            struct embar_error why;
-            (void)embar_fail(&why, (int)n, "The connection to the broker broke (%s).",
-                             strerror((int)-n));
-            pub_lost(c, &why);
-        }
-        return true;
-    }
+    if (n < 0)
+        return (int)n;
     c->written += (size_t)n;
     if (c->written == sizeof(struct wire_frame) + le32_get(c->head.frame.length))
         pub_written(p, c, true);
+    return 1;
+}
+
+bool pub_conn_pump(struct pub_conn *c)
+{
+    int rc = pub_conn_write(c);
+    if (rc >= 0)
+        return rc > 0;
+    pub_conn_read(c); /* the broker's reason may still be there to be read */
+    if (c->fd >= 0) {
+        struct embar_error why;
+        (void)embar_fail(&why, rc, "The connection to the broker broke (%s).", strerror(-rc));
+        pub_lost(c, &why);
+    }
     return true;
 }
 

@@ -16,6 +16,7 @@
 #define STEADY      (5000 * MS) /* a connection that stood this long begins a new outage */
 #define EVENTS      (PUB_MAX_CONNECTIONS + 1)
 #define FOREVER     UINT64_MAX
+#define DRIVE_MAX   (64u << 10) /* bytes */
 
 static unsigned up(const struct embar_publisher *p)
 {
@@ -356,6 +357,47 @@ static uint64_t send_due(struct embar_publisher *p, uint64_t now, bool *stop, bo
     return until;
 }
 
+/* ---- A user thread writes ----------------------------------------------------------------- */
+
+/* One small batch and nothing else on its way: to wake the I/O thread would take longer than to write
+ * it. Larger ones are that thread's, so that the next is filled meanwhile. */
+static bool may_drive(const struct embar_publisher *p)
+{
+    if (!p->asleep || p->driven || p->opt.ack == 0 || !p->head || p->head != p->tail ||
+        p->head->length > DRIVE_MAX)
+        return false;
+    for (unsigned i = 0; i < p->connections; i++) {
+        const struct pub_conn *c = &p->conns[i];
+        if (c->fd < 0 || c->blocked || c->writing)
+            return false;
+    }
+    return true;
+}
+
+void pub_kick(struct embar_publisher *p)
+{
+    bool broken = false;
+    while (p->sealed && !broken && may_drive(p)) {
+        p->sealed = false;
+        p->driven = true;
+        pthread_mutex_unlock(&p->lock);
+        for (unsigned i = 0; i < p->connections && !broken; i++) {
+            int rc;
+            while ((rc = pub_conn_write(&p->conns[i])) > 0)
+                ;
+            broken = rc < 0;
+        }
+        pthread_mutex_lock(&p->lock);
+        p->driven = false;
+        pthread_cond_signal(&p->free_again);
+    }
+    if (p->sealed || broken)
+        pub_wake(p);
+    p->sealed = false;
+}
+
+/* ---- The I/O thread ----------------------------------------------------------------------- */
+
 void *pub_thread(void *arg)
 {
     struct embar_publisher *p = arg;
@@ -385,6 +427,8 @@ void *pub_thread(void *arg)
         pthread_mutex_unlock(&p->lock);
         int n = wait_events(p->epoll, ev, now, doze ? until : now);
         pthread_mutex_lock(&p->lock);
+        while (p->driven)
+            pthread_cond_wait(&p->free_again, &p->lock);
         p->asleep = false;
         pthread_mutex_unlock(&p->lock);
         for (int i = 0; i < n; i++) {

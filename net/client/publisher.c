@@ -31,6 +31,7 @@ static void publisher_free(struct embar_publisher *p)
         close(p->wake);
     pthread_cond_destroy(&p->idle);
     pthread_cond_destroy(&p->room);
+    pthread_cond_destroy(&p->free_again);
     pthread_mutex_destroy(&p->lock);
     if (p->client)
         client_put(p->client);
@@ -119,6 +120,7 @@ int embar_publisher_open(struct embar_publisher **pub, struct embar_client *clie
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->room, &monotonic);
     pthread_cond_init(&p->idle, &monotonic);
+    pthread_cond_init(&p->free_again, &monotonic);
     pthread_condattr_destroy(&monotonic);
     p->client = client_ref(client);
     p->topic = strdup(topic);
@@ -160,9 +162,10 @@ int embar_publish(struct embar_publisher *p, const void *data, size_t length, em
             rc = pub_append(p, data, length, done, arg);
         if (rc != -EAGAIN || p->opt.nonblocking)
             break;
-        pub_wake(p);
+        pub_kick(p);
         pthread_cond_wait(&p->room, &p->lock);
     }
+    pub_kick(p);
     pthread_mutex_unlock(&p->lock);
     return rc;
 }
@@ -205,8 +208,10 @@ int embar_publish_batch(struct embar_publisher *p, const struct iovec *iov, int 
             break;
         /* What was begun before goes first, and frees its room. */
         pub_seal(p);
+        pub_kick(p);
         pthread_cond_wait(&p->room, &p->lock);
     }
+    pub_kick(p);
     pthread_mutex_unlock(&p->lock);
     if (rc < 0)
         pub_batch_free(b);
@@ -230,6 +235,7 @@ static int wait_done(struct embar_publisher *p, uint64_t ticket, int timeout_ms)
 static int flush_locked(struct embar_publisher *p, int timeout_ms, struct embar_error *err)
 {
     pub_seal(p);
+    pub_kick(p);
     int rc = wait_done(p, p->ticket, timeout_ms);
     if (p->failed.code != 0) {
         if (err)

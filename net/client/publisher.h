@@ -1,6 +1,10 @@
 /* A publisher from inside: batches, connections, and who touches what.
  *
- * Design notes. One I/O thread per publisher owns the connections; user threads fill batches.
+ * Design notes. One I/O thread per publisher owns the connections while it is awake; user threads fill
+ * batches. A user thread that sealed a small batch while nothing else is on its way writes it itself
+ * (pub_kick), which spares the wake-up: it owns the connections while `driven`, which begins only
+ * when the I/O thread is `asleep`, and that one waits for its end when it wakes up meanwhile. Only
+ * writing is done so: errors, acks and callbacks are the I/O thread's.
  * `lock` guards every field below it and every batch on the live list; the I/O thread drops it
  * around system calls and callbacks, and nothing else is locked while it is held. A batch is made
  * by a user thread, sealed (numbered, put on the live list) under the lock, and from then on only
@@ -53,7 +57,7 @@ struct pub_batch {
     uint32_t told_count, told_capacity;
 };
 
-/* A connection: the I/O thread's alone. */
+/* A connection: its owner's alone. */
 struct pub_conn {
     struct embar_publisher *pub;
     int fd;       /* -1: down */
@@ -86,9 +90,13 @@ struct embar_publisher {
     atomic_bool cancel;  /* release by close; acquire in link waits */
 
     pthread_mutex_t lock;
-    pthread_cond_t room; /* window space came free, or failed */
-    pthread_cond_t idle; /* a batch is done and told, or failed */
-    bool stop, asleep;
+    pthread_cond_t room;       /* window space came free, or failed */
+    pthread_cond_t idle;       /* a batch is done and told, or failed */
+    pthread_cond_t free_again; /* nobody drives any more */
+    bool stop;
+    bool asleep;               /* the I/O thread, until it is told to wake up or does */
+    bool driven;               /* a user thread owns the connections */
+    bool sealed;               /* batches that neither the I/O thread nor pub_kick was told of */
     struct embar_error failed; /* code 0: alive */
     struct link_peer peer;
     struct pub_batch *current;              /* being filled; not on the list */
@@ -125,13 +133,17 @@ void pub_requeue(struct embar_publisher *p, struct pub_batch *b);
 void pub_recycle(struct embar_publisher *p, struct pub_batch *b, bool ok);
 /* Wake the I/O thread if it sleeps. */
 void pub_wake(struct embar_publisher *p);
+/* After sealing, before the lock is given back: have it sent, or send it. Drops the lock meanwhile. */
+void pub_kick(struct embar_publisher *p);
 
 /* ---- pub_conn.c: the I/O thread, without the lock ----------------------------------------- */
 
 /* Dial and OPEN. The first of a publisher is called by the opening thread. */
 int pub_conn_open(struct pub_conn *c, struct embar_error *err) __attribute__((warn_unused_result));
 void pub_conn_close(struct pub_conn *c);
-/* Write what the socket takes of one batch. True: there may be more to do at once. */
+/* Write what the socket takes of one batch. 1: there may be more to do at once; 0: not now; a
+ * negative code: the connection broke. The first leaves that to another call of the second. */
+int pub_conn_write(struct pub_conn *c);
 bool pub_conn_pump(struct pub_conn *c);
 /* Take in what arrived. */
 void pub_conn_read(struct pub_conn *c);
