@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "core/flush.h"
 #include "embar/embar.h"
@@ -33,7 +34,7 @@ struct bench_options {
     double rates[MAX_RATES];
     unsigned n_rates;
     uint64_t batches; /* recovery: at most */
-    const char *data; /* recovery: a file for a plot, NULL: none */
+    const char *data; /* latency, recovery: a file for a plot, NULL: none */
 };
 
 /* The measurements: 0 or a negative code with err filled. What they started is tidied by the keeper
@@ -71,6 +72,10 @@ int bench_daemon(struct daemon *d, const struct bench_options *o, struct embar_e
 void bench_describe(struct report *r, const struct bench_options *o, const struct daemon *d);
 int bench_peer(struct peer *p, const struct bench_options *o, uint64_t memory,
                struct embar_error *err) __attribute__((warn_unused_result));
+/* The file of --data, NULL without it; closing keeps rc, or says that writing failed. */
+int bench_data_open(const struct bench_options *o, FILE **data, struct embar_error *err)
+    __attribute__((warn_unused_result));
+int bench_data_close(const struct bench_options *o, FILE *data, int rc, struct embar_error *err);
 /* Makes o->topic with o->order, replacing what a run before left of it. */
 int bench_topic(struct daemon *d, const struct bench_options *o, struct embar_error *err)
     __attribute__((warn_unused_result));

@@ -114,6 +114,18 @@ int bench_peer(struct peer *p, const struct bench_options *o, uint64_t memory,
     return peer_start(p, &po, err);
 }
 
+int bench_data_open(const struct bench_options *o, FILE **data, struct embar_error *err)
+{
+    *data = o->data ? fopen(o->data, "w") : NULL;
+    return o->data && !*data ? embar_fail(err, -errno, "%s", o->data) : 0;
+}
+
+int bench_data_close(const struct bench_options *o, FILE *data, int rc, struct embar_error *err)
+{
+    bool failed = data && (ferror(data) | fclose(data)) != 0;
+    return failed && rc == 0 ? embar_fail(err, -EIO, "writing %s", o->data) : rc;
+}
+
 int bench_topic(struct daemon *d, const struct bench_options *o, struct embar_error *err)
 {
     int rc = daemon_remove(d, o->topic, err);

@@ -72,3 +72,28 @@ double hist_mean(const struct hist *h)
 {
     return h->count > 0 ? (double)h->sum / (double)h->count : 0;
 }
+
+void hist_print(FILE *to, const struct hist *h, double unit)
+{
+    (void)fprintf(to, "%12s %14s %10s %14s\n", "Value", "Percentile", "TotalCount",
+                  "1/(1-Percentile)");
+    uint64_t seen = 0;
+    double next = 0;
+    for (unsigned i = 0; i < HIST_BUCKETS && seen < h->count; i++) {
+        if (h->bucket[i] == 0)
+            continue;
+        seen += h->bucket[i];
+        double p = (double)seen / (double)h->count;
+        uint64_t value =
+            i == HIST_BUCKETS - 1 || hist_highest(i) > h->max ? h->max : hist_highest(i);
+        if (p < next && seen < h->count)
+            continue;
+        (void)fprintf(to, "%12.3f %14.12f %10llu", (double)value / unit, p,
+                      (unsigned long long)seen);
+        (void)(seen < h->count ? fprintf(to, " %14.2f\n", 1 / (1 - p)) : fprintf(to, "\n"));
+        while (next <= p && seen < h->count) /* five steps to half of what is left */
+            next += exp2(-floor(-log2(1 - next)) - 1) / 5;
+    }
+    (void)fprintf(to, "#[Mean = %.3f, Total count = %llu]\n#[Max = %.3f]\n", hist_mean(h) / unit,
+                  (unsigned long long)h->count, (double)h->max / unit);
+}

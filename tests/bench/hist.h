@@ -5,6 +5,7 @@
 #define BENCH_HIST_H
 
 #include <stdint.h>
+#include <stdio.h>
 
 #define HIST_BITS    7u  /* log2 of the buckets a factor of two */
 #define HIST_OCTAVES 34u /* values up to 2^41 - 1 (36 minutes); above: the last bucket */
@@ -22,6 +23,10 @@ void hist_merge(struct hist *into, const struct hist *from);
  * the bucket's highest value, never above max. 0 when empty. */
 uint64_t hist_percentile(const struct hist *h, double p);
 double hist_mean(const struct hist *h);
+
+/* The distribution as HdrHistogram prints it: a line for each of a few steps to half of what is left
+ * of the percentiles. Values are divided by `unit`. */
+void hist_print(FILE *to, const struct hist *h, double unit);
 
 /* For tests: which bucket, and the highest value that lands in it. */
 unsigned hist_index(uint64_t value);

@@ -233,6 +233,13 @@ struct rate_report {
     double slowest;                  /* messages a second reached, in the worst round */
 };
 
+static const char *const names[] = {"publish->ack", "publish->subscriber", "TCP echo"};
+
+static const struct hist *rate_hist(const struct rate_report *rr, unsigned which)
+{
+    return which == 0 ? &rr->ack : which == 1 ? &rr->delivery : &rr->echo;
+}
+
 static void note(struct rate_report *rr, unsigned which, const struct hist *h, struct hist *into)
 {
     hist_merge(into, h);
@@ -271,7 +278,6 @@ static int run_rate(const struct bench_options *o, struct daemon *daemon,
                     const struct peer_load *peer, struct report *r, unsigned which,
                     struct shared *shared, struct rate_report *rr, struct embar_error *err)
 {
-    static const char *const names[] = {"publish->ack", "publish->subscriber", "TCP echo"};
     double rate = o->rates[which];
     char name[64];
     for (unsigned i = 0; i < 3; i++) {
@@ -301,10 +307,9 @@ static int run_rate(const struct bench_options *o, struct daemon *daemon,
     }
     if (rc)
         return rc;
-    const struct hist *hists[] = {&rr->ack, &rr->delivery, &rr->echo};
     for (unsigned i = 0; i < 3; i++) {
         (void)snprintf(name, sizeof(name), "%s at %g/s", names[i], rate);
-        report_distribution(r, name, hists[i]);
+        report_distribution(r, name, rate_hist(rr, i));
     }
     for (unsigned i = 0; i < 2; i++) {
         report_ratio(r, rr->p50[i], rr->p50[2]);
@@ -318,11 +323,33 @@ static int run_rate(const struct bench_options *o, struct daemon *daemon,
     return 0;
 }
 
+/* Block 0: a line for each rate and subject; then a distribution for each of these. */
+static void write_data(const struct bench_options *o, const struct rate_report *rr, FILE *data)
+{
+    static const double p[] = {50, 90, 99, 99.9, 100};
+    (void)fprintf(
+        data, "# messages/s subject(0 ack, 1 subscriber, 2 TCP echo), us: p50 p90 p99 p99.9 max\n");
+    for (unsigned i = 0; i < 3 * o->n_rates; i++) {
+        const struct hist *h = rate_hist(&rr[i / 3], i % 3);
+        (void)fprintf(data, "%g %u", o->rates[i / 3], i % 3);
+        for (unsigned k = 0; k < sizeof p / sizeof *p; k++)
+            (void)fprintf(data, " %.3f", (double)hist_percentile(h, p[k]) / 1e3);
+        (void)fprintf(data, "\n");
+    }
+    for (unsigned i = 0; i < 3 * o->n_rates; i++) {
+        (void)fprintf(data, "\n\n# %s at %g/s, us\n# ", names[i % 3], o->rates[i / 3]);
+        hist_print(data, rate_hist(&rr[i / 3], i % 3), 1e3);
+    }
+}
+
 int bench_latency(const struct bench_options *o, struct report *r, struct embar_error *err)
 {
     struct daemon daemon;
     struct peer peer;
-    int rc = bench_daemon(&daemon, o, err);
+    FILE *data;
+    int rc = bench_data_open(o, &data, err);
+    if (rc == 0)
+        rc = bench_daemon(&daemon, o, err);
     if (rc == 0)
         rc = bench_peer(&peer, o, 4 << 20, err);
     if (rc)
@@ -346,11 +373,13 @@ int bench_latency(const struct bench_options *o, struct report *r, struct embar_
                      "ack is 48 bytes.");
     for (unsigned i = 0; i < o->n_rates && rc == 0; i++)
         rc = run_rate(o, &daemon, &load, r, i, shared, &rr[i], err);
+    if (data && rc == 0)
+        write_data(o, rr, data);
     free(rr);
     (void)munmap(shared, sizeof(*shared));
     peer_stop(&peer);
     if (rc == 0)
         rc = daemon_remove(&daemon, o->topic, err);
     daemon_close(&daemon);
-    return rc;
+    return bench_data_close(o, data, rc, err);
 }

@@ -114,7 +114,7 @@ static const struct argp_option options[] = {
     {"unix", KEY_UNIX, NULL, 0, "Over Unix sockets instead of TCP, both sides", 3},
     {"subject-only", KEY_SUBJECT, NULL, 0, "No baselines: for profiling", 3},
     {"overwrite", KEY_OVERWRITE, NULL, 0, "flush: what a device given by --cxl holds may go", 3},
-    {"data", KEY_DATA, "FILE", 0, "recovery: each round as a line for gnuplot", 3},
+    {"data", KEY_DATA, "FILE", 0, "latency, recovery: what gnuplot draws", 3},
     {"json", KEY_JSON, NULL, 0, "JSON instead of a table", 3},
     {NULL, 0, NULL, 0, NULL, 0},
 };

@@ -280,14 +280,13 @@ static int scene_run(struct scene *s, struct report *r, FILE *data, struct embar
 
 int bench_recovery(const struct bench_options *o, struct report *r, struct embar_error *err)
 {
-    FILE *data = NULL;
-    if (o->data) {
-        data = fopen(o->data, "w");
-        if (!data)
-            return embar_fail(err, -errno, "%s", o->data);
+    FILE *data;
+    int rc = bench_data_open(o, &data, err);
+    if (rc)
+        return rc;
+    if (data)
         (void)fprintf(data, "# batches apart open_replay_s open_checkpoint_s checkpoint_s "
                             "entries_per_s dram_bytes_a_batch\n");
-    }
     report_machine(r);
     report_fact(r, "a batch", "one message of %u bytes; %u topics", o->message_size,
                 o->connections);
@@ -298,14 +297,11 @@ int bench_recovery(const struct bench_options *o, struct report *r, struct embar
                      "populated before; a device or a file adds its own time.");
     report_caveat(r, "DRAM a batch is all that the open log holds on the heap, so that few batches "
                      "carry the tables of the pool's blocks.");
-    int rc = 0;
     for (uint64_t n = 10000; rc == 0 && n <= o->batches; n *= 10)
         for (int apart = 0; rc == 0 && apart < 2; apart++) {
             struct scene s = {
                 .o = o, .batches = n, .topics = o->connections, .apart = apart, .fd = -1};
             rc = scene_run(&s, r, data, err);
         }
-    if (data && (ferror(data) | fclose(data)) != 0 && rc == 0)
-        rc = embar_fail(err, -EIO, "writing %s", o->data);
-    return rc;
+    return bench_data_close(o, data, rc, err);
 }

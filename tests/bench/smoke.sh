@@ -43,7 +43,9 @@ measure 9 9 order --rounds 2 --bytes 8M --connections 2 --session-connections 2
 measure 2 1 sub "${small[@]}" --bytes 8M --connections 2
 measure 9 6 cat "${small[@]}" --bytes 8M
 measure 6 4 append "${small[@]}" --bytes 4M --connections 2
-measure 6 4 latency --rounds 2 --seconds 1 --rates 500
+measure 6 4 latency --rounds 2 --seconds 1 --rates 500 --data "$scratch/plot"
+[ "$(grep -c '^500 [012] ' "$scratch/plot")" = 3 ] && [ "$(grep -c 'Total count = 1000]' "$scratch/plot")" = 3 ] ||
+    die "bench latency wrote: $(cat "$scratch/plot")"
 measure 2 0 idle --rounds 2 --seconds 1 --connections 2
 measure 10 0 recovery --rounds 2 --batches 10000 --data "$scratch/plot"
 [ "$(grep -vc '^#' "$scratch/plot")" = 4 ] || die "bench recovery wrote: $(cat "$scratch/plot")"

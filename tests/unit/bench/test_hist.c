@@ -103,6 +103,33 @@ static void empty_answers_zero(void **state)
     assert_true(hist_mean(&a) == 0);
 }
 
+static void printing_ends_with_the_largest(void **state)
+{
+    (void)state;
+    char text[16384] = "", *line, *rest = text;
+    unsigned long long seen = 0, count, lines = 0;
+    double value, p, last = 0;
+    memset(&a, 0, sizeof(a));
+    for (uint64_t i = 1; i <= 100000; i++)
+        hist_add(&a, i * 1000);
+    FILE *f = fmemopen(text, sizeof(text), "w");
+    assert_non_null(f);
+    hist_print(f, &a, 1e3);
+    assert_int_equal(fclose(f), 0);
+    while ((line = strsep(&rest, "\n")) && *line) {
+        if (sscanf(line, "%lf %lf %llu", &value, &p, &count) != 3)
+            continue;
+        assert_true(p > last && count > seen);
+        assert_true(value >= (double)count && value <= (double)count * 1.008);
+        last = p;
+        seen = count;
+        lines++;
+    }
+    assert_int_equal(seen, 100000);
+    assert_true(last == 1);
+    assert_in_range(lines, 25, 90); /* five to a half, as far as the buckets tell them apart */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -112,6 +139,7 @@ int main(void)
         cmocka_unit_test(beyond_the_range_is_counted),
         cmocka_unit_test(merging_equals_adding),
         cmocka_unit_test(empty_answers_zero),
+        cmocka_unit_test(printing_ends_with_the_largest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
