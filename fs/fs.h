@@ -445,6 +445,13 @@ void mount_detach(struct fs *fs);
 /* True when an embarfs that serves this pool is mounted now. */
 bool mount_holds(const char *spec);
 
+/* ---- session.c: the threads that serve it ----------------------------------------------------------- */
+
+/* Returns when the file system was unmounted, or after session_end: 0, or a negative errno. */
+int session_serve(struct fuse_session *session, unsigned threads);
+/* Any thread. */
+void session_end(struct fuse_session *session);
+
 /* ---- main.c ------------------------------------------------------------------------------------------ */
 
 struct fs_options {

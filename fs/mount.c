@@ -2,7 +2,6 @@
  * signals, and the end. Must never touch the pool.
  */
 #include <errno.h>
-#include <execinfo.h>
 #include <limits.h>
 #include <mntent.h>
 #include <signal.h>
@@ -253,22 +252,15 @@ int mount_attach(struct fs *fs, struct embar_error *err)
     return 0;
 }
 
-/* ---- Serving: the main thread waits in libfuse for its workers; a thread of ours waits for
- * signals. libfuse looks at its exit flag only when its wait is interrupted, and a signal that
- * comes just before the wait is lost: so we insist until the loop has ended. */
+/* ---- Serving: the main thread waits for those that serve (session.c), one of ours for signals. ---- */
 
 enum phase { STARTING, SERVING, ENDED };
 
 static struct {
     struct fs *fs;
-    pthread_t main, thread;
+    pthread_t thread;
     atomic_int phase;
 } ender;
-
-static void nothing(int signal)
-{
-    (void)signal;
-}
 
 static void *wait_for_signal(void *arg)
 {
@@ -283,11 +275,7 @@ static void *wait_for_signal(void *arg)
         daemon_fail(EX_TEMPFAIL, "told to end (signal %d, %s) while starting.", which,
                     strsignal(which));
     }
-    while (atomic_load_explicit(&ender.phase, memory_order_acquire) == SERVING) {
-        fuse_session_exit(ender.fs->session);
-        pthread_kill(ender.main, SIGUSR1);
-        usleep(10000);
-    }
+    session_end(ender.fs->session);
     return NULL;
 }
 
@@ -301,10 +289,7 @@ int mount_signals(struct fs *fs, struct embar_error *err)
     sigaddset(&set, SIGQUIT);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* all threads inherit it */
     signal(SIGPIPE, SIG_IGN);
-    struct sigaction act = {.sa_handler = nothing};
-    sigaction(SIGUSR1, &act, NULL);
     ender.fs = fs;
-    ender.main = pthread_self();
     int rc = -pthread_create(&ender.thread, NULL, wait_for_signal, &set);
     return rc ? embar_fail(err, rc, "No thread for signals could be made") : 0;
 }
@@ -312,32 +297,15 @@ int mount_signals(struct fs *fs, struct embar_error *err)
 int mount_serve(struct fs *fs)
 {
     int starting = STARTING;
-    struct fuse_loop_config *config = fuse_loop_cfg_create();
-    if (!config)
-        return -ENOMEM;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    fuse_loop_cfg_set_clone_fd(config, 0); /* measured: gives nothing */
-    /* No handler waits, so that a few more than there are cores are enough. */
-    fuse_loop_cfg_set_max_threads(config, cores < 4 ? 8 : (unsigned)cores * 2);
-    fuse_loop_cfg_set_idle_threads(config, 8);
     if (!atomic_compare_exchange_strong(&ender.phase, &starting, SERVING))
         pause(); /* the signal thread is ending the process */
-    /* The C library loads what ends threads when it first needs it, and aborts if it cannot: now it
-     * can. */
-    void *here;
-    (void)backtrace(&here, 1);
-    int rc;
-    /* Without memory for one more thread libfuse ends them all. The mount stays: a moment later there
-     * may be some. Who wants it to end says so again. */
-    while ((rc = fuse_session_loop_mt(fs->session, config)) == -ENOMEM) {
-        fuse_session_reset(fs->session);
-        usleep(10000);
-    }
+    /* No handler waits, so that a few more than there are cores are enough. */
+    int rc = session_serve(fs->session, cores < 4 ? 8 : (unsigned)cores * 2);
     atomic_store_explicit(&ender.phase, ENDED, memory_order_release);
     pthread_kill(ender.thread, SIGHUP); /* it only waits for signals */
     pthread_join(ender.thread, NULL);
-    fuse_loop_cfg_destroy(config);
-    return rc < 0 ? rc : 0;
+    return rc;
 }
 
 void mount_detach(struct fs *fs)
