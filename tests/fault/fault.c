@@ -9,11 +9,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <link.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -31,8 +29,7 @@ static const char *const names[] = {
 #define X(name) #name,
     FAULT_NAMES(X)
 #undef X
-        "alloc",
-    "own"};
+        "alloc"};
 
 const char *fault_text(enum fault_name name)
 {
@@ -84,7 +81,7 @@ static void read_one(const char *at, size_t n)
 {
     const char *equals = memchr(at, '=', n);
     const char *slash = memchr(at, '/', n);
-    for (unsigned i = 0; equals && i < FAULT_COUNT; i++) {
+    for (unsigned i = 0; equals && i <= FAULT_ALLOCATORS; i++) {
         if (strlen(names[i]) != (size_t)(equals - at) ||
             memcmp(names[i], at, strlen(names[i])) != 0)
             continue;
@@ -141,31 +138,8 @@ int fault_error(enum fault_name name)
     int is = atomic_load(&ready);
     if (is == 0)
         is = read_environment();
-    return ask(&fault[name]);
-}
-
-/* The program's own code, by its headers. */
-static bool is_own(const void *caller)
-{
-    uintptr_t headers = getauxval(AT_PHDR), at = (uintptr_t)caller;
-    const ElfW(Phdr) *h = (const void *)headers;
-    uintptr_t base = 0;
-    for (unsigned long i = 0; i < getauxval(AT_PHNUM); i++)
-        if (h[i].p_type == PT_PHDR)
-            base = headers - h[i].p_vaddr;
-    for (unsigned long i = 0; i < getauxval(AT_PHNUM); i++)
-        if (h[i].p_type == PT_LOAD && (h[i].p_flags & PF_X) &&
-            at - base - h[i].p_vaddr < h[i].p_memsz)
-            return true;
-    return false;
-}
-
-int fault_allocation(enum fault_name name, const void *caller)
-{
-    int error = fault_error(name);
-    if (error == 0)
+    int error = ask(&fault[name]);
+    if (error == 0 && name <= FAULT_aligned_alloc)
         error = ask(&fault[FAULT_ALLOCATORS]);
-    if (error == 0 && is_own(caller))
-        error = ask(&fault[FAULT_OWN]);
     return error;
 }

@@ -33,9 +33,8 @@ enum fault_name {
 #define X(name) FAULT_##name,
     FAULT_NAMES(X)
 #undef X
-    /* Every name that allocates; and that, called by the program itself rather than a library. */
+    /* Every name that allocates. */
     FAULT_ALLOCATORS,
-    FAULT_OWN,
     FAULT_COUNT
 };
 
@@ -48,8 +47,6 @@ void fault_set(enum fault_name name, uint64_t n, uint64_t times, int error);
 uint64_t fault_hits(void);
 /* Asked by a call in front: 0, or the error that it fails with. */
 int fault_error(enum fault_name name);
-/* The same for an allocation that `caller` (an address in it) asks for. */
-int fault_allocation(enum fault_name name, const void *caller);
 /* The name as text. */
 const char *fault_text(enum fault_name name);
 

@@ -49,42 +49,33 @@
         }                                                                                          \
     } while (0)
 
-#define FAIL_ALLOCATION(name)                                                                      \
-    do {                                                                                           \
-        int error = fault_allocation(FAULT_##name, __builtin_return_address(0));                   \
-        if (error) {                                                                               \
-            errno = error;                                                                         \
-            return NULL;                                                                           \
-        }                                                                                          \
-    } while (0)
-
 LIBC(void *, malloc, __libc_malloc, size_t n)
 {
-    FAIL_ALLOCATION(malloc);
+    FAIL(malloc, NULL);
     return LIBC_CALL(malloc, __libc_malloc, n);
 }
 
 LIBC(void *, calloc, __libc_calloc, size_t n, size_t size)
 {
-    FAIL_ALLOCATION(calloc);
+    FAIL(calloc, NULL);
     return LIBC_CALL(calloc, __libc_calloc, n, size);
 }
 
 LIBC(void *, realloc, __libc_realloc, void *p, size_t n)
 {
-    FAIL_ALLOCATION(realloc);
+    FAIL(realloc, NULL);
     return LIBC_CALL(realloc, __libc_realloc, p, n);
 }
 
 LIBC(void *, aligned_alloc, __libc_memalign, size_t align, size_t n)
 {
-    FAIL_ALLOCATION(aligned_alloc);
+    FAIL(aligned_alloc, NULL);
     return LIBC_CALL(aligned_alloc, __libc_memalign, align, n);
 }
 
 REAL(void *, reallocarray, void *p, size_t n, size_t size)
 {
-    FAIL_ALLOCATION(reallocarray);
+    FAIL(reallocarray, NULL);
     return CALL(reallocarray, p, n, size);
 }
 

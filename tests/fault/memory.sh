@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Every so many of the daemon's own allocations fail for a while, under load: it refuses some of what is asked,
-# loses nothing that it took, and goes on when memory is there again. --long: more and longer. (libfuse's
-# own are left alone: it ends its threads for want of a buffer, and loses the request one has in hand.)
+# Every so many allocations of the daemon fail for a while, under load: it refuses some of what is asked,
+# loses nothing that it took, and goes on when memory is there again. --long: more and longer.
 # shellcheck source=tests/fault/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -25,7 +24,7 @@ append_many() {
 for k in $every; do
     rm -f "$pool"
     : >"$scratch/embarfs.log"
-    with_fault "own=ENOMEM/$k" mount_with --size 64M
+    with_fault "alloc=ENOMEM/$k" mount_with --size 64M
     for topic in a b; do
         append "$mnt/$topic" "$topic begins"
     done
