@@ -1,7 +1,7 @@
 /* Connections: their life, their turns, what goes out (steps 1 and 9).
  *
- * A turn writes what is due, reads and handles up to TURN_IN bytes, and writes again; a connection
- * that could go on is put at the end of the ready list, so that none starves the others. Sockets
+ * A turn writes what is due, reads and handles up to its share of bytes, and writes again; a connection
+ * that could go on is put at the end of the bulk list, so that none starves the others. Sockets
  * are edge-triggered: `readable` and `writable` are true until a call says otherwise.
  *
  * Order on the wire: a DATA frame that is half sent comes first, then the out-buffer (whole frames),
@@ -89,8 +89,31 @@ void conn_ready(struct conn *c)
 {
     if (c->ready || c->closed)
         return;
+    conn_unready(c);
     c->ready = true;
     TAILQ_INSERT_TAIL(&c->worker->ready, c, ready_link);
+}
+
+void conn_bulk(struct conn *c)
+{
+    if (c->ready || c->bulk || c->closed)
+        return;
+    c->bulk = true;
+    TAILQ_INSERT_TAIL(&c->worker->bulk, c, ready_link);
+}
+
+void conn_unready(struct conn *c)
+{
+    if (c->ready)
+        TAILQ_REMOVE(&c->worker->ready, c, ready_link);
+    else if (c->bulk)
+        TAILQ_REMOVE(&c->worker->bulk, c, ready_link);
+    c->ready = c->bulk = false;
+}
+
+uint32_t conn_share(const struct conn *c)
+{
+    return c->worker->shared > 0 ? TURN_SHARED : TURN_IN;
 }
 
 void conn_wait_end(struct conn *c)
@@ -122,9 +145,7 @@ void conn_close(struct conn *c)
     publish_drop(c);
     conn_wait_end(c);
     conn_timed(c);
-    if (c->ready)
-        TAILQ_REMOVE(&w->ready, c, ready_link);
-    c->ready = false;
+    conn_unready(c);
     while (c->channel_count > 0)
         channel_drop(c->channels[c->channel_count - 1]);
     if (c->text) {
@@ -364,6 +385,7 @@ ssize_t conn_recv(struct conn *c, struct iovec *iov, int pieces)
             if ((size_t)n < want && !c->hup)
                 c->readable = false;
             c->received += (uint64_t)n;
+            c->worker->brought += (uint64_t)n;
             return n;
         }
         if (n == 0) {
@@ -395,7 +417,7 @@ static void drop_input(struct conn *c)
         budget -= (size_t)n < budget ? (size_t)n : budget;
     }
     if (c->readable)
-        conn_ready(c);
+        conn_bulk(c);
 }
 
 void conn_turn(struct conn *c)

@@ -34,7 +34,8 @@
 #define CONN_IN            (16u + WIRE_MAX_ASK + 48u)
 #define CONN_OUT           4096u
 #define CONN_OUT_KEEP      1024u        /* of it for the answer to the next ask */
-#define TURN_IN            (512u << 10) /* bytes a connection may bring in a turn */
+#define TURN_IN            (512u << 10) /* bytes a connection may bring in a turn while it is alone */
+#define TURN_SHARED        (64u << 10)  /* the same beside others: some 30 us of their time */
 #define TURN_OUT           (1u << 20)   /* bytes a connection may be sent in a turn */
 #define RECV_MAX           (256u << 10) /* bytes a recv: what stays hot until it is written back */
 #define RESERVE_AT         (64u << 10)  /* reserve when min(body, this) has arrived */
@@ -186,6 +187,7 @@ struct conn {
     bool hello;                   /* HELLO was accepted */
     bool local;                   /* Unix socket */
     bool ready;                   /* on worker.ready */
+    bool bulk;                    /* on worker.bulk */
     bool parked;   /* on worker.parked: waits for pool space, or for the ring with a whole batch */
     bool unstaged; /* on worker.unstaged: waits for staging memory */
     bool timed;    /* on worker.timed */
@@ -241,7 +243,10 @@ struct worker {
     bool hurry;           /* at the last tick somebody waited for space or memory */
     unsigned todo;        /* announced and controls queued since the last log_commit */
     unsigned outstanding; /* completions still to come */
-    struct conn_list all, ready, parked, unstaged, timed, dead;
+    struct conn_list all, ready, bulk, parked, unstaged, timed, dead; /* see worker.c */
+    const struct conn *last_in; /* whose turn brought something last; only compared */
+    unsigned shared;            /* turns for which the worker counts as shared by several */
+    uint64_t brought;           /* bytes received, ever */
     struct watcher space;
     struct mail space_mail;
     atomic_bool space_queued;
@@ -305,6 +310,11 @@ struct conn *conn_new(struct server *s, int fd, bool local);
 void conn_free(struct conn *c);
 void conn_adopt(struct worker *w, struct mail *m);
 void conn_ready(struct conn *c);
+/* It had its share and could go on: a turn after those who have waited for something. */
+void conn_bulk(struct conn *c);
+void conn_unready(struct conn *c);
+/* Bytes that it may bring in a turn now. */
+uint32_t conn_share(const struct conn *c);
 void conn_turn(struct conn *c);
 void conn_tick(struct conn *c);
 void conn_close(struct conn *c);

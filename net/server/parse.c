@@ -9,6 +9,8 @@
 
 #include "net/server/internal.h"
 
+#define SHARED_TURNS 4096u /* of one connection after another one's last: some 100 ms */
+
 /* Make room behind what is there and receive: 1 got some, 0 none now, -1 done for. */
 static int fill(struct conn *c)
 {
@@ -110,16 +112,28 @@ static enum turn frames(struct conn *c)
     }
 }
 
+/* Several connections that bring something keep each other's turns short for a while. */
+static void note_input(const struct conn *c)
+{
+    struct worker *w = c->worker;
+    if (w->last_in != c)
+        w->shared = w->last_in ? SHARED_TURNS : 0;
+    else if (w->shared > 0)
+        w->shared--;
+    w->last_in = c;
+}
+
 void parse_input(struct conn *c)
 {
     uint64_t before = c->received;
+    uint32_t share = conn_share(c);
     enum turn t = TURN_NEXT;
     while (t == TURN_NEXT) {
         if (c->closed || c->closing || c->parked || c->unstaged)
-            return;
-        if (c->received - before >= TURN_IN) {
-            conn_ready(c); /* others first */
-            return;
+            break;
+        if (c->received - before >= share) {
+            conn_bulk(c); /* others first */
+            break;
         }
         switch (c->state) {
         case CONN_FRAME: t = frames(c); break;
@@ -129,4 +143,6 @@ void parse_input(struct conn *c)
         case CONN_SCRATCH: t = publish_scratch(c); break;
         }
     }
+    if (c->received != before)
+        note_input(c);
 }

@@ -391,7 +391,7 @@ static int body_places(struct conn *c, struct iovec *iov, uint32_t *body)
     struct log *log = c->worker->log;
     struct incoming *in = &c->cur;
     struct batch *b = &in->pub->b;
-    uint32_t at = in->got, room = RECV_MAX;
+    uint32_t at = in->got, room = conn_share(c) < RECV_MAX ? conn_share(c) : RECV_MAX;
     int n = 0;
     if (at < in->lengths) {
         iov[n++] = (struct iovec){(uint8_t *)log_lengths(log, b) + at, in->lengths - at};

@@ -261,7 +261,7 @@ enum turn stage_move(struct conn *c)
     struct incoming *in = &c->cur;
     struct log *log = c->worker->log;
     struct batch *b = &in->pub->b;
-    for (uint32_t budget = RECV_MAX; budget > 0 && c->stage.fill < in->got;) {
+    for (uint32_t budget = TURN_SHARED; budget > 0 && c->stage.fill < in->got;) {
         uint32_t n, at = c->stage.fill;
         uint8_t *to = room(c, &n);
         if (!to) {
@@ -282,7 +282,7 @@ enum turn stage_move(struct conn *c)
         budget -= n < budget ? n : budget;
     }
     if (c->stage.fill < in->got) {
-        conn_ready(c); /* others first */
+        conn_bulk(c); /* others first */
         return TURN_WAIT;
     }
     publish_unreserve(c);
@@ -299,8 +299,8 @@ enum turn stage_land(struct conn *c)
             return TURN_WAIT;
         s->fill -= n;
         done += n;
-        if (give_head(c) && done >= TURN_IN) {
-            conn_ready(c);
+        if (give_head(c) && done >= conn_share(c)) {
+            conn_bulk(c);
             return TURN_WAIT;
         }
     }

@@ -2,7 +2,10 @@
  *
  * A round: what epoll tells, the mail, one turn for each ready connection, then one log_commit for
  * all that was announced in it. Acks of that epoch are mail for the next round, which follows at
- * once. While there was work a moment ago the worker polls a few times more before it blocks; an
+ * once. A connection that could bring more than its share in a turn goes on the bulk list: these get a
+ * turn when the others had theirs and their acks are out, as many turns as make them equal, so that
+ * somebody who sends little waits for one short turn of somebody who sends much, and never for all
+ * of them. While there was work a moment ago the worker polls a few times more before it blocks; an
  * idle worker sleeps in epoll_wait without a timeout, and its timer is armed only while some
  * connection waits for something that time decides.
  *
@@ -130,6 +133,33 @@ static void bury(struct worker *w)
     }
 }
 
+static unsigned commit(struct worker *w)
+{
+    if (w->todo == 0)
+        return 0;
+    w->todo = 0;
+    log_commit(w->log);
+    return 1;
+}
+
+/* Turns of those that could bring more than their share: as much together as the others brought in
+ * this round, but one turn at least. */
+static unsigned bulk_turns(struct worker *w, uint64_t brought)
+{
+    unsigned n = 0;
+    struct conn *last = TAILQ_LAST(&w->bulk, conn_list), *c;
+    uint64_t from = w->brought;
+    while (last && (c = TAILQ_FIRST(&w->bulk))) {
+        bool end = c == last;
+        conn_unready(c);
+        conn_turn(c);
+        n++;
+        if (end || w->brought - from >= brought)
+            break;
+    }
+    return n;
+}
+
 /* Everything there is to do now; how much it was. */
 static unsigned round_of(struct worker *w, int timeout)
 {
@@ -139,10 +169,14 @@ static unsigned round_of(struct worker *w, int timeout)
         mail_awake(&w->box);
     for (int i = 0; i < n; i++)
         on_event(w, &ev[i]);
+    uint64_t before = w->brought;
     unsigned did = (n > 0 ? (unsigned)n : 0) + mail_drain(w) + turns(w);
-    if (w->todo > 0) {
-        w->todo = 0;
-        log_commit(w->log);
+    did += commit(w);
+    if (!TAILQ_EMPTY(&w->bulk)) {
+        if (mail_drain(w) > 0) /* acks of what was just committed do not wait for it */
+            turns(w);
+        did += bulk_turns(w, w->brought - before);
+        (void)commit(w);
     }
     bury(w);
     stage_tell(w);
@@ -154,7 +188,7 @@ static int patience(struct worker *w, unsigned *polls, unsigned did)
 {
     if (did > 0)
         *polls = 0;
-    if (!TAILQ_EMPTY(&w->ready) || ++*polls < IDLE_POLLS)
+    if (!TAILQ_EMPTY(&w->ready) || !TAILQ_EMPTY(&w->bulk) || ++*polls < IDLE_POLLS)
         return 0;
     return mail_sleep(&w->box) ? -1 : 0;
 }
@@ -178,7 +212,7 @@ static void stop(struct worker *w)
     }
     uint64_t until = now_ns() + STOP_NS;
     while (!TAILQ_EMPTY(&w->all) && now_ns() < until)
-        round_of(w, TAILQ_EMPTY(&w->ready) ? 10 : 0);
+        round_of(w, TAILQ_EMPTY(&w->ready) && TAILQ_EMPTY(&w->bulk) ? 10 : 0);
     while ((c = TAILQ_FIRST(&w->all)))
         conn_close(c);
     bury(w);
@@ -261,6 +295,7 @@ int worker_start(struct worker *w, struct embar_error *err)
 {
     TAILQ_INIT(&w->all);
     TAILQ_INIT(&w->ready);
+    TAILQ_INIT(&w->bulk);
     TAILQ_INIT(&w->parked);
     TAILQ_INIT(&w->unstaged);
     TAILQ_INIT(&w->timed);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -275,6 +276,61 @@ static void too_slow(void **state)
     free(data);
 }
 
+/* ---- No descriptors left --------------------------------------------------------------------- */
+
+enum { SPARE = 12 };
+
+/* In a process of its own, which has descriptors: the server takes SPARE connections at most. */
+static int crowd(const struct rlimit *all)
+{
+    int in[SPARE / 2], waiting[SPARE];
+    uint8_t b[128];
+    if (setrlimit(RLIMIT_NOFILE, all))
+        return 1;
+    for (unsigned i = 0; i < SPARE / 2; i++)
+        in[i] = peer(&r, false);
+    size_t n = hello_bytes(&r, b, true);
+    for (unsigned i = 0; i < SPARE; i++) {
+        waiting[i] = dial_tcp(&r);
+        send_bytes(waiting[i], b, n);
+    }
+    /* Who is in is served. */
+    open_topic(in[0], "crowded", 1, WIRE_S_NONE, 0);
+    publish(in[0], 1, 1, 0, "served", 6, NULL, 1);
+    await_ack(in[0], 1, 1);
+    for (unsigned i = 0; i < SPARE / 2; i++)
+        close(in[i]);
+    /* And who waited comes in, as soon as others have left. */
+    for (unsigned i = 0; i < SPARE; i++) {
+        struct got g;
+        expect(waiting[i], WIRE_HELLO, &g);
+        got_free(&g);
+        close(waiting[i]);
+    }
+    return 0;
+}
+
+static void no_descriptors(void **state)
+{
+    (void)state;
+    struct rlimit all, few;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &all), 0);
+    int lowest = dup(0);
+    assert_true(lowest >= 0);
+    close(lowest);
+    few = all;
+    few.rlim_cur = (rlim_t)lowest + SPARE;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        _exit(crowd(&all));
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &all), 0);
+    assert_int_equal(status, 0);
+}
+
 /* ---- Another user ---------------------------------------------------------------------------- */
 
 /* Runs f as uid 65534 with a connection over the Unix socket. */
@@ -433,6 +489,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(channels, setup, teardown),
         cmocka_unit_test_setup_teardown(pipelined, setup, teardown),
         cmocka_unit_test_setup_teardown(too_slow, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(permissions, setup, teardown),
     };
     return cmocka_run_group_tests_name("server peer", tests, NULL, NULL);

@@ -233,7 +233,7 @@ static void exhausted(void **state)
 {
     (void)state;
     enum { N = 10, SIZE = 400000, FIRST = 100000 };
-    struct rig r = {.tick_ms = 10, .staging = 2u << 20};
+    struct rig r = {.tick_ms = 10, .staging = 2u << 20, .workers = 1};
     struct slow s[N];
     rig_start(&r);
     /* Eight hold two pieces each, which is all that one principal may have. */
