@@ -7,7 +7,6 @@
  */
 #include <errno.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,24 +17,10 @@
 
 #include "tests/bench/bench.h"
 #include "tests/bench/clock.h"
+#include "tests/bench/paced.h"
 #include "tests/bench/source.h"
 
 #define TAIL_MS 30000 /* what may still come after the last was sent */
-
-struct shared {
-    struct hist ack;      /* written by whoever hears acks: one thread */
-    struct hist delivery; /* written by the subscriber */
-    atomic_uint errors;   /* messages that failed */
-};
-
-struct latency_load {
-    const struct daemon *daemon; /* NULL: echo */
-    const struct peer_load *peer;
-    const struct bench_options *options;
-    struct shared *shared;
-    double rate;
-    uint64_t count;
-};
 
 /* A message begins with when it was due; the rest is text. */
 struct stamp {
@@ -46,7 +31,7 @@ struct runner {
     struct embar_client *client;
     struct embar_publisher *pub;
     struct embar_subscription *sub;
-    struct latency_load load;
+    struct paced_load load;
     char *message;
     size_t size;
     int fd;
@@ -56,7 +41,7 @@ struct runner {
 
 /* The `done` callback has one argument, which is the message's due time: the rest stands here. One
  * run a process. Written before the first message, read by the publisher's thread. */
-static struct shared *run_shared;
+static struct paced_shared *run_shared;
 
 static void on_done(void *arg, const struct embar_error *err)
 {
@@ -177,7 +162,7 @@ static void latency_close(struct load_worker *w)
 
 static int latency_open(struct load_worker *w)
 {
-    const struct latency_load *load = w->load->arg;
+    const struct paced_load *load = w->load->arg;
     const struct bench_options *o = load->options;
     struct embar_error *err = &w->report->error;
     struct embar_publisher_options po = EMBAR_PUBLISHER_OPTIONS;
@@ -223,7 +208,7 @@ static int latency_run(struct load_worker *w)
     return rc;
 }
 
-static const struct load_ops latency_ops = {
+const struct load_ops paced_ops = {
     .open = latency_open, .run = latency_run, .close = latency_close};
 
 /* One rate: what is shown of it. */
@@ -249,16 +234,16 @@ static void note(struct rate_report *rr, unsigned which, const struct hist *h, s
 
 static int one_round(const struct bench_options *o, struct daemon *daemon,
                      const struct peer_load *peer, pid_t peer_pid, double rate, bool embar,
-                     struct shared *shared, double *reached, struct embar_error *err)
+                     struct paced_shared *shared, double *reached, struct embar_error *err)
 {
-    struct latency_load load = {.daemon = embar ? daemon : NULL,
-                                .peer = peer,
-                                .options = o,
-                                .shared = shared,
-                                .rate = rate,
-                                .count = (uint64_t)(rate * o->seconds)};
+    struct paced_load load = {.daemon = embar ? daemon : NULL,
+                              .peer = peer,
+                              .options = o,
+                              .shared = shared,
+                              .rate = rate,
+                              .count = (uint64_t)(rate * o->seconds)};
     unsigned workers = embar ? 2 : 1;
-    struct load l = {&latency_ops,
+    struct load l = {&paced_ops,
                      &load,
                      workers,
                      workers,
@@ -276,7 +261,7 @@ static int one_round(const struct bench_options *o, struct daemon *daemon,
 
 static int run_rate(const struct bench_options *o, struct daemon *daemon,
                     const struct peer_load *peer, struct report *r, unsigned which,
-                    struct shared *shared, struct rate_report *rr, struct embar_error *err)
+                    struct paced_shared *shared, struct rate_report *rr, struct embar_error *err)
 {
     double rate = o->rates[which];
     char name[64];
@@ -356,7 +341,7 @@ int bench_latency(const struct bench_options *o, struct report *r, struct embar_
         return rc;
     struct peer_load load = {
         .peer = &peer, .mode = PEER_ECHO, .send_size = o->message_size, .recv_size = 65536};
-    struct shared *shared =
+    struct paced_shared *shared =
         mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     struct rate_report *rr = calloc(o->n_rates, sizeof(*rr));
     if (shared == MAP_FAILED || !rr) {

@@ -28,7 +28,8 @@ report = json.load(open(sys.argv[1]))
 assert len(report["series"]) == int(sys.argv[2]), len(report["series"])
 assert len(report["ratios"]) == int(sys.argv[3]), len(report["ratios"])
 for item in report["series"] + report["ratios"]:
-    assert item["rounds"] == 2 and item["median"] >= 0, item
+    # What a connection takes is told once: later ones find it there.
+    assert item["rounds"] == (1 if item.get("unit") == "KiB" else 2) and item["median"] >= 0, item
 assert report["facts"]["machine"] and report["caveats"]
 END
     nothing_left || die "bench $* left something: $(ls "$TMPDIR")"
@@ -46,7 +47,8 @@ measure 6 4 append "${small[@]}" --bytes 4M --connections 2
 measure 6 4 latency --rounds 2 --seconds 1 --rates 500 --data "$scratch/plot"
 [ "$(grep -c '^500 [012] ' "$scratch/plot")" = 3 ] && [ "$(grep -c 'Total count = 1000]' "$scratch/plot")" = 3 ] ||
     die "bench latency wrote: $(cat "$scratch/plot")"
-measure 2 0 idle --rounds 2 --seconds 1 --connections 2
+measure 9 4 fair --rounds 2 --seconds 1 --connections 20 --rates 200
+measure 5 0 idle --rounds 2 --seconds 1 --connections 100
 measure 10 0 recovery --rounds 2 --batches 10000 --data "$scratch/plot"
 [ "$(grep -vc '^#' "$scratch/plot")" = 4 ] || die "bench recovery wrote: $(cat "$scratch/plot")"
 
