@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "tests/crash/ledger.h"
+#include "tests/crash/trial.h"
 
 ssize_t __wrap_getrandom(void *to, size_t n, unsigned flags);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ts);
@@ -21,10 +22,21 @@ ssize_t __wrap_getrandom(void *to, size_t n, unsigned flags)
     return (ssize_t)n;
 }
 
+static uint64_t now = 1000000000ull * 1000000000;
+
+uint64_t chance_now(void)
+{
+    return now;
+}
+
+void chance_pass(uint64_t ns)
+{
+    now += ns;
+}
+
 /* Every look is a microsecond. */
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ts)
 {
-    static uint64_t now = 1000000000ull * 1000000000;
     (void)clock;
     now += 1000;
     *ts = (struct timespec){.tv_sec = (time_t)(now / 1000000000),

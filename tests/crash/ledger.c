@@ -245,6 +245,9 @@ static int create(struct ledger *l, const struct control *c)
                        .gid = c->gid,
                        .order = c->order,
                        .ack = c->ack,
+                       .policy = c->policy,
+                       .keep_bytes = c->value,
+                       .keep_age = c->value2,
                        .is_dir = dir};
     memcpy(n->name, c->name, sizeof n->name - 1);
     return 0;

@@ -25,6 +25,7 @@ struct entry_batch {
     bool equal;
     uint64_t offset, message; /* in its topic */
     uint64_t session, sequence;
+    uint64_t time; /* of its record */
 };
 
 struct node {
@@ -66,6 +67,9 @@ struct ledger {
     unsigned sessions;
     uint32_t next_id;
     uint64_t number; /* of the last entry that is known */
+    /* By what retention may trim by itself: ages are counted to this moment; a reservation found no space. */
+    uint64_t old;
+    bool starved;
 };
 
 void ledger_init(struct ledger *l, struct lists *lists);

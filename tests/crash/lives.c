@@ -30,11 +30,13 @@ static void adopt(struct trial *r, struct log *log)
                        .flight = r->flight,
                        .visible = r->visible,
                        .visibles = r->visibles,
+                       .rule = &r->now,
                        .random = r->random};
     if (r->was_off && r->medium.variant == MEDIUM_FILE) {
         e.must = &r->synced;
         e.tail = r->ops;
         e.tail_count = r->op_count;
+        e.rule = NULL;
         e.visibles = 0;
     }
     struct outcome out;
@@ -45,6 +47,8 @@ static void adopt(struct trial *r, struct log *log)
     }
     r->now = out.ledger;
     r->now.number = atomic_load(&log->committed);
+    r->now.old = 0;
+    r->now.starved = false;
     memset(r->flight, 0, sizeof r->flight);
     r->controlling = false;
     r->visibles = 0;
@@ -85,6 +89,7 @@ static bool live(struct trial *r)
 static void bury(struct trial *r)
 {
     medium_on_event(&r->medium, NULL, NULL);
+    meanwhile_unpin(r, false);
     if (r->log)
         log_drop(r->log, &r->region);
     r->log = NULL;
@@ -165,7 +170,9 @@ void trial_lives(struct trial *r, char *old)
     r->next = malloc(r->medium.size);
     if (!r->next)
         abort();
+    r->busy = TEAM_SIZE;
     format_over(r);
+    medium_on_moment(&r->medium, meanwhile, r);
     while (!r->failed && r->counts->images < r->image_limit) {
         if (live(r))
             life(r);
@@ -176,6 +183,8 @@ void trial_lives(struct trial *r, char *old)
     }
     r->death = r->death ? r->death : KILL; /* images end here */
     medium_on_event(&r->medium, NULL, NULL);
+    medium_on_moment(&r->medium, NULL, NULL);
+    meanwhile_unpin(r, false);
     if (r->log)
         log_drop(r->log, &r->region);
     r->log = NULL;

@@ -57,6 +57,14 @@ void medium_on_event(struct medium *m,
         shadow_on_event(m->shadow, tell, arg);
 }
 
+void medium_on_moment(struct medium *m, void (*moment)(void *arg), void *arg)
+{
+    if (m->pages)
+        pages_on_moment(m->pages, moment, arg);
+    else
+        shadow_on_moment(m->shadow, moment, arg);
+}
+
 void medium_image(struct medium *m, uint64_t seed, enum shadow_mode mode, struct region *r)
 {
     if (!m->pages) {

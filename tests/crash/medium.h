@@ -25,6 +25,8 @@ bool medium_is_file(const struct medium *m);
 void medium_region(struct medium *m, struct region *r);
 void medium_on_event(struct medium *m,
                      void (*tell)(void *arg, enum shadow_event event, uint64_t number), void *arg);
+/* What others do while somebody flushes (shadow.h). NULL: nothing. */
+void medium_on_moment(struct medium *m, void (*moment)(void *arg), void *arg);
 /* A crash image as a region to open. */
 void medium_image(struct medium *m, uint64_t seed, enum shadow_mode mode, struct region *r);
 /* A machine that was off: all that there is are these bytes. */

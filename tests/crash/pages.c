@@ -22,6 +22,8 @@ struct pages {
     void *tell_arg;
     uint64_t events;
     bool telling;
+    void (*moment)(void *arg);
+    void *moment_arg;
     struct skips skips;
     struct {
         uintptr_t offset;
@@ -40,11 +42,24 @@ static void tell(struct pages *p, enum shadow_event event)
     p->telling = false;
 }
 
+static void pass(struct pages *p)
+{
+    if (p->moment)
+        p->moment(p->moment_arg);
+}
+
+void pages_on_moment(struct pages *p, void (*moment)(void *arg), void *arg)
+{
+    p->moment = moment;
+    p->moment_arg = arg;
+}
+
 static void pages_writeback(struct flush *f, const void *at, size_t n)
 {
     (void)at;
     if (n > 0)
         tell(f->state, SHADOW_WRITEBACK);
+    pass(f->state);
 }
 
 static void pages_drain(struct flush *f)
@@ -90,10 +105,12 @@ int __wrap_region_sync(struct region *r)
     if (skipped(p, __builtin_return_address(0)))
         return 0;
     tell(p, SHADOW_DRAIN);
+    pass(p);
     for (size_t at = 0; at < p->size; at += PAGE)
         if (memcmp(p->view + at, p->disk + at, PAGE) != 0)
             memcpy(p->disk + at, p->view + at, PAGE);
     tell(p, SHADOW_DRAINED);
+    pass(p);
     return 0;
 }
 

@@ -18,6 +18,8 @@ void pages_load(struct pages *p, const void *bytes);
 void pages_region(struct pages *p, enum media_durability durability, struct region *r);
 /* As shadow_on_event: SHADOW_WRITEBACK at flush calls, SHADOW_DRAIN before and SHADOW_DRAINED after
  * a sync. */
+/* As shadow_on_moment: after each write-back, and in the middle and at the end of each sync. */
+void pages_on_moment(struct pages *p, void (*moment)(void *arg), void *arg);
 void pages_on_event(struct pages *p,
                     void (*tell)(void *arg, enum shadow_event event, uint64_t number), void *arg);
 /* The kernel writes some dirty pages out. */

@@ -67,7 +67,9 @@ static void batch_committed(struct trial *r, const struct flight *f, const struc
                    f->m.sequence);
         return;
     }
-    ledger_append(&r->now, f->topic, &f->m);
+    struct entry_batch m = f->m;
+    m.time = f->batch.time;
+    ledger_append(&r->now, f->topic, &m);
     /* All of the epoch is told with the mark behind it. */
     if (s && (c->sequence < s->sequence || c->messages < s->messages))
         trial_fail(r, "session %" PRIu64 ": batch %" PRIu64 " is acked with mark %" PRIu64,
@@ -77,7 +79,7 @@ static void batch_committed(struct trial *r, const struct flight *f, const struc
                                    .last = c->number + (f->batch.run1 ? 1 : 0),
                                    .is_batch = true,
                                    .topic = f->topic,
-                                   .batch = f->m});
+                                   .batch = m});
 }
 
 static void batch_done(struct completion *self, const struct commit *c)
@@ -184,7 +186,7 @@ void publish_commit(struct trial *r)
 {
     struct job j = {.run = r};
     if (!r->death)
-        team_call(r->team, below(&r->random, TEAM_SIZE), job_commit, &j);
+        team_call(r->team, trial_member(r), job_commit, &j);
     trial_tidy(r);
 }
 
@@ -292,16 +294,27 @@ static void job_announce(void *arg)
     j->rc = log_announce(log_producer(j->run->log, f->producer), &f->batch);
 }
 
+unsigned trial_member(struct trial *r)
+{
+    unsigned member = below(&r->random, r->busy < TEAM_SIZE ? TEAM_SIZE - 1 : TEAM_SIZE);
+    return member < r->busy ? member : member + 1; /* nobody is busy: below TEAM_SIZE */
+}
+
 static unsigned waiting(const struct trial *r, unsigned producer)
 {
     const struct producer *p = log_producer(r->log, producer);
     return (unsigned)(atomic_load(&p->tail) - atomic_load(&p->head));
 }
 
+bool publish_room(const struct trial *r, const struct flight *f)
+{
+    return waiting(r, f->producer) < log_pool(r->log)->geo.descriptors;
+}
+
 void publish_announce(struct trial *r, struct flight *f)
 {
     /* Where only the background thread orders, nobody else makes room in the ring. */
-    if (background_only(r->log) && waiting(r, f->producer) >= log_pool(r->log)->geo.descriptors)
+    if (background_only(r->log) && !publish_room(r, f))
         publish_commit(r);
     if (r->death)
         return;
@@ -324,7 +337,7 @@ struct flight *publish_reserve(struct trial *r)
     if (!f || !n)
         return NULL;
     *f = (struct flight){.completion.done = batch_done, .run = r, .topic = n->id};
-    f->producer = below(&r->random, PRODUCERS);
+    f->producer = r->busy < PRODUCERS ? 1 - r->busy : below(&r->random, PRODUCERS);
     uint32_t most = (uint32_t)log_pool(r->log)->max_batch;
     for (unsigned i = 0; i < r->now.sessions; i++) {
         const struct promise *s = &r->now.session[i];
@@ -356,7 +369,7 @@ struct flight *publish_reserve(struct trial *r)
         return f;
     }
     if (j.rc == -EMBAR_EFULL)
-        r->live_limit /= 2;
+        r->now.starved = true;
     else
         trial_fail(r, "reserving %u bytes: %d", f->m.length, j.rc);
     r->counts->refused++;

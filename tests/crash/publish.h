@@ -28,5 +28,7 @@ struct flight *publish_reserve(struct trial *r);
 void publish_announce(struct trial *r, struct flight *f);
 void publish_abandon(struct trial *r, struct flight *f);
 void publish_commit(struct trial *r);
+/* Would the announcement find room in its ring? */
+bool publish_room(const struct trial *r, const struct flight *f);
 
 #endif

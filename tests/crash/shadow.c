@@ -67,6 +67,8 @@ struct shadow {
     void (*tell)(void *arg, enum shadow_event event, uint64_t number);
     void *tell_arg;
     uint64_t events;
+    void (*moment)(void *arg);
+    void *moment_arg;
     bool telling, compared; /* compared: `changes` is of the event being told */
     struct change *changes;
     size_t change_count, change_room;
@@ -141,6 +143,18 @@ static void tell(struct shadow *s, enum shadow_event event)
     s->compared = false;
 }
 
+static void pass(struct shadow *s)
+{
+    if (s->moment)
+        s->moment(s->moment_arg);
+}
+
+void shadow_on_moment(struct shadow *s, void (*moment)(void *arg), void *arg)
+{
+    s->moment = moment;
+    s->moment_arg = arg;
+}
+
 void skips_add(struct skips *l, uintptr_t offset)
 {
     if (l->n == SHADOW_SKIPS)
@@ -205,6 +219,7 @@ static void writeback_from(struct flush *f, const void *p, size_t n, const void 
         tell(s, SHADOW_WRITEBACK);
     }
     pthread_mutex_unlock(&s->lock);
+    pass(s);
 }
 
 static void shadow_writeback(struct flush *f, const void *p, size_t n)
@@ -221,6 +236,7 @@ static void shadow_copy(struct flush *f, void *dst, const void *src, size_t n)
 static void shadow_drain(struct flush *f)
 {
     struct shadow *s = f->state;
+    pass(s);
     pthread_mutex_lock(&s->lock);
     if (!skipped(s, __builtin_return_address(0), SHADOW_CALL_DRAIN)) {
         tell(s, SHADOW_DRAIN);
@@ -236,6 +252,7 @@ static void shadow_drain(struct flush *f)
         tell(s, SHADOW_DRAINED);
     }
     pthread_mutex_unlock(&s->lock);
+    pass(s);
 }
 
 static const struct flush_ops shadow_ops = {

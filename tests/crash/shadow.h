@@ -56,6 +56,10 @@ void shadow_region(struct shadow *s, struct region *r);
 void shadow_on_event(struct shadow *s,
                      void (*tell)(void *arg, enum shadow_event event, uint64_t number), void *arg);
 
+/* Call `moment` after each write-back and around each drain, with no lock held: another thread may flush
+ * in it, while the one that flushes waits. NULL: nobody. */
+void shadow_on_moment(struct shadow *s, void (*moment)(void *arg), void *arg);
+
 /* A crash image of this moment. It may be written to (recovery does); it is good until the next
  * call. The work is proportional to what differs, not to the size; within one event the comparison
  * of view and media is done once for all images. */

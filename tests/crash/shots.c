@@ -68,12 +68,14 @@ struct expect trial_expect(struct trial *r, bool same_boot, uint64_t random)
                        .flight = r->flight,
                        .visible = r->visible,
                        .visibles = r->visibles,
+                       .rule = &r->now,
                        .random = random};
     /* Until it is open again, what the last machine crash took is not promised any more. */
     if (r->medium.variant == MEDIUM_FILE && (!same_boot || (!r->log && r->was_off))) {
         e.must = &r->synced;
         e.tail = r->ops;
         e.tail_count = r->op_count;
+        e.rule = NULL;
         e.visibles = 0;
     }
     return e;

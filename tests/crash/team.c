@@ -5,8 +5,11 @@
 #include <semaphore.h>
 #include <stdlib.h>
 
+static _Thread_local unsigned self = TEAM_SIZE;
+
 struct member {
     pthread_t thread;
+    unsigned index;
     sem_t go, done; /* hand `call` and `arg` over, there and back */
     void (*call)(void *arg);
     void *arg;
@@ -19,6 +22,7 @@ struct team {
 static void *member_main(void *arg)
 {
     struct member *m = arg;
+    self = m->index;
     for (;;) {
         while (sem_wait(&m->go) != 0)
             ;
@@ -36,6 +40,7 @@ struct team *team_create(void)
         abort();
     for (unsigned i = 0; i < TEAM_SIZE; i++) {
         struct member *m = &t->member[i];
+        m->index = i;
         sem_init(&m->go, 0, 0);
         sem_init(&m->done, 0, 0);
         if (pthread_create(&m->thread, NULL, member_main, m) != 0)
@@ -55,6 +60,11 @@ void team_destroy(struct team *t)
         sem_destroy(&m->done);
     }
     free(t);
+}
+
+unsigned team_self(void)
+{
+    return self;
 }
 
 void team_call(struct team *t, unsigned member, void (*call)(void *arg), void *arg)

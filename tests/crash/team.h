@@ -9,6 +9,9 @@ struct team;
 
 struct team *team_create(void);
 void team_destroy(struct team *t);
+/* Which one calls; TEAM_SIZE: none of them. */
+unsigned team_self(void);
+/* A member may call another one, which then has its turn. */
 void team_call(struct team *t, unsigned member, void (*call)(void *arg), void *arg);
 
 #endif

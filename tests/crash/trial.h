@@ -43,10 +43,18 @@ struct visible {
     struct topic *topic;
 };
 
+/* A reply on its way: what it shows may not change, whatever is trimmed meanwhile. */
+#define PINS 3u
+struct pin {
+    struct read_view view;
+    bool held;
+    uint32_t topic, crc;
+};
+
 struct counts {
     uint64_t images, points, nested, used, emptied, closed, damaged, looks, overtaken, lives, kills,
         operations, batches, controls;
-    uint64_t seeds, refused, syncs;
+    uint64_t seeds, refused, syncs, retained, moments, pins;
 };
 
 enum death { ALIVE, POWER, KILL };
@@ -71,6 +79,11 @@ struct trial {
     uint32_t hurry;       /* one step in so many lines that it invalidates */
     bool sparse;          /* few images and long lives */
     bool formatting;      /* inside of pool_format */
+    bool brim;            /* little space, most topics with retention, nobody else trims */
+    bool pressed;         /* not even retention found space: some must go by hand */
+    bool between;         /* somebody flushes and others have their turn, or may not */
+    unsigned busy;        /* who flushes; TEAM_SIZE: nobody */
+    struct pin pins[PINS];
     bool fresh;           /* not opened yet: short, and much depends on it */
     uint8_t old_uuid[16]; /* of the pool that is formatted over, */
     char *old;            /* and its bytes */
@@ -106,6 +119,20 @@ void trial_fail(struct trial *r, const char *fmt, ...) __attribute__((format(pri
 void workload_step(struct trial *r);
 void workload_settle(struct trial *r);
 void workload_close(struct trial *r);
+
+/* meanwhile.c: others have their turns while somebody flushes; a reply is begun or ends; all end, looked at or
+ * not; a checkpoint or a sync as the background thread makes them, while others go on. */
+void meanwhile(void *arg);
+void meanwhile_pin(struct trial *r);
+void meanwhile_unpin(struct trial *r, bool look);
+void meanwhile_aside(struct trial *r, bool checkpoint);
+/* workload.c: trim, create or remove something. */
+void workload_control(struct trial *r);
+/* A member that is not busy. */
+unsigned trial_member(struct trial *r);
+/* chance.c: the time of the trial, and how it passes. */
+uint64_t chance_now(void);
+void chance_pass(uint64_t ns);
 
 /* lives.c: live and die until `image_limit` images were taken. `old`: bytes of a pool that is
  * formatted over, or NULL; the last memory is left there. */

@@ -205,14 +205,33 @@ static bool check_topic(struct check *c, const struct node *n)
 
 /* ---- Names and sessions ------------------------------------------------------------------- */
 
-bool verify_retained(const struct ledger *l, const struct node *n, uint64_t base, uint64_t end)
+/* All that is below `base` as a whole. */
+static bool is_old(const struct ledger *l, const struct node *n, uint64_t base, uint64_t old)
+{
+    for (size_t i = ledger_find(l, n, n->base); i < n->batches; i++) {
+        const struct entry_batch *b = ledger_batch(l, n->id, i);
+        if (b->offset + b->length > base)
+            break;
+        if (b->time + n->keep_age < b->time || b->time + n->keep_age > old)
+            return false;
+    }
+    return true;
+}
+
+bool verify_retained(const struct ledger *l, const struct node *n, uint64_t base, uint64_t end,
+                     const struct ledger *rule)
 {
     struct ledger try = *l;
     struct control c = {.kind = MEDIA_C_TRIM, .id = n->id, .value = base};
     if (base <= n->base || ledger_control(&try, &c, 0) != 0 ||
         ledger_node(&try, n->id)->base != base)
         return false;
-    return n->policy || n->keep_age || (n->keep_bytes && end - base >= n->keep_bytes);
+    if ((n->policy && (!rule || rule->starved)) ||
+        (n->keep_bytes && end - base >= n->keep_bytes))
+        return true;
+    /* With another setting, who trimmed first is not known. */
+    return n->keep_age &&
+           (!rule || n->policy || n->keep_bytes || is_old(l, n, base, rule->old));
 }
 
 static bool check_node(struct check *c, struct node *n)
@@ -235,7 +254,7 @@ static bool check_node(struct check *c, struct node *n)
     if (n->is_dir)
         return true;
     /* Retention may have trimmed it and nobody was told yet. */
-    if (st.base <= n->end && verify_retained(c->m, n, st.base, st.end) &&
+    if (st.base <= n->end && verify_retained(c->m, n, st.base, st.end, c->e->rule) &&
         ledger_control(c->m,
                        &(struct control){
                            .kind = MEDIA_C_TRIM, .id = n->id, .value = st.base, .value2 = st.first},

@@ -12,6 +12,7 @@ struct expect {
     struct flight *flight;         /* and of these, FLIGHTS of them, what the rules allow, */
     const struct visible *visible; /* and what readers had seen; nothing else */
     unsigned visibles;
+    const struct ledger *rule; /* by what retention may have trimmed since; NULL: by anything it has */
     uint64_t random;
     bool unread;  /* batches are not looked at */
     bool damaged; /* batches may be unreadable, but never wrong */
@@ -29,8 +30,10 @@ struct trial;
 struct expect trial_expect(struct trial *r, bool same_boot, uint64_t random);
 
 /* May retention have trimmed n to `base`, where its end is `end`? Only by a setting that it has, at a
- * message, and never what its bytes keep. */
-bool verify_retained(const struct ledger *l, const struct node *n, uint64_t base, uint64_t end);
+ * message, and never what its bytes keep. With a rule: nor what is not old enough, nor for space that
+ * nobody wanted. */
+bool verify_retained(const struct ledger *l, const struct node *n, uint64_t base, uint64_t end,
+                     const struct ledger *rule);
 
 /* True, or false with why (512 bytes). The log was just opened. */
 bool verify(struct log *log, struct expect *e, struct outcome *out, char *why);
