@@ -84,16 +84,18 @@ static void geometry(struct trial *r)
     g->index_entries = 8u << below(&r->random, medium_is_file(&r->medium) ? 6 : 4);
     g->block_shift = 12;
     g->max_order = 3 + below(&r->random, 3);
-    r->stutters = chance(&r->random, 4);
-    if (r->stutters)
-        g->index_entries = 8u << below(&r->random, 2);
-    r->sparse = !r->stutters && chance(&r->random, 3);
     r->brim = chance(&r->random, 3);
     if (r->brim) { /* other brokers' parts are not granted: about a megabyte is */
         g->slots = g->brokers = 4;
         g->regions = 8;
     }
-    r->live_limit = r->brim ? UINT64_MAX : chance(&r->random, 6) ? 8u << 20 : 256u << 10 << below(&r->random, 3);
+    r->stutters = chance(&r->random, 4);
+    if (r->stutters)
+        g->index_entries = 8u << below(&r->random, 2);
+    r->sparse = !r->stutters && chance(&r->random, r->brim ? 2 : 3);
+    r->live_limit = r->brim                 ? UINT64_MAX
+                    : chance(&r->random, 6) ? 8u << 20
+                                            : 256u << 10 << below(&r->random, 3);
 }
 
 static void skip_sites(struct medium *m, const struct arguments *a)
@@ -175,8 +177,8 @@ int main(int argc, char **argv)
            " emptied %" PRIu64 " closed %" PRIu64 " damaged %" PRIu64 " looks %" PRIu64
            " overtaken %" PRIu64 " crashes %" PRIu64 " kills %" PRIu64 " operations %" PRIu64
            " batches %" PRIu64 " controls %" PRIu64 " refused %" PRIu64 " syncs %" PRIu64
-           " retained %" PRIu64 " moments %" PRIu64 " pins %" PRIu64
-           " seeds %" PRIu64 " violations %" PRIu64 "\n",
+           " retained %" PRIu64 " moments %" PRIu64 " pins %" PRIu64 " seeds %" PRIu64
+           " violations %" PRIu64 "\n",
            counts.images, counts.points, counts.nested, counts.used, counts.emptied, counts.closed,
            counts.damaged, counts.looks, counts.overtaken, counts.lives, counts.kills,
            counts.operations, counts.batches, counts.controls, counts.refused, counts.syncs,

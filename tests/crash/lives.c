@@ -172,7 +172,7 @@ void trial_lives(struct trial *r, char *old)
         abort();
     r->busy = TEAM_SIZE;
     format_over(r);
-    medium_on_moment(&r->medium, meanwhile, r);
+    medium_on_moment(&r->medium, meanwhile_turn, r);
     while (!r->failed && r->counts->images < r->image_limit) {
         if (live(r))
             life(r);

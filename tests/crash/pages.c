@@ -56,10 +56,11 @@ void pages_on_moment(struct pages *p, void (*moment)(void *arg), void *arg)
 
 static void pages_writeback(struct flush *f, const void *at, size_t n)
 {
+    struct pages *p = f->state; /* who is killed now flushes no more */
     (void)at;
     if (n > 0)
-        tell(f->state, SHADOW_WRITEBACK);
-    pass(f->state);
+        tell(p, SHADOW_WRITEBACK);
+    pass(p);
 }
 
 static void pages_drain(struct flush *f)

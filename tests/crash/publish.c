@@ -232,6 +232,8 @@ static uint64_t choose_sequence(struct trial *r, const struct node *n, const str
 static void choose_batch(struct trial *r, struct entry_batch *m, uint32_t most)
 {
     uint32_t dice = below(&r->random, 100);
+    if (r->brim && dice < 55) /* so that it is full soon */
+        dice = 99;
     if (dice < 55)
         m->length = LEDGER_MIN + below(&r->random, 300);
     else if (dice < 80)
@@ -352,6 +354,8 @@ struct flight *publish_reserve(struct trial *r)
     }
     choose_batch(r, &f->m, most);
     f->batch.topic = trial_topic(r, n->id);
+    if (!f->batch.topic && r->between) /* removed, and not told yet */
+        return NULL;
     f->batch.length = f->m.length;
     f->batch.count = f->m.count;
     f->batch.equal = f->m.equal;
@@ -368,10 +372,13 @@ struct flight *publish_reserve(struct trial *r)
         f->state = FLIGHT_RESERVED;
         return f;
     }
-    if (j.rc == -EMBAR_EFULL)
+    if (j.rc == -EMBAR_EFULL) {
         r->now.starved = true;
-    else
+        r->live_limit /= r->brim ? 1 : 2;
+        r->pressed = r->pressed || chance(&r->random, 6);
+    } else if (j.rc != -EMBAR_EGONE || !r->between) { /* as above */
         trial_fail(r, "reserving %u bytes: %d", f->m.length, j.rc);
+    }
     r->counts->refused++;
     return NULL;
 }

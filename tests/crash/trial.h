@@ -70,19 +70,19 @@ struct trial {
     struct region region;
     struct log_options options;
     uint8_t boot[16];
-    struct log *log;      /* NULL while it is being opened */
-    bool was_off;         /* the machine was, when it is being opened */
-    bool stutters;        /* dies soon, again and again; images show recoveries only */
-    bool hosts;           /* another host looks now and then */
-    bool looking;         /* it does */
-    unsigned steps;       /* of ours, since it began; */
-    uint32_t hurry;       /* one step in so many lines that it invalidates */
-    bool sparse;          /* few images and long lives */
-    bool formatting;      /* inside of pool_format */
-    bool brim;            /* little space, most topics with retention, nobody else trims */
-    bool pressed;         /* not even retention found space: some must go by hand */
-    bool between;         /* somebody flushes and others have their turn, or may not */
-    unsigned busy;        /* who flushes; TEAM_SIZE: nobody */
+    struct log *log; /* NULL while it is being opened */
+    bool was_off;    /* the machine was, when it is being opened */
+    bool stutters;   /* dies soon, again and again; images show recoveries only */
+    bool hosts;      /* another host looks now and then */
+    bool looking;    /* it does */
+    unsigned steps;  /* of ours, since it began; */
+    uint32_t hurry;  /* one step in so many lines that it invalidates */
+    bool sparse;     /* few images and long lives */
+    bool formatting; /* inside of pool_format */
+    bool brim;       /* little space, most topics with retention, nobody else trims */
+    bool pressed;    /* not even retention found space: some must go by hand */
+    bool between;    /* somebody flushes and others have their turn, or may not */
+    unsigned busy;   /* who flushes; TEAM_SIZE: nobody */
     struct pin pins[PINS];
     bool fresh;           /* not opened yet: short, and much depends on it */
     uint8_t old_uuid[16]; /* of the pool that is formatted over, */
@@ -122,7 +122,7 @@ void workload_close(struct trial *r);
 
 /* meanwhile.c: others have their turns while somebody flushes; a reply is begun or ends; all end, looked at or
  * not; a checkpoint or a sync as the background thread makes them, while others go on. */
-void meanwhile(void *arg);
+void meanwhile_turn(void *arg);
 void meanwhile_pin(struct trial *r);
 void meanwhile_unpin(struct trial *r, bool look);
 void meanwhile_aside(struct trial *r, bool checkpoint);

@@ -226,12 +226,10 @@ bool verify_retained(const struct ledger *l, const struct node *n, uint64_t base
     if (base <= n->base || ledger_control(&try, &c, 0) != 0 ||
         ledger_node(&try, n->id)->base != base)
         return false;
-    if ((n->policy && (!rule || rule->starved)) ||
-        (n->keep_bytes && end - base >= n->keep_bytes))
+    if ((n->policy && (!rule || rule->starved)) || (n->keep_bytes && end - base >= n->keep_bytes))
         return true;
     /* With another setting, who trimmed first is not known. */
-    return n->keep_age &&
-           (!rule || n->policy || n->keep_bytes || is_old(l, n, base, rule->old));
+    return n->keep_age && (!rule || n->policy || n->keep_bytes || is_old(l, n, base, rule->old));
 }
 
 static bool check_node(struct check *c, struct node *n)

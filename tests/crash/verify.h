@@ -12,7 +12,8 @@ struct expect {
     struct flight *flight;         /* and of these, FLIGHTS of them, what the rules allow, */
     const struct visible *visible; /* and what readers had seen; nothing else */
     unsigned visibles;
-    const struct ledger *rule; /* by what retention may have trimmed since; NULL: by anything it has */
+    const struct ledger
+        *rule; /* by what retention may have trimmed since; NULL: by anything it has */
     uint64_t random;
     bool unread;  /* batches are not looked at */
     bool damaged; /* batches may be unreadable, but never wrong */

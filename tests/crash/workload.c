@@ -58,13 +58,21 @@ static void control_by(struct trial *r, unsigned member, struct control c)
 
 static void control(struct trial *r, struct control c)
 {
-    control_by(r, below(&r->random, TEAM_SIZE), c);
+    control_by(r, trial_member(r), c);
 }
 
 static uint8_t some_order(struct trial *r)
 {
     static const uint8_t orders[4] = {5, 2, 5, 0};
     return orders[below(&r->random, 4)];
+}
+
+/* Such as come into force within a short life. */
+static void settings(struct trial *r, struct control *c)
+{
+    c->policy = !chance(&r->random, 4);
+    c->value = chance(&r->random, 3) ? below(&r->random, 200u << 10) : 0;
+    c->value2 = chance(&r->random, 3) ? (1 + below(&r->random, 5)) * 1000000000ull : 0;
 }
 
 static struct control named(struct trial *r, enum media_control_kind kind)
@@ -76,6 +84,8 @@ static struct control named(struct trial *r, enum media_control_kind kind)
                         .gid = below(&r->random, 5),
                         .ack = 1};
     c.order = kind == MEDIA_C_MKDIR ? 0 : some_order(r);
+    if (r->brim && kind == MEDIA_C_CREATE)
+        settings(r, &c);
     snprintf(c.name, sizeof c.name, "n%u", below(&r->random, 60));
     return c;
 }
@@ -87,17 +97,20 @@ static void attributes(struct trial *r)
         return;
     uint16_t flags =
         n->is_dir ? MEDIA_A_MODE | MEDIA_A_OWNER : (uint16_t)(draw(&r->random) & 0xffu);
-    control(r, (struct control){.kind = MEDIA_C_ATTR,
-                                .id = n->id,
-                                .flags = flags,
-                                .mode = below(&r->random, 01000),
-                                .uid = below(&r->random, 9),
-                                .gid = below(&r->random, 9),
-                                .order = some_order(r),
-                                .ack = (uint8_t)below(&r->random, 3),
-                                .policy = (uint8_t)below(&r->random, 2),
-                                .value = draw(&r->random) >> below(&r->random, 64),
-                                .value2 = draw(&r->random) >> below(&r->random, 64)});
+    struct control c = {.kind = MEDIA_C_ATTR,
+                        .id = n->id,
+                        .flags = flags,
+                        .mode = below(&r->random, 01000),
+                        .uid = below(&r->random, 9),
+                        .gid = below(&r->random, 9),
+                        .order = some_order(r),
+                        .ack = (uint8_t)below(&r->random, 3),
+                        .policy = (uint8_t)below(&r->random, 2),
+                        .value = draw(&r->random) >> below(&r->random, 64),
+                        .value2 = draw(&r->random) >> below(&r->random, 64)};
+    if (r->brim && !n->is_dir)
+        settings(r, &c);
+    control(r, c);
 }
 
 static void trim(struct trial *r, struct node *n, bool all)
@@ -125,6 +138,8 @@ static void sessions(struct trial *r, uint32_t dice)
 static void job_tick(void *arg)
 {
     struct job *j = arg;
+    j->run->now.old =
+        chance_now() + (j->rc ? 1ull << 61 : 1000000); /* and what it takes to get there */
     log_tick(j->run->log, j->rc ? now_monotonic() + (1ull << 60) : now_monotonic());
 }
 
@@ -139,11 +154,12 @@ static void trims_seen(struct trial *r)
             continue;
         struct control c = {
             .kind = MEDIA_C_TRIM, .id = n->id, .value = base, .value2 = t->first_message};
-        if (!verify_retained(&r->now, n, base, n->end)) {
+        if (!verify_retained(&r->now, n, base, n->end, &r->now)) {
             trial_fail(r, "topic %u was trimmed to %" PRIu64 " by itself", n->id, base);
             return;
         }
         uint64_t number = atomic_load(&r->log->committed);
+        r->counts->retained++;
         if (ledger_control(&r->now, &c, number) != 0)
             abort();
         trial_remember(r, &(struct op){.number = number, .last = number, .control = c});
@@ -165,7 +181,7 @@ static void expire(struct trial *r)
         r->control = (struct control){.kind = MEDIA_C_FENCE, .value = holding};
         r->controlling = r->expiring = true;
     }
-    team_call(r->team, below(&r->random, TEAM_SIZE), job_tick, &j);
+    team_call(r->team, trial_member(r), job_tick, &j);
     r->expiring = false;
     if (!r->death && r->controlling) {
         struct session_stat st;
@@ -187,7 +203,7 @@ static void job_checkpoint(void *arg)
 static void checkpoint(struct trial *r)
 {
     struct job j = {.run = r};
-    team_call(r->team, below(&r->random, TEAM_SIZE), job_checkpoint, &j);
+    team_call(r->team, trial_member(r), job_checkpoint, &j);
     if (!r->death && j.rc && j.rc != -EMBAR_EFULL)
         trial_fail(r, "checkpoint: %d", j.rc);
     trial_tidy(r);
@@ -197,7 +213,7 @@ static void checkpoint(struct trial *r)
 static void vouched(struct trial *r)
 {
     struct control c = {.kind = MEDIA_C_ATTR, .id = LOG_ROOT_ID, .flags = MEDIA_A_OWNER};
-    unsigned member = below(&r->random, TEAM_SIZE);
+    unsigned member = trial_member(r);
     uint64_t before = r->now.number;
     control_by(r, member, c);
     uint64_t number = r->now.number;
@@ -232,6 +248,26 @@ static struct node *largest(struct trial *r)
     return best && !best->is_dir ? best : NULL;
 }
 
+static void tick(struct trial *r)
+{
+    struct job j = {.run = r};
+    team_call(r->team, trial_member(r), job_tick, &j);
+    trims_seen(r);
+    trial_tidy(r);
+}
+
+void workload_control(struct trial *r)
+{
+    uint32_t dice = below(&r->random, 8);
+    struct node *n = some_node(r, false);
+    if (dice < 5)
+        trim(r, n, chance(&r->random, 2));
+    else if (dice < 6 && n)
+        control(r, (struct control){.kind = MEDIA_C_REMOVE, .id = n->id});
+    else if (r->now.nodes < LEDGER_NODES - 2)
+        control(r, named(r, MEDIA_C_CREATE));
+}
+
 void workload_step(struct trial *r)
 {
     uint32_t dice = below(&r->random, 100);
@@ -241,11 +277,16 @@ void workload_step(struct trial *r)
     if (r->now.nodes < 3 || dice < 4) {
         if (r->now.nodes < LEDGER_NODES - 2)
             control(r, named(r, chance(&r->random, 4) ? MEDIA_C_MKDIR : MEDIA_C_CREATE));
-    } else if (kept(r) > r->live_limit) {
+    } else if (r->pressed || kept(r) > r->live_limit) {
+        r->pressed = false;
         trim(r, largest(r), chance(&r->random, 2));
         r->live_limit = r->live_limit < (256u << 10) ? 256u << 10 : r->live_limit;
     } else if (dice < 46) {
         f = publish_reserve(r);
+        if (!f && r->brim && r->now.starved && !r->death && !r->failed) {
+            tick(r); /* the background thread was woken; what it trims is filled again at once */
+            f = r->death || r->failed ? NULL : publish_reserve(r);
+        }
         if (f && flights_in(r, FLIGHT_RESERVED) < 6 && chance(&r->random, 6))
             f = NULL; /* later */
         if (f)
@@ -275,15 +316,22 @@ void workload_step(struct trial *r)
     } else if (dice < 95) {
         expire(r);
     } else if (dice < 97) {
-        checkpoint(r);
+        if (medium_is_file(&r->medium) && chance(&r->random, 2))
+            meanwhile_aside(r, true);
+        else
+            checkpoint(r);
     } else if (dice < 98) {
         vouched(r);
     } else {
-        struct job j = {.run = r};
-        team_call(r->team, below(&r->random, TEAM_SIZE), job_tick, &j);
-        trims_seen(r);
-        trial_tidy(r);
+        if (r->medium.variant == MEDIUM_FILE && chance(&r->random, 2))
+            meanwhile_aside(r, false);
+        else
+            tick(r);
     }
+    if (r->brim && chance(&r->random, 12))
+        chance_pass(below(&r->random, 2000) * 1000000ull);
+    if (chance(&r->random, 8) && !r->death && !r->failed)
+        meanwhile_pin(r);
     if (!r->stutters && chance(&r->shots, r->sparse ? 64 : 16))
         shots_now(r);
 }
@@ -307,8 +355,11 @@ void workload_close(struct trial *r)
     workload_settle(r);
     if (r->death)
         return;
+    meanwhile_unpin(r, true);
     struct job j = {.run = r};
-    team_call(r->team, below(&r->random, TEAM_SIZE), job_close, &j);
+    r->between = true; /* nobody may publish any more */
+    team_call(r->team, trial_member(r), job_close, &j);
+    r->between = false;
     r->log = NULL;
     if (r->death)
         return;
