@@ -74,6 +74,7 @@ try: os.write(f, b'y' * 999999 + b'\n')
 except Rang: pass
 else: raise AssertionError('not interrupted')
 PY
+[ "$(metric interrupted_total)" -ge 1 ] || die "no interrupt was counted"
 kill -KILL "${pids[1]}" "${pids[6]}"
 for i in 1 6; do
     wait_until 10 is_ended "${pids[i]}" || die "a waiting writer cannot be killed"
