@@ -68,8 +68,8 @@ for none in 0 1 00000000000000000001 x 99999999999999999999 18446744073709551616
     refuses 'No such file' cat "$segments/d/t/$none"
 done
 refuses 'No such file' ls "$segments/none"
-refuses 'Operation not permitted' append "${pieces[2]}" x
-refuses 'Operation not permitted' rm -f "${pieces[2]}"
+refuses "$read_only" append "${pieces[2]}" x
+refuses "$read_only" rm -f "${pieces[2]}"
 if [ "$(id -u)" -eq 0 ]; then
     as_nobody cmp "${pieces[2]}" "${pieces[2]}"
     chmod 600 "$mnt/d/t"

@@ -280,9 +280,24 @@ static void lengths(void)
     close(fd);
     fd = open("l", O_RDONLY);
     CHECK(mmap(NULL, 5, PROT_READ, MAP_SHARED, fd, 0) == MAP_FAILED && errno == ENODEV);
+    /* A private mapping shows what was there when its page was first touched. */
+    const char *map = mmap(NULL, 5, PROT_READ, MAP_PRIVATE, fd, 0);
+    CHECK(map != MAP_FAILED && memcmp(map, "some\n", 5) == 0);
+    put("l", "more\n");
+    CHECK(map == MAP_FAILED ||
+          (memcmp(map, "some\n", 5) == 0 && munmap((void *)(uintptr_t)map, 5) == 0));
     close(fd);
-    CHECK(holds("l", "some\n"));
+    CHECK(holds("l", "some\nmore\n"));
     CHECK(unlink("l") == 0);
+    /* What is empty may be truncated, and filled from 0. */
+    CHECK(close(APPEND("l", 0)) == 0);
+    CHECK((fd = open("l", O_RDWR | O_TRUNC)) >= 0 && ftruncate(fd, 0) == 0);
+    FAILS(EPERM, ftruncate(fd, 1));
+    CHECK(write(fd, "filled\n", 7) == 7 && holds("l", "filled\n"));
+    FAILS(EPERM, ftruncate(fd, 0));
+    CHECK(ftruncate(fd, 7) == 0 && close(fd) == 0);
+    FAILS(EPERM, open("l", O_RDWR | O_TRUNC));
+    CHECK(holds("l", "filled\n") && unlink("l") == 0);
 }
 
 static void locks(void)
@@ -325,8 +340,27 @@ static void names(void)
     put("n", "other\n");
     FAILS(EPERM, rename("n", "dir/m"));
     CHECK(holds("n", "other\n") && holds("dir/m", "n\n"));
-    CHECK(close(APPEND("dir/new", 0)) == 0 && rename("n", "dir/new") == 0);
-    CHECK(holds("dir/new", "other\n"));
+    CHECK(close(APPEND("dir/new", 0)) == 0);
+    int old = open("dir/new", O_RDWR | O_APPEND), mine = open("n", O_RDONLY);
+    CHECK(rename("n", "dir/new") == 0 && holds("dir/new", "other\n"));
+    /* Who had the one that was replaced open has it still. */
+    char buf[16];
+    CHECK(fstat(old, &a) == 0 && a.st_nlink == 0 && a.st_size == 0 && read(old, buf, 16) == 0);
+    CHECK(write(old, "old\n", 4) == 4 && pread(old, buf, 16, 0) == 4 &&
+          holds("dir/new", "other\n"));
+    CHECK(fstat(mine, &a) == 0 && stat("dir/new", &b) == 0 && a.st_ino == b.st_ino);
+    close(old);
+    close(mine);
+    /* Directories move with what is open in them. */
+    int deep = APPEND("dir/new", 0), below = open("dir", O_RDONLY | O_DIRECTORY);
+    CHECK(mkdir("empty", 0755) == 0 && rename("dir", "empty") == 0);
+    CHECK(write(deep, "moved\n", 6) == 6 && holds("empty/new", "other\nmoved\n"));
+    FAILS(ENOENT, stat("dir/new", &b));
+    CHECK(fstatat(below, "new", &b, 0) == 0 && b.st_size == 12);
+    CHECK(mkdir("dir", 0755) == 0);
+    FAILS(ENOTEMPTY, rename("dir", "empty"));
+    CHECK(rmdir("dir") == 0 && rename("empty", "dir") == 0 && close(deep) == 0 &&
+          close(below) == 0);
     CHECK(unlink("dir/m") == 0 && unlink("dir/new") == 0 && rmdir("dir") == 0);
 }
 
@@ -484,6 +518,7 @@ static void listings(void)
     CHECK(rmdir("y") == 0);
     struct statvfs v;
     CHECK(statvfs(".", &v) == 0 && v.f_namemax == 255 && v.f_bavail <= v.f_blocks && v.f_ffree > 0);
+    CHECK(v.f_bavail > 0 && v.f_files > v.f_ffree && v.f_frsize == 4096);
 }
 
 /* Of many that make one name at once with O_EXCL, one succeeds. */

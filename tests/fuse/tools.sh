@@ -41,5 +41,12 @@ cat "$scratch"/part.a? | cmp - "$scratch/f"
 gzip -c "$mnt/f" | gzip -dc | cmp - "$scratch/f"
 command -v less >/dev/null && same less f
 equal blksize "$(stat -c %o "$mnt/f")" 1048576
+# du tells the bytes, apparent and in blocks; nothing is sparse.
+equal du "$(du --apparent-size -B 1 "$mnt/f" | cut -f 1)" "$(stat -c %s "$scratch/f")"
+[ "$(du -B 1 "$mnt/f" | cut -f 1)" -ge "$(stat -c %s "$scratch/f")" ] || die "du: less than there is"
+mkdir "$mnt/dir"
+cp "$mnt/f" "$mnt/dir/h"
+equal "du of a directory" "$(du -s --apparent-size -B 1 "$mnt/dir" | cut -f 1)" \
+    $(($(stat -c %s "$mnt/f") + $(stat -c %s "$mnt/dir")))
 # Beyond the end there is nothing, at any size.
 equal beyond "$(dd if="$mnt/f" bs=1M skip=100 status=none | wc -c)" 0

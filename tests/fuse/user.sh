@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # An ordinary user mounts, publishes and unmounts without root, and others are kept out; where
-# /dev/fuse is closed to them the refusal is a sentence, and changes nothing. Runs in a mount
-# namespace of its own, so that /dev/fuse can be opened and closed without anybody else noticing.
+# /dev/fuse is closed to them the refusal is a sentence, and changes nothing. Then the other scripts, all
+# of them that need no other user, on mounts of that user's own. Runs in a mount namespace of its own, so
+# that /dev/fuse can be opened and closed without anybody else noticing.
 if [ -z "${EMBAR_UNSHARED:-}" ] && [ "$(id -u)" -eq 0 ]; then
     unshare -m true 2>/dev/null || { echo "SKIP: no mount namespaces here" && exit 77; }
     exec unshare -m --propagation private env EMBAR_UNSHARED=1 "$0"
@@ -13,6 +14,7 @@ need_root
 chown 65534:65534 "$mnt" "$scratch"
 # Copies: the build folder may be closed to other users.
 install -m 0755 -D "$(command -v embarfs)" "$scratch/bin/embarfs"
+install -m 0755 "$(command -v embar)" "$scratch/bin/embar"
 install -m 0755 "${EMBAR_BUILD_DIR:-$top/build/release}/tests/fuse/embar-test-sweep" "$scratch/bin/sweep"
 use_build "$scratch/bin"
 mknod -m 0600 "$scratch/fuse" c 10 229 || skip "no device nodes can be made here"
@@ -45,4 +47,22 @@ gone() {
     [ ! -e "/proc/$pid" ]
 }
 wait_until 10 gone || die "the daemon outlives its mount"
+
+# Everything else, by the same user: the tree may be closed to others, so it is a copy.
+scripts=(publish fragments append_only names listing unlink_open tools growing trim shells large full crash
+    nul_scan follow poll virtual xattr retention parked queued writers since segments ring scattered locks)
+mkdir -m 1777 "$scratch/tmp"
+cp -r "$top/tests" "$scratch/tests"
+chmod -R go+rX "$scratch/tests"
+as_user() {
+    local status=0
+    as_nobody env -u XDG_RUNTIME_DIR -u EMBAR_UNSHARED HOME="$scratch/tmp" TMPDIR="$scratch/tmp" \
+        EMBAR_BIN_DIR="$scratch/bin" "$scratch/tests/fuse/$1.sh" >"$scratch/said.$1" 2>&1 || status=$?
+    [ "$status" -eq 0 ] || echo "$1: status $status: $(tail -n 5 "$scratch/said.$1")"
+}
+export -f as_user as_nobody
+export scratch
+# shellcheck disable=SC2016
+printf '%s\n' "${scripts[@]}" | xargs -P 3 -n 1 bash -c 'as_user "$1"' as_user >"$scratch/failed"
+[ ! -s "$scratch/failed" ] || die "as an ordinary user: $(cat "$scratch/failed")"
 umount /dev/fuse

@@ -5,6 +5,11 @@
 mount_pool
 
 printf 'a\nbb\nccc\n' >>"$mnt/t"
+# These names, and no others.
+getfattr --absolute-names -m - "$mnt/t" | grep -v '^#' | grep . | sort >"$scratch/names"
+printf 'user.embar.%s\n' ack base end first_message first_offset id last_commit messages \
+    next_message order retention_age retention_bytes when_full |
+    cmp - "$scratch/names" || die "the names are $(cat "$scratch/names")"
 equal base "$(xattr base "$mnt/t")" 0
 equal end "$(xattr end "$mnt/t")" 9
 equal messages "$(xattr messages "$mnt/t")" 3
