@@ -58,6 +58,7 @@ AT(wire_publish, lengths_crc, 20);
 AT(wire_publish, epoch, 24);
 AT(wire_publish, crc, 28);
 AT(wire_publish, zero, 32);
+SIZE(wire_sum, 4);
 SIZE(wire_ack, 32);
 AT(wire_ack, messages, 8);
 AT(wire_ack, offset, 16);
@@ -138,13 +139,16 @@ static bool all_zero(const uint8_t *p, size_t n)
 int wire_publish_check(const struct wire_frame *f, const struct wire_publish *p, uint32_t max_batch,
                        uint32_t max_messages, const char **why)
 {
-    bool equal = f->flags & WIRE_F_EQUAL;
+    bool equal = f->flags & WIRE_F_EQUAL, sum = f->flags & WIRE_F_SUM;
     uint32_t count = le32_get(p->count), payload = le32_get(p->payload);
     *why = "the checksum of a batch header does not match";
     if (le32_get(p->crc) != wire_publish_crc(f, p))
         return -EMBAR_ECRC;
     *why = "a batch header has unknown flags or a non-zero reserved field";
-    if ((f->flags & ~WIRE_F_EQUAL) || !all_zero(p->zero, sizeof(p->zero)))
+    if ((f->flags & ~(WIRE_F_EQUAL | WIRE_F_SUM)) || !all_zero(p->zero, sizeof(p->zero)))
+        return -EMBAR_EPROTO;
+    *why = "a batch has its checksum both in its header and behind its payload";
+    if (sum && le32_get(p->payload_crc) != 0)
         return -EMBAR_EPROTO;
     *why = "a batch is above the size told at the handshake";
     if (payload > max_batch || count > max_messages)
@@ -154,7 +158,7 @@ int wire_publish_check(const struct wire_frame *f, const struct wire_publish *p,
     if (size == UINT64_MAX)
         return -EMBAR_EINVALID;
     *why = "a batch's frame length contradicts its counts";
-    if (le32_get(f->length) != sizeof(*p) + size)
+    if (le32_get(f->length) != sizeof(*p) + size + (sum ? sizeof(struct wire_sum) : 0))
         return -EMBAR_EPROTO;
     *why = "a batch has the sequence number 0";
     if (le64_get(p->sequence) == 0)

@@ -1,4 +1,4 @@
-/* The native protocol's frames, version 2: what stands on the wire, byte by byte. Prose and
+/* The native protocol's frames, version 3: what stands on the wire, byte by byte. Prose and
  * conversations: net/PROTOCOL.md. Sizes and offsets are asserted in wire.c.
  *
  * Little-endian throughout. A connection is a stream of frames in both directions: a 16-byte
@@ -14,7 +14,7 @@
 #include "core/le.h"
 
 #define WIRE_MAGIC    0x52424d45u /* "EMBR" */
-#define WIRE_VERSION  2u
+#define WIRE_VERSION  3u
 #define WIRE_TOKEN    32u                 /* bytes of a token */
 #define WIRE_MAX_ASK  4096u               /* body of any client frame but PUBLISH */
 #define WIRE_MAX_TEXT (1u << 20)          /* body of a TEXT frame */
@@ -24,7 +24,7 @@
 enum wire_type {
     WIRE_HELLO = 1,     /* c->s wire_hello, token;          s->c wire_welcome */
     WIRE_OPEN = 2,      /* c->s wire_open, path;            s->c wire_opened (or ERROR) */
-    WIRE_PUBLISH = 3,   /* c->s wire_publish, lengths, payload */
+    WIRE_PUBLISH = 3,   /* c->s wire_publish, lengths, payload, wire_sum (with SUM) */
     WIRE_ACK = 4,       /* s->c wire_ack, words */
     WIRE_CLOSE = 5,     /* c->s wire_close;                 s->c OK: the channel is gone */
     WIRE_SUBSCRIBE = 6, /* c->s wire_subscribe, path;       s->c wire_subscribed, then DATA... */
@@ -50,6 +50,7 @@ struct wire_frame {
 
 #define WIRE_F_EQUAL 0x01u /* PUBLISH, DATA: all messages have the same length; no lengths stand */
 #define WIRE_F_MORE  0x02u /* TEXT: a list goes on; ask again with value = id of its last element */
+#define WIRE_F_SUM   0x04u /* PUBLISH: a wire_sum stands behind the payload; payload_crc is 0 */
 
 struct wire_hello {
     le32 magic;       /*  0..3  */
@@ -108,17 +109,24 @@ struct wire_opened {
     uint8_t zero[6]; /* 42..47 */
 };
 
-/* A batch; with frame header 64 bytes. frame.length = 48 + (EQUAL ? 0 : 4 * count) + payload.
+/* A batch; with frame header 64 bytes.
+ * frame.length = 48 + (EQUAL ? 0 : 4 * count) + payload + (SUM ? 4 : 0).
  * Without a session the server acks by counting: sequence is still 1, 2, 3... on the channel. */
 struct wire_publish {
     le64 sequence;    /*  0..7  from 1, one a batch */
     le32 count;       /*  8..11 messages */
     le32 payload;     /* 12..15 payload bytes */
-    le32 payload_crc; /* 16..19 CRC32C of the payload */
+    le32 payload_crc; /* 16..19 CRC32C of the payload, 0 with SUM */
     le32 lengths_crc; /* 20..23 CRC32C of the lengths, 0 with EQUAL */
     le32 epoch;       /* 24..27 of the session */
     le32 crc;         /* 28..31 CRC32C of frame header and this struct, with this field as zero */
     uint8_t zero[16]; /* 32..47 */
+};
+
+/* Behind the payload, with SUM: whoever sends it need not have read all of the payload before the
+ * first byte leaves, and reads each piece just before it goes. */
+struct wire_sum {
+    le32 payload_crc; /* 0..3 CRC32C of the payload */
 };
 
 /* All batches of the channel's session up to `sequence`, the mark, are committed (ack 1). Cumulative.

@@ -151,7 +151,6 @@ int pub_append(struct embar_publisher *p, const void *data, size_t length, embar
         return rc;
     }
     memcpy(b->buffer + b->length, data, length);
-    b->crc = crc32c(b->crc, data, length);
     if (b->count > 0 && le32_get(b->lengths[0]) != length)
         b->equal = false;
     b->lengths[b->count++] = le32_of((uint32_t)length);
@@ -209,10 +208,7 @@ struct pub_batch *pub_foreign(const struct iovec *iov, int pieces, const uint32_
     }
     if (lengths && !b->equal)
         b->lengths_crc = crc32c(0, b->lengths, count * sizeof(*b->lengths));
-    for (int i = 0; i < pieces; i++) {
-        b->iov[i] = iov[i];
-        b->crc = crc32c_cold(b->crc, iov[i].iov_base, iov[i].iov_len);
-    }
+    memcpy(b->iov, iov, (size_t)pieces * sizeof(*iov));
     b->pieces = pieces;
     return b;
 }
@@ -283,8 +279,7 @@ void pub_recycle(struct embar_publisher *p, struct pub_batch *b, bool ok)
         return;
     }
     b->length = b->count = b->told_count = 0;
-    b->crc = 0;
-    b->taken = b->acked = false;
+    b->summed = b->taken = b->acked = false;
     b->owner = NULL;
     b->prev = NULL;
     b->next = p->free;

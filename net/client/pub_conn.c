@@ -1,6 +1,6 @@
-/* One connection of a publisher: opening it, writing batches to it, taking in acks and errors.
- * Serves steps 1, 2 and 9 from the client's side. Only the connections' owner comes here (and the
- * opening thread before there is one). Must never leave a frame half written but by closing.
+/* One connection of a publisher: opening it, taking in acks and errors; pub_send.c writes to it. Serves
+ * steps 1 and 9 from the client's side. Only the connections' owner comes here (and the opening thread
+ * before there is one). Must never trust a length before its bound was checked.
  */
 #include "net/client/publisher.h"
 
@@ -11,9 +11,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define WRITE_PIECES 64 /* iovecs a sendmsg */
-#define OPEN_REF     2u
-#define CRC_RETRIES  4u
+#define OPEN_REF    2u
+#define CRC_RETRIES 4u
 
 /* Is it the session (or none) that was asked for? */
 static bool session_as_asked(const struct embar_publisher *p, bool first,
@@ -168,96 +167,6 @@ void pub_conn_close(struct pub_conn *c)
     pthread_mutex_lock(&c->pub->lock);
     c->pub->info.connected--;
     pthread_mutex_unlock(&c->pub->lock);
-}
-
-/* The frame's header for a batch just taken. */
-static void begin_frame(struct pub_conn *c, const struct pub_batch *b, uint64_t sequence,
-                        uint32_t epoch)
-{
-    size_t lengths = b->equal ? 0 : b->count * sizeof(le32);
-    memset(&c->head, 0, sizeof(c->head));
-    c->head.frame = wire_frame_of(WIRE_PUBLISH, b->equal ? WIRE_F_EQUAL : 0, PUB_CHANNEL, sequence,
-                                  (uint32_t)(sizeof(c->head.publish) + lengths + b->length));
-    c->head.publish.sequence = le64_of(sequence);
-    c->head.publish.count = le32_of(b->count);
-    c->head.publish.payload = le32_of(b->length);
-    c->head.publish.payload_crc = le32_of(b->crc);
-    c->head.publish.lengths_crc = le32_of(b->lengths_crc);
-    c->head.publish.epoch = le32_of(epoch);
-    c->head.publish.crc = le32_of(wire_publish_crc(&c->head.frame, &c->head.publish));
-    c->written = 0;
-}
-
-/* Append what of piece lies behind the first *skip bytes. */
-static int add_piece(struct iovec *iov, int n, void *base, size_t length, size_t *skip)
-{
-    if (*skip >= length) {
-        *skip -= length;
-        return n;
-    }
-    iov[n] = (struct iovec){(char *)base + *skip, length - *skip};
-    *skip = 0;
-    return n + 1;
-}
-
-/* What is left of the frame being written, as far as one call takes it. */
-static int rest_of_frame(struct pub_conn *c, struct iovec iov[WRITE_PIECES])
-{
-    struct pub_batch *b = c->writing;
-    size_t skip = c->written;
-    int n = add_piece(iov, 0, &c->head, sizeof(c->head), &skip);
-    if (!b->equal)
-        n = add_piece(iov, n, b->lengths, b->count * sizeof(*b->lengths), &skip);
-    for (int i = 0; i < b->pieces && n < WRITE_PIECES; i++)
-        n = add_piece(iov, n, b->iov[i].iov_base, b->iov[i].iov_len, &skip);
-    return n;
-}
-
-int pub_conn_write(struct pub_conn *c)
-{
-    struct embar_publisher *p = c->pub;
-    if (c->fd < 0 || c->blocked)
-        return 0;
-    if (!c->writing) {
-        pthread_mutex_lock(&p->lock);
-        struct pub_batch *b = p->failed.code ? NULL : pub_take(p, c);
-        uint32_t epoch = p->info.epoch;
-        if (b) {
-            c->generation = b->generation;
-            begin_frame(c, b, b->sequence, epoch);
-        }
-        pthread_mutex_unlock(&p->lock);
-        if (!b)
-            return 0;
-        c->writing = b;
-    }
-    struct iovec iov[WRITE_PIECES];
-    int pieces = rest_of_frame(c, iov);
-    ssize_t n = link_write(c->fd, iov, pieces);
-    if (n == -EAGAIN) {
-        c->blocked = true;
-        return 0;
-    }
-    if (n < 0)
-        return (int)n;
-    c->written += (size_t)n;
-    if (c->written == sizeof(struct wire_frame) + le32_get(c->head.frame.length))
-        pub_written(p, c, true);
-    return 1;
-}
-
-bool pub_conn_pump(struct pub_conn *c)
-{
-    int rc = pub_conn_write(c);
-    if (rc >= 0)
-        return rc > 0;
-    pub_conn_read(c); /* the broker's reason may still be there to be read */
-    if (c->fd >= 0) {
-        struct embar_error why;
-        (void)embar_fail(&why, rc, "The connection to the broker broke (%s).", strerror(-rc));
-        pub_lost(c, &why);
-    }
-    return true;
 }
 
 /* Damaged on its way: sent again, but not for ever, for the caller may have changed its bytes. */

@@ -185,7 +185,7 @@ int embar_publish_batch(struct embar_publisher *p, const struct iovec *iov, int 
         return -EMBAR_ETOOBIG;
     if (pieces < 1 || pieces > PUB_MAX_PIECES)
         return -EMBAR_EINVALID;
-    /* Copies the lengths and sums the payload up before the lock: several threads may. */
+    /* Copies the lengths before the lock: several threads may. */
     struct embar_error why;
     struct pub_batch *b = pub_foreign(iov, pieces, lengths, count, max_batch, &why);
     if (!b)

@@ -42,6 +42,7 @@ struct pub_batch {
     uint64_t sequence;             /* of the session, or of the connection that took it */
     uint32_t length, count;
     uint32_t crc, lengths_crc;
+    bool summed; /* crc is known */
     bool equal, taken, acked;
     unsigned generation, writers;
     struct pub_conn *owner; /* that took it last */
@@ -68,6 +69,12 @@ struct pub_conn {
     struct pub_batch *writing;
     unsigned generation; /* of writing when taken */
     size_t written;      /* bytes of its frame */
+    size_t summed;       /* bytes of its payload that may be written: they are in `sum` */
+    uint32_t sum;
+    int sum_iov; /* where the next byte to be summed is */
+    size_t sum_at;
+    struct wire_sum behind; /* its last bytes, when `tail` is not 0 */
+    size_t tail;
     struct {
         struct wire_frame frame;
         struct wire_publish publish;
@@ -119,7 +126,7 @@ struct embar_publisher {
 /* One message into the current batch, sealing what is full. -EAGAIN: no room in the window. */
 int pub_append(struct embar_publisher *p, const void *data, size_t length, embar_done done,
                void *arg) __attribute__((warn_unused_result));
-/* A caller's batch, its checksum known. */
+/* A caller's batch. */
 int pub_enqueue(struct embar_publisher *p, struct pub_batch *b) __attribute__((warn_unused_result));
 struct pub_batch *pub_foreign(const struct iovec *iov, int pieces, const uint32_t *lengths,
                               uint32_t count, uint32_t max_batch, struct embar_error *err);
@@ -141,12 +148,15 @@ void pub_kick(struct embar_publisher *p);
 /* Dial and OPEN. The first of a publisher is called by the opening thread. */
 int pub_conn_open(struct pub_conn *c, struct embar_error *err) __attribute__((warn_unused_result));
 void pub_conn_close(struct pub_conn *c);
+/* Take in what arrived. */
+void pub_conn_read(struct pub_conn *c);
+
+/* ---- pub_send.c: the connections' owner, without the lock --------------------------------- */
+
 /* Write what the socket takes of one batch. 1: there may be more to do at once; 0: not now; a
  * negative code: the connection broke. The first leaves that to another call of the second. */
 int pub_conn_write(struct pub_conn *c);
 bool pub_conn_pump(struct pub_conn *c);
-/* Take in what arrived. */
-void pub_conn_read(struct pub_conn *c);
 
 /* ---- pub_io.c ----------------------------------------------------------------------------- */
 

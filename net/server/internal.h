@@ -92,8 +92,10 @@ struct incoming {
     uint64_t ref, sequence;
     uint32_t count, payload, payload_crc, lengths_crc, epoch;
     uint32_t lengths;    /* bytes of lengths */
-    uint32_t total, got; /* body bytes behind the header */
+    uint32_t body;       /* of lengths and payload: what goes into the pool */
+    uint32_t total, got; /* bytes behind the header: body, then the sum if it has one */
     uint32_t crc;        /* of the payload so far */
+    struct wire_sum sum; /* as far as it is here */
     bool equal, duplicate;
 };
 

@@ -201,7 +201,8 @@ enum turn publish_begin(struct conn *c, const struct wire_frame *f, const struct
                             .epoch = le32_get(p->epoch),
                             .equal = f->flags & WIRE_F_EQUAL};
     in->lengths = in->equal ? 0 : 4 * in->count;
-    in->total = in->lengths + in->payload; /* wire_publish_check bounds both */
+    in->body = in->lengths + in->payload; /* wire_publish_check bounds both */
+    in->total = in->body + (f->flags & WIRE_F_SUM ? (uint32_t)sizeof(in->sum) : 0);
     c->state = CONN_STAGE;
     if (ch->broken) {
         to_scratch(c);
@@ -258,9 +259,17 @@ bool publish_put(struct conn *c, const uint8_t *p, uint32_t n)
         p += k;
         n -= k;
     }
-    if (rc == 0 && n > 0)
-        rc = log_store(log, b, in->got - in->lengths, p, n, &in->crc);
-    in->got += n;
+    if (rc == 0 && n > 0 && in->got < in->body) {
+        uint32_t k = in->body - in->got < n ? in->body - in->got : n;
+        rc = log_store(log, b, in->got - in->lengths, p, k, &in->crc);
+        in->got += k;
+        p += k;
+        n -= k;
+    }
+    if (rc == 0 && n > 0) {
+        memcpy((uint8_t *)&in->sum + (in->got - in->body), p, n);
+        in->got += n;
+    }
     if (rc)
         conn_fail(c, rc, NULL);
     return rc == 0;
@@ -336,12 +345,16 @@ enum turn publish_reserve(struct conn *c)
 
 /* ---- Body ---------------------------------------------------------------------------------- */
 
+#define PLACES 5 /* iovecs: lengths, two spans, sum, input buffer */
+
 static enum turn whole(struct conn *c)
 {
     struct worker *w = c->worker;
     struct incoming *in = &c->cur;
     struct pub *p = in->pub;
     struct channel *ch = in->channel;
+    if (in->total > in->body)
+        in->payload_crc = le32_get(in->sum.payload_crc);
     if (in->crc != in->payload_crc) {
         conn_fail(c, -EMBAR_ECRC, "the payload of a batch does not match its checksum");
         return TURN_WAIT;
@@ -384,9 +397,9 @@ static enum turn whole(struct conn *c)
     return TURN_NEXT;
 }
 
-/* Where the next body bytes go: lengths, payload spans up to RECV_MAX, and when that is all of the
- * batch, the input buffer for what follows it. Returns pieces; *body gets their bytes without it. */
-static int body_places(struct conn *c, struct iovec *iov, uint32_t *body)
+/* Where the next bytes go: lengths, payload spans up to RECV_MAX, the sum, and when that is all of the
+ * batch, the input buffer for what follows it. Returns pieces; *batch gets their bytes without it. */
+static int body_places(struct conn *c, struct iovec iov[PLACES], uint32_t *batch)
 {
     struct log *log = c->worker->log;
     struct incoming *in = &c->cur;
@@ -398,7 +411,7 @@ static int body_places(struct conn *c, struct iovec *iov, uint32_t *body)
         room -= in->lengths - at < room ? in->lengths - at : room;
         at = in->lengths;
     }
-    while (at < in->total && room > 0 && n < 3) {
+    while (at < in->body && room > 0 && n < 3) {
         uint32_t here;
         void *p = log_span(log, b, at - in->lengths, &here);
         if (here > room)
@@ -407,7 +420,11 @@ static int body_places(struct conn *c, struct iovec *iov, uint32_t *body)
         at += here;
         room -= here;
     }
-    *body = at - in->got;
+    if (at >= in->body && at < in->total) {
+        iov[n++] = (struct iovec){(uint8_t *)&in->sum + (at - in->body), in->total - at};
+        at = in->total;
+    }
+    *batch = at - in->got;
     if (at == in->total) {
         c->in_from = c->in_to = 0;
         iov[n++] = (struct iovec){c->in, CONN_IN};
@@ -430,24 +447,25 @@ enum turn publish_pool(struct conn *c)
         return whole(c);
     if (!c->readable)
         return TURN_WAIT;
-    struct iovec iov[4];
-    uint32_t body;
-    int pieces = body_places(c, iov, &body);
+    struct iovec iov[PLACES];
+    uint32_t batch;
+    int pieces = body_places(c, iov, &batch);
     ssize_t got = conn_recv(c, iov, pieces);
     if (got <= 0)
         return TURN_WAIT;
     uint32_t n = (uint32_t)got;
-    if (n > body) {
-        c->in_to = n - body;
-        n = body;
+    if (n > batch) {
+        c->in_to = n - batch;
+        n = batch;
     }
     if (in->got < in->lengths) {
         k = in->lengths - in->got < n ? in->lengths - in->got : n;
         in->got += k;
         n -= k;
     }
+    k = in->got >= in->body ? 0 : in->body - in->got < n ? in->body - in->got : n;
     int rc =
-        n > 0 ? log_landed(c->worker->log, &in->pub->b, in->got - in->lengths, n, &in->crc) : 0;
+        k > 0 ? log_landed(c->worker->log, &in->pub->b, in->got - in->lengths, k, &in->crc) : 0;
     if (rc) {
         conn_fail(c, rc, NULL);
         return TURN_WAIT;

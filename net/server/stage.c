@@ -270,10 +270,16 @@ enum turn stage_move(struct conn *c)
         }
         if (n > in->got - at)
             n = in->got - at;
-        if (at < in->lengths && n > in->lengths - at)
-            n = in->lengths - at;
-        int rc = at < in->lengths ? log_peek_lengths(log, b, at, to, n)
-                                  : log_peek(log, b, at - in->lengths, to, n);
+        uint32_t end = at < in->lengths ? in->lengths : at < in->body ? in->body : in->total;
+        if (n > end - at)
+            n = end - at;
+        int rc = 0;
+        if (at < in->lengths)
+            rc = log_peek_lengths(log, b, at, to, n);
+        else if (at < in->body)
+            rc = log_peek(log, b, at - in->lengths, to, n);
+        else
+            memcpy(to, (const uint8_t *)&in->sum + (at - in->body), n);
         if (rc) {
             conn_fail(c, rc, NULL);
             return TURN_WAIT;

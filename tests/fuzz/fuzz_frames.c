@@ -57,9 +57,14 @@ static void seal(uint8_t *p, size_t n, uint8_t bits)
         if (f.type == WIRE_PUBLISH && n >= 64) {
             memcpy(&h, p + 16, sizeof(h));
             uint64_t lengths = f.flags & WIRE_F_EQUAL ? 0 : 4 * (uint64_t)le32_get(h.count);
-            if ((bits & 4) && 64 + lengths <= whole && whole <= n) {
+            size_t behind = f.flags & WIRE_F_SUM ? sizeof(struct wire_sum) : 0;
+            if ((bits & 4) && 64 + lengths + behind <= whole && whole <= n) {
+                size_t payload = whole - 64 - (size_t)lengths - behind;
+                le32 sum = le32_of(crc32c(0, p + 64 + lengths, payload));
                 h.lengths_crc = le32_of(crc32c(0, p + 64, lengths));
-                h.payload_crc = le32_of(crc32c(0, p + 64 + lengths, whole - 64 - lengths));
+                if (behind)
+                    memcpy(p + whole - behind, &sum, sizeof(sum));
+                h.payload_crc = behind ? le32_of(0) : sum;
             }
             if (bits & 2)
                 h.crc = le32_of(wire_publish_crc(&f, &h));
@@ -172,6 +177,8 @@ static size_t conversation(uint8_t *out)
             break;
         default:
             b = batch_make(1, sequence++, 0, data, size, roll(3) ? lengths : NULL, 3);
+            if (roll(2))
+                batch_sum_behind(&b);
             if (!(b.p[5] & WIRE_F_EQUAL) || size % 3 == 0) {
                 memcpy(out + n, b.p, b.n);
                 n += b.n;

@@ -163,22 +163,25 @@ static bool read_batch(int fd, const struct wire_frame *f, struct wire_publish *
                        struct peer_batch *b)
 {
     const char *why;
+    struct wire_sum sum;
     if (!get(fd, h, sizeof(*h)))
         return false;
     assert_int_equal(wire_publish_check(f, h, 1u << 20, 65536, &why), 0);
     *b = (struct peer_batch){.length = le32_get(h->payload),
                              .count = le32_get(h->count),
-                             .crc = le32_get(h->payload_crc)};
+                             .crc = le32_get(h->payload_crc),
+                             .behind = f->flags & WIRE_F_SUM};
     b->data = malloc(b->length);
     if (!(f->flags & WIRE_F_EQUAL))
         b->lengths = malloc(b->count * sizeof(uint32_t));
     bool whole = (!b->lengths || get(fd, b->lengths, b->count * sizeof(uint32_t))) &&
-                 get(fd, b->data, b->length);
+                 get(fd, b->data, b->length) && (!b->behind || get(fd, &sum, sizeof(sum)));
     if (!whole) {
         drop(b);
         return false;
     }
-    assert_int_equal(crc32c(0, b->data, b->length), b->crc);
+    if (b->behind)
+        b->crc = le32_get(sum.payload_crc);
     if (b->lengths)
         assert_int_equal(crc32c(0, b->lengths, b->count * sizeof(uint32_t)),
                          le32_get(h->lengths_crc));
@@ -288,13 +291,21 @@ static bool publish(struct line *l, const struct wire_frame *f)
     bool keep = true, stored = false;
     pthread_mutex_lock(&p->lock);
     p->frames++;
+    if (b.length > PEER_LARGE)
+        b.behind ? p->behind++ : p->before++;
     bool breaks = p->break_every && p->frames % p->break_every == 0;
     if (breaks)
         p->breaks++;
-    if (*broken || p->cut[fd]) {
+    if (crc32c(0, b.data, b.length) != b.crc) {
+        p->mismatches++;
+        refuse(p, fd, 0, 0, EMBAR_ECRC);
+        keep = false;
+    } else if (*broken || p->cut[fd]) {
         /* What was on its way on a broken channel is dropped without a word. */
     } else if (p->damage > 0) {
         p->damage--;
+        if (p->damaged)
+            p->damaged(p->arg);
         refuse(p, fd, 0, 0, EMBAR_ECRC);
         keep = false;
     } else if (p->refuse_at == sequence) {
@@ -484,6 +495,7 @@ void peer_stop(struct peer *p)
         pthread_join(p->threads[i], NULL);
         close(p->fds[i]);
     }
+    assert_true(p->mismatches == 0 || p->damaged);
     drop_held(p);
     for (size_t i = 0; i < p->batches; i++)
         drop(&p->log[i]);

@@ -11,12 +11,14 @@
 #include <stdint.h>
 
 #define PEER_HELD  64u
+#define PEER_LARGE (256u << 10)
 #define PEER_FDS   1024
 #define PEER_LOOSE 4096u /* batches of a loose session */
 
 struct peer_batch {
     uint64_t offset, message;
     uint32_t length, count, crc;
+    bool behind;       /* crc came behind the payload */
     uint32_t *lengths; /* NULL: equal */
     unsigned char *data;
 };
@@ -29,7 +31,9 @@ struct peer {
     uint64_t fence_at;    /* this sequence is lost once, and the session fenced */
     uint64_t refuse_at;   /* this sequence is refused */
     uint32_t refuse_code;
-    unsigned damage;         /* so many frames are called damaged, and the connection closed */
+    unsigned damage;            /* so many frames are called damaged, and the connection closed */
+    void (*damaged)(void *arg); /* called then */
+    void *arg;
     bool mute;               /* nothing is acked */
     unsigned hello_refusals; /* after the first two HELLOs, so many are answered ESHUTDOWN */
     unsigned cut_data;       /* every so many DATA frames only half of one is sent */
@@ -50,6 +54,8 @@ struct peer {
     uint32_t epoch;
     bool fenced, forgotten;
     unsigned hellos, frames, breaks, connections;
+    unsigned mismatches;     /* frames whose payload was another than their checksum says */
+    unsigned behind, before; /* frames of more than PEER_LARGE with the checksum there */
     struct peer_batch *log;
     struct peer_batch held[PEER_HELD];
     uint32_t counts[PEER_LOOSE]; /* loose: messages of what is committed, by sequence */

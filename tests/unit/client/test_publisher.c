@@ -409,7 +409,7 @@ static void an_older_broker_is_refused(void **state)
     struct embar_error err;
     struct embar_options o = {.server = p.path};
     assert_int_equal(embar_connect(&c, &o, &err), -EMBAR_EVERSION);
-    assert_non_null(strstr(err.text, "speaks protocol version 1"));
+    assert_non_null(strstr(err.text, "speaks protocol version 2"));
     peer_stop(&p);
 }
 

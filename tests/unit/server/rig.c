@@ -354,6 +354,25 @@ struct batch_bytes batch_make(uint16_t channel, uint64_t sequence, uint32_t epoc
     return b;
 }
 
+void batch_sum_behind(struct batch_bytes *b)
+{
+    struct wire_frame f;
+    struct wire_publish p;
+    memcpy(&f, b->p, sizeof(f));
+    memcpy(&p, b->p + sizeof(f), sizeof(p));
+    struct wire_sum sum = {.payload_crc = p.payload_crc};
+    b->p = realloc(b->p, b->n + sizeof(sum));
+    assert_non_null(b->p);
+    memcpy(b->p + b->n, &sum, sizeof(sum));
+    b->n += sizeof(sum);
+    f.flags |= WIRE_F_SUM;
+    f.length = le32_of((uint32_t)(b->n - sizeof(f)));
+    p.payload_crc = le32_of(0);
+    memcpy(b->p, &f, sizeof(f));
+    memcpy(b->p + sizeof(f), &p, sizeof(p));
+    batch_seal(b);
+}
+
 void publish(int fd, uint16_t channel, uint64_t sequence, uint32_t epoch, const void *data,
              uint32_t size, const uint32_t *lengths, uint32_t count)
 {

@@ -70,6 +70,8 @@ struct batch_bytes {
 };
 struct batch_bytes batch_make(uint16_t channel, uint64_t sequence, uint32_t epoch, const void *data,
                               uint32_t size, const uint32_t *lengths, uint32_t count);
+/* Move the payload's checksum from the header to behind the payload. */
+void batch_sum_behind(struct batch_bytes *b);
 /* Compute the header's checksum again after fields were changed. */
 void batch_seal(struct batch_bytes *b);
 void publish(int fd, uint16_t channel, uint64_t sequence, uint32_t epoch, const void *data,

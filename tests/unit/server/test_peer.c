@@ -68,6 +68,7 @@ static void hello(void **state)
     assert_int_equal(refused_hello(16, 'X', true), EMBAR_EPROTO); /* magic */
     assert_int_equal(refused_hello(20, 0, true), EMBAR_EVERSION); /* version 0 */
     assert_int_equal(refused_hello(20, 1, true), EMBAR_EVERSION); /* and 1 */
+    assert_int_equal(refused_hello(20, 2, true), EMBAR_EVERSION); /* and 2 */
     assert_int_equal(refused_hello(22, 9, true), EMBAR_EVERSION); /* oldest 9 */
     assert_int_equal(refused_hello(24, 1, true), EMBAR_EPROTO);   /* features */
     assert_int_equal(refused_hello(28, 31, true), EMBAR_EPROTO);  /* token length */
@@ -180,6 +181,41 @@ static void batches(void **state)
     assert_int_equal(refused_batch(SEQUENCE, 0), EMBAR_EINVALID);
     assert_int_equal(refused_batch(SEQUENCE, 2), EMBAR_EPROTO);
     assert_int_equal(refused_batch(CHANNEL, 0), EMBAR_EPROTO);
+}
+
+/* The checksum behind the payload: wrong, there twice, left out, cut off. */
+static int refused_sum(size_t flip, bool both, int longer)
+{
+    uint8_t data[100];
+    fill(data, sizeof(data), 1);
+    int fd = peer(&r, true);
+    struct wire_opened o = open_topic(fd, "t", 1, WIRE_S_NEW, 0);
+    struct batch_bytes b = batch_make(1, 1, le32_get(o.epoch), data, sizeof(data), NULL, 1);
+    struct wire_frame f;
+    batch_sum_behind(&b);
+    memcpy(&f, b.p, sizeof(f));
+    f.length = le32_of((uint32_t)((int)le32_get(f.length) + longer));
+    memcpy(b.p, &f, sizeof(f));
+    if (both)
+        b.p[16 + offsetof(struct wire_publish, payload_crc)] = 1;
+    batch_seal(&b);
+    b.p[flip / 8] ^= (uint8_t)(1u << flip % 8);
+    send_bytes(fd, b.p, b.n);
+    free(b.p);
+    return expect_refusal(fd);
+}
+
+static void sums(void **state)
+{
+    (void)state;
+    for (size_t bit = 0; bit < 32; bit++)
+        assert_int_equal(refused_sum(8 * (64 + 100) + bit, false, 0), EMBAR_ECRC);
+    assert_int_equal(refused_sum(8 * (64 + 50), false, 0), EMBAR_ECRC); /* the payload */
+    assert_int_equal(refused_sum(8 * 5 + 2, false, 0), EMBAR_ECRC);     /* the flag itself */
+    assert_int_equal(refused_sum(8 * 64, true, 0), EMBAR_EPROTO);
+    assert_int_equal(refused_sum(8 * 64, false, -4), EMBAR_EPROTO);
+    assert_int_equal(refused_sum(8 * 64, false, 4), EMBAR_EPROTO);
+    assert_int_equal(refused_sum(8 * 64, false, -1), EMBAR_EPROTO);
 }
 
 static void far_early(void **state)
@@ -485,6 +521,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(hello, setup, teardown),
         cmocka_unit_test_setup_teardown(frames, setup, teardown),
         cmocka_unit_test_setup_teardown(batches, setup, teardown),
+        cmocka_unit_test_setup_teardown(sums, setup, teardown),
         cmocka_unit_test_setup_teardown(far_early, setup, teardown),
         cmocka_unit_test_setup_teardown(channels, setup, teardown),
         cmocka_unit_test_setup_teardown(pipelined, setup, teardown),

@@ -43,8 +43,12 @@ static void roundtrip(const struct rig *r, bool local)
     for (unsigned i = 0; i < N; i++) {
         uint32_t lengths[3] = {sizes[i] / 2, 0, sizes[i] - sizes[i] / 2};
         bool three = i % 2 && sizes[i] >= 3;
-        publish(fd, 7, i + 1, le32_get(o.epoch), all + at, sizes[i], three ? lengths : NULL,
-                three ? 3 : 1);
+        struct batch_bytes b = batch_make(7, i + 1, le32_get(o.epoch), all + at, sizes[i],
+                                          three ? lengths : NULL, three ? 3 : 1);
+        if (i % 3)
+            batch_sum_behind(&b);
+        send_bytes(fd, b.p, b.n);
+        free(b.p);
         messages += three ? 3 : 1;
         at += sizes[i];
     }
@@ -79,6 +83,7 @@ static void every_split(void **state)
     n += open_bytes(b + n, "split", 3, WIRE_S_NONE, 0, 1);
     struct batch_bytes one = batch_make(3, 1, 0, data, 40, lengths, 4);
     struct batch_bytes two = batch_make(3, 2, 0, data + 40, 50, NULL, 5);
+    batch_sum_behind(&one);
     memcpy(b + n, one.p, one.n);
     n += one.n;
     memcpy(b + n, two.p, two.n);
@@ -119,6 +124,7 @@ static void byte_by_byte(void **state)
     int fd = peer(&r, true);
     struct wire_opened o = open_topic(fd, "slow", 1, WIRE_S_NEW, 0);
     struct batch_bytes b = batch_make(1, 1, le32_get(o.epoch), data, sizeof(data), NULL, 3);
+    batch_sum_behind(&b);
     for (size_t i = 0; i < b.n; i++)
         send_bytes(fd, b.p + i, 1);
     await_ack(fd, 1, 1);

@@ -73,6 +73,17 @@ static void publish_bounds(void **state)
     f.length = le32_of(48 + 10);
     assert_int_equal(check(), -EMBAR_EINVALID); /* 10 / 3 leaves a remainder */
     good();
+    f.flags = WIRE_F_SUM; /* its 4 bytes count, and the header has none */
+    p.payload_crc = le32_of(0);
+    assert_int_equal(check(), -EMBAR_EPROTO);
+    f.length = le32_of(48 + 12 + 10 + 4);
+    assert_int_equal(check(), 0);
+    p.payload_crc = le32_of(7);
+    assert_int_equal(check(), -EMBAR_EPROTO);
+    good();
+    f.length = le32_of(48 + 12 + 10 + 4);
+    assert_int_equal(check(), -EMBAR_EPROTO);
+    good();
     f.flags = 0x80;
     assert_int_equal(check(), -EMBAR_EPROTO);
     good();
