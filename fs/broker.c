@@ -136,16 +136,6 @@ static int chosen_socket(struct fs *fs, struct embar_error *err)
     return 0;
 }
 
-static unsigned workers(const struct fs *fs)
-{
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned n = fs->opt.workers;
-    unsigned most = log_producers(fs->log) - FS_PRODUCER - 1;
-    if (n == 0)
-        n = cores < 1 ? 1 : cores > 8 ? 8 : (unsigned)cores;
-    return n < most ? n : most;
-}
-
 int broker_start(struct fs *fs, struct embar_error *err)
 {
     int rc = make_token(fs, err);
@@ -158,7 +148,8 @@ int broker_start(struct fs *fs, struct embar_error *err)
                                 .listen = fs->listen,
                                 .unix_path = *fs->socket ? fs->socket : NULL,
                                 .token = (const uint8_t *)fs->token,
-                                .workers = workers(fs),
+                                .workers = fs->opt.workers,
+                                .pin = fs->opt.pin,
                                 .staging = fs->opt.staging,
                                 .first_producer = FS_PRODUCER + 1,
                                 .auto_create = !fs->opt.no_auto_create,

@@ -35,6 +35,7 @@
 #include "core/log.h"
 #include "core/region.h"
 #include "embar/error.h"
+#include "net/server/topology.h"
 #include "net/wire.h"
 
 struct fs;
@@ -460,6 +461,7 @@ struct fs_options {
     enum flush_mode flush;
     int durability; /* enum media_durability or -1 */
     unsigned workers;
+    struct pin pin;
     uint64_t staging;
     bool no_auto_create, insecure, foreground, debug;
     unsigned write_wait;                            /* seconds */

@@ -26,6 +26,7 @@ enum key {
     KEY_LISTEN,
     KEY_SOCKET,
     KEY_WORKERS,
+    KEY_PIN,
     KEY_STAGING,
     KEY_NO_AUTO_CREATE,
     KEY_INSECURE,
@@ -48,7 +49,9 @@ static const struct argp_option options[] = {
      "Where clients connect (default: 127.0.0.1:7447, or a free port when that is taken)", 0},
     {"socket", KEY_SOCKET, "PATH", 0,
      "The Unix socket (default: in $XDG_RUNTIME_DIR/embar or /run/embar)", 0},
-    {"workers", KEY_WORKERS, "N", 0, "Threads that serve the network", 0},
+    {"workers", KEY_WORKERS, "N", 0, "Threads that serve the network (default: by processors)", 0},
+    {"pin", KEY_PIN, "auto|none|LIST", 0,
+     "Processors of these threads, like 0,2-5 (default: auto: near the pool's memory)", 0},
     {"staging", KEY_STAGING, "N", 0,
      "Memory for batches that arrive slowly (default: by the machine's memory)", 0},
     {"no-auto-create", KEY_NO_AUTO_CREATE, NULL, 0, "Publishing over the network makes no topics",
@@ -91,6 +94,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct fs *fs = state->input;
     struct fs_options *o = &fs->opt;
+    struct embar_error err;
     switch (key) {
     case KEY_CXL: o->spec = arg; return 0;
     case KEY_SIZE:
@@ -104,7 +108,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_LISTEN: o->listen = arg; return 0;
     case KEY_SOCKET: o->socket = arg; return 0;
-    case KEY_WORKERS: o->workers = number_parse(state, "--workers", arg, 1024); return 0;
+    case KEY_WORKERS: o->workers = number_parse(state, "--workers", arg, 64); return 0;
+    case KEY_PIN:
+        if (pin_parse(arg, &o->pin, &err))
+            argp_error(state, "%s", err.text);
+        return 0;
     case KEY_STAGING:
         if (size_parse(arg, &o->staging) || o->staging < STAGING_MIN || o->staging > STAGING_MAX)
             argp_error(state, "--staging is a number of bytes from 2M to 64G, not \"%s\".", arg);

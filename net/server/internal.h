@@ -26,7 +26,7 @@
 #include "net/server/staging.h"
 #include "net/wire.h"
 
-#define SERVER_WORKERS     8u
+#define SERVER_WORKERS     64u
 #define SERVER_CONNECTIONS 16384u
 #define SERVER_CHANNELS    65536u      /* of all connections */
 #define CONN_CHANNELS      256u        /* of one */

@@ -12,12 +12,14 @@
 
 #include "net/server/internal.h"
 
-#define FILES_KEPT 64u /* descriptors for everything that is not a connection */
+#define WORKERS_CHOSEN 8u  /* more than that move no more bytes through one sequencer */
+#define FILES_KEPT     64u /* descriptors for everything that is not a connection */
 
 static unsigned workers_wanted(const struct server_options *opt)
 {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned n = opt->workers ? opt->workers : cores > 0 ? (unsigned)cores : 1;
+    unsigned n = opt->workers ? opt->workers : topology_processors();
+    if (!opt->workers && n > WORKERS_CHOSEN)
+        n = WORKERS_CHOSEN;
     if (n > SERVER_WORKERS)
         n = SERVER_WORKERS;
     unsigned producers = log_producers(opt->log);

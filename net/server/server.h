@@ -13,6 +13,7 @@
 
 #include "core/log.h"
 #include "embar/error.h"
+#include "net/server/topology.h"
 
 struct server;
 
@@ -24,7 +25,8 @@ struct server_options {
     const char *listen;      /* "host:port" or "[v6]:port", port 0: a free one; NULL: no TCP */
     const char *unix_path;   /* NULL: no Unix socket. A stale socket file is replaced */
     const uint8_t *token;    /* WIRE_TOKEN bytes; required with listen */
-    unsigned workers;        /* threads; 0: as many as cores, at most 8 */
+    unsigned workers;        /* threads, at most 64; 0: as many as processors, at most 8 */
+    struct pin pin;          /* where they run */
     uint64_t staging;        /* bytes of memory for what comes slowly; 0: staging.c says */
     unsigned first_producer; /* worker i uses log_producer(log, first_producer + i) */
     unsigned tick_ms;        /* tests: length of the tick that time limits count in; 0: 1 s */

@@ -11,19 +11,17 @@
  * at least one sees the other.
  */
 #include <errno.h>
-#include <inttypes.h>
 #include <numa.h>
 #include <numaif.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "net/server/server.h"
 #include "net/server/staging.h"
+#include "net/server/topology.h"
 
 #define UNIT    (4u << 10)
 #define HUGE    (2ull << 20)
@@ -57,30 +55,9 @@ struct staging {
 
 /* ---- Life ---------------------------------------------------------------------------------- */
 
-static uint64_t read_number(const char *path)
-{
-    uint64_t n = UINT64_MAX;
-    FILE *f = fopen(path, "re");
-    if (!f)
-        return n;
-    if (fscanf(f, "%" SCNu64, &n) != 1) /* "max" */
-        n = UINT64_MAX;
-    (void)fclose(f);
-    return n;
-}
-
 static uint64_t default_size(void)
 {
-    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    uint64_t memory = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 1ull << 30;
-    /* A container's own bound, as it sees it. */
-    static const char *const limits[] = {"/sys/fs/cgroup/memory.max",
-                                         "/sys/fs/cgroup/memory/memory.limit_in_bytes"};
-    for (unsigned i = 0; i < 2; i++) {
-        uint64_t n = read_number(limits[i]);
-        if (n < memory)
-            memory = n;
-    }
+    uint64_t memory = topology_memory();
     uint64_t size = memory / 64;
     if (size < 128ull << 20)
         size = 128ull << 20;

@@ -14,6 +14,7 @@
  * due and ESHUTDOWN, and leaves after at most STOP_NS more.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -218,9 +219,21 @@ static void stop(struct worker *w)
     bury(w);
 }
 
+/* Where it was told to run: a place that is refused is only slower. */
+static void settle(struct worker *w)
+{
+    char name[16];
+    cpu_set_t set;
+    (void)snprintf(name, sizeof(name), "embar-net-%u", w->index);
+    pthread_setname_np(pthread_self(), name);
+    if (pin_choose(&w->server->opt.pin, w->index, pool_at(log_pool(w->log), 0), &set))
+        (void)pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+}
+
 static void *run(void *arg)
 {
     struct worker *w = arg;
+    settle(w);
     unsigned polls = 0, did = 1;
     while (!atomic_load_explicit(&w->server->stop, memory_order_acquire))
         did = round_of(w, patience(w, &polls, did));
