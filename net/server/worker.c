@@ -5,8 +5,8 @@
  * once. A connection that could bring more than its share in a turn goes on the bulk list: these get a
  * turn when the others had theirs and their acks are out, as many turns as make them equal, so that
  * somebody who sends little waits for one short turn of somebody who sends much, and never for all
- * of them. While there was work a moment ago the worker polls a few times more before it blocks; an
- * idle worker sleeps in epoll_wait without a timeout, and its timer is armed only while some
+ * of them. How long a worker looks for more before it blocks, wait.h says; an
+ * idle one sleeps in epoll_wait without a timeout, and its timer is armed only while some
  * connection waits for something that time decides.
  *
  * Stop. server_stop sets the flag and wakes each worker. It then reads no more, gives
@@ -18,15 +18,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "net/server/internal.h"
+#include "net/server/wait.h"
 
-#define EVENTS     64
-#define IDLE_POLLS 12u
-#define STOP_NS    1000000000ull
+#define EVENTS  64
+#define STOP_NS 1000000000ull
 
 static uint64_t now_ns(void)
 {
@@ -184,12 +185,18 @@ static unsigned round_of(struct worker *w, int timeout)
     return did;
 }
 
-/* May epoll_wait block? */
-static int patience(struct worker *w, unsigned *polls, unsigned did)
+static uint64_t preempted(void)
 {
-    if (did > 0)
-        *polls = 0;
-    if (!TAILQ_EMPTY(&w->ready) || !TAILQ_EMPTY(&w->bulk) || ++*polls < IDLE_POLLS)
+    struct rusage u;
+    return getrusage(RUSAGE_THREAD, &u) == 0 ? (uint64_t)u.ru_nivcsw : 0;
+}
+
+/* May epoll_wait block? */
+static int patience(struct worker *w, struct wait *wait, unsigned did)
+{
+    bool busy = did > 0 || !TAILQ_EMPTY(&w->ready) || !TAILQ_EMPTY(&w->bulk);
+    uint64_t now = wait_wants_time(wait, busy) ? now_ns() : 0;
+    if (!wait_round(wait, busy, now, preempted))
         return 0;
     return mail_sleep(&w->box) ? -1 : 0;
 }
@@ -201,9 +208,10 @@ static void stop(struct worker *w)
     listener_arm(w, false);
     for (c = TAILQ_FIRST(&w->all); c && (next = TAILQ_NEXT(c, all_link), true); c = next)
         publish_drop(c);
-    unsigned polls = 0, did = 1;
+    struct wait wait = WAIT_NEW;
+    unsigned did = 1;
     while (w->outstanding > 0)
-        did = round_of(w, patience(w, &polls, did));
+        did = round_of(w, patience(w, &wait, did));
     for (c = TAILQ_FIRST(&w->all); c && (next = TAILQ_NEXT(c, all_link), true); c = next) {
         conn_ready(c);
         if (c->hello)
@@ -234,9 +242,10 @@ static void *run(void *arg)
 {
     struct worker *w = arg;
     settle(w);
-    unsigned polls = 0, did = 1;
+    struct wait wait = WAIT_NEW;
+    unsigned did = 1;
     while (!atomic_load_explicit(&w->server->stop, memory_order_acquire))
-        did = round_of(w, patience(w, &polls, did));
+        did = round_of(w, patience(w, &wait, did));
     stop(w);
     return NULL;
 }
