@@ -21,28 +21,33 @@ static void publish(struct trial *r)
 }
 
 /* What is in flight already, its own caller will settle. */
-static void turn(struct trial *r)
+static void turn(struct trial *r, bool much)
 {
     bool role = atomic_load(&r->log->seq.running);
     uint32_t dice = below(&r->random, 8);
-    if (dice < 5 || role)
+    if (role || dice < (much ? 2 : 5))
         publish(r);
-    else if (dice < 6 || r->controlling)
+    else if (dice < (much ? 5 : 6) || r->controlling)
         publish_commit(r);
     else
         workload_control(r);
 }
 
+/* While the background thread waits for a sync there is time for much. */
 void meanwhile_turn(void *arg)
 {
     struct trial *r = arg;
-    if (r->between || !r->log || r->death || r->failed || !chance(&r->random, r->brim ? 8 : 60))
+    bool much = r->aside && r->log && !atomic_load(&r->log->seq.running);
+    if (r->between || !r->log || r->death || r->failed ||
+        !chance(&r->random, much      ? 2
+                            : r->brim ? 8
+                                      : 60))
         return;
     r->between = true;
     r->busy = team_self();
     r->counts->moments++;
-    for (unsigned n = 1 + below(&r->random, 4); n > 0 && !r->death && !r->failed; n--)
-        turn(r);
+    for (unsigned n = 1 + below(&r->random, much ? 16 : 4); n > 0 && !r->death && !r->failed; n--)
+        turn(r, much);
     r->busy = TEAM_SIZE;
     r->between = false;
 }
@@ -130,7 +135,9 @@ static void job_sync(void *arg)
 void meanwhile_aside(struct trial *r, bool checkpoint)
 {
     struct job j = {.run = r};
+    r->aside = true;
     team_call(r->team, TEAM_SIZE - 1, checkpoint ? job_checkpoint : job_sync, &j);
+    r->aside = false;
     if (!r->death && j.rc && j.rc != -EMBAR_EFULL)
         trial_fail(r, "%s aside: %d", checkpoint ? "a checkpoint" : "a sync", j.rc);
     trial_tidy(r);

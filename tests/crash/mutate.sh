@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# Would the crash images notice? Leaves out one write-back, drain, sync or checksum test of core at a
+# Would the crash images notice? Leaves out one write-back, drain, sync, checksum test or step of core at a
 # time, runs crash-images, and prints who was noticed (killed) and who was not (survived).
 #
 #   tests/crash/mutate.sh [--note] [IMAGES]   IMAGES: a mutant and kind of memory (default 15000)
+#   tests/crash/mutate.sh --only NAME [IMAGES]
+#                                             changes of the source whose names begin so, and no sites
 #   tests/crash/mutate.sh --quick [BUILD]     a few sites, in a build that is there; no other build
 #
 # Calls of the flush layer and syncs are left out at run time, by the address they return to: every
-# call that stands in core must have been seen. Checksum tests and calls as a whole (mutate.checks) are
-# changed in a copy of the tree and built there; core-hostile, which damages pools, is asked about them
-# too. Every comparison with a checksum that stands in core must be listed.
+# call that stands in core must have been seen. Checksum tests, and calls and steps whose order is a
+# protocol (mutate.checks), are changed in a copy of the tree and built there; core-hostile, which damages
+# pools, and core-readonly, which looks at served ones, are asked about them too. Every comparison with a
+# checksum that stands in core must be listed.
 #
 # A mutant is tried with what killed it the last time (mutate.killers; --note writes what did now) and
 # then with slice after slice of seeds, until it is killed or IMAGES are through. mutate.known says of
@@ -21,6 +24,7 @@ jobs=${JOBS:-$(nproc)}
 here=$top/tests/crash
 quick=
 note=
+only=
 case ${1:-} in
 --quick)
     quick=${2:-${EMBAR_BUILD_DIR:-$top/build/release}}
@@ -29,6 +33,10 @@ case ${1:-} in
 --note)
     note=yes
     shift
+    ;;
+--only)
+    only=${2:?a name}
+    shift 2
     ;;
 esac
 images=${1:-15000}
@@ -46,7 +54,7 @@ slice() {
     local number=$1 kind=$2 program=$3 each out
     shift 3
     if [ "$kind" = hostile ]; then
-        out=$(timeout 300 "$program.hostile" 2>&1) && return 0
+        out=$(timeout 300 "$program.hostile" 2>&1 && timeout 300 "$program.readonly" 2>&1) && return 0
         reason=$(printf '%s\n' "$out" | grep -m 1 -E 'FAILED|ERROR' || echo 'it does not end well')
         return 1
     fi
@@ -154,16 +162,17 @@ build_in() {
     if ! { { [ -f "$build/build.ninja" ] || cmake -S "$1" -B "$build" -G Ninja \
         -DCMAKE_BUILD_TYPE=RelWithDebInfo \
         -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g -fno-optimize-sibling-calls"; } &&
-        cmake --build "$build" --target crash-images core-hostile -j "$jobs"; } >"$scratch/log" 2>&1; then
+        cmake --build "$build" --target crash-images core-hostile core-readonly -j "$jobs"; } >"$scratch/log" 2>&1; then
         tail -n 30 "$scratch/log" >&2
         die "$1 does not build"
     fi
 }
 
-# keep NAME: what was just built, as $scratch/NAME and $scratch/NAME.hostile.
+# keep NAME: what was just built, as $scratch/NAME, $scratch/NAME.hostile and $scratch/NAME.readonly.
 keep() {
     cp "$build/tests/crash/crash-images" "$scratch/$1"
     cp "$build/tests/unit/core/core-hostile" "$scratch/$1.hostile"
+    cp "$build/tests/unit/core/core-readonly" "$scratch/$1.readonly"
 }
 
 # change TREE FILE FROM TO: the first place where FROM stands on one line.
@@ -191,6 +200,7 @@ unlisted_checks() {
 try_checks() {
     local name file from to
     while IFS='@' read -r name file from to; do
+        [[ $name == "$only"* ]] || continue
         change "$tree" "$file" "$from" "$to" || die "$name: '$from' is not in $file"
         cp "$tree/$file" "$scratch/unchanged"
         cp "$scratch/changed" "$tree/$file"
@@ -240,10 +250,12 @@ else
     build_in "$tree"
     keep program
     program=$scratch/program
-    find_sites
-    unseen_sites >"$scratch/site.unseen"
-    try_sites
-    sum "write-backs, drains and syncs" site
+    if [ -z "$only" ]; then
+        find_sites
+        unseen_sites >"$scratch/site.unseen"
+        try_sites
+        sum "write-backs, drains and syncs" site
+    fi
     try_checks
     sum "checksum tests and ordering calls" check
 fi

@@ -82,6 +82,7 @@ struct trial {
     bool brim;       /* little space, most topics with retention, nobody else trims */
     bool pressed;    /* not even retention found space: some must go by hand */
     bool between;    /* somebody flushes and others have their turn, or may not */
+    bool aside;      /* the background thread is at work, without the role but for moments */
     unsigned busy;   /* who flushes; TEAM_SIZE: nobody */
     struct pin pins[PINS];
     bool fresh;           /* not opened yet: short, and much depends on it */

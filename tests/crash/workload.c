@@ -316,7 +316,7 @@ void workload_step(struct trial *r)
     } else if (dice < 95) {
         expire(r);
     } else if (dice < 97) {
-        if (medium_is_file(&r->medium) && chance(&r->random, 2))
+        if (medium_is_file(&r->medium) && !chance(&r->random, 4))
             meanwhile_aside(r, true);
         else
             checkpoint(r);

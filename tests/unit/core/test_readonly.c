@@ -285,9 +285,60 @@ static void looks_at_what_is_no_pool(void **state)
     close(fd);
 }
 
+/* The machine stopped when the first entry of a split batch had reached the media and half of the second,
+ * and nobody serves the pool since: who looks is told the truth about what is there, as often as asked. */
+static void half_a_batch_is_no_change(void **state)
+{
+    (void)state;
+    static char data[30000];
+    struct fixture f;
+    struct log_options o = {.manual = true};
+    fixture_open_as(&f, 0, &o);
+    struct topic *t = log_topic(f.log, fixture_topic(&f, "t"));
+    const struct media_entry *last;
+    uint64_t number, end;
+    do {
+        end = topic_end(t);
+        assert_int_equal(fixture_publish(&f, t, 0, 0, 0, data, sizeof data, NULL, 1).status, 0);
+        number = atomic_load(&f.log->committed);
+        last = pool_entry(log_pool(f.log), 0, number);
+    } while (last->kind != MEDIA_PART);
+    topic_put(t);
+    uint32_t id = topic_id(t);
+    for (unsigned torn = 3; torn-- > 0;) {
+        struct region region;
+        struct embar_error err = {0};
+        struct log *log;
+        char *copy = fixture_copy(&f);
+        region_wrap(&region, copy, f.size, &f.flush);
+        struct media_entry *part =
+            (struct media_entry *)(copy + ((const char *)last - (char *)f.memory));
+        if (torn == 0)
+            memset(part, 0, sizeof *part);
+        else
+            memset((char *)part + (torn == 1 ? 8 : 40), 0, 8);
+        memset(copy + ((char *)pool_watermark(log_pool(f.log), 0) - (char *)f.memory), 0,
+               MEDIA_LINE);
+        struct log_options look = {.region = &region, .readonly = true};
+        assert_int_equal(log_open(&log, &look, &err), 0);
+        struct topic *seen = log_topic(log, id);
+        assert_int_equal(topic_end(seen), end);
+        assert_int_equal(log_settled(log), 0);
+        assert_int_equal(log_settled(log), 0);
+        /* The line changes: somebody serves. */
+        part->length = le32_of(le32_get(part->length) + 1);
+        assert_int_equal(log_settled(log), -ESTALE);
+        topic_put(seen);
+        log_close(log);
+        munmap(copy, f.size);
+    }
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(half_a_batch_is_no_change),
         cmocka_unit_test_setup_teardown(looks_while_another_serves, place_make, place_drop),
         cmocka_unit_test_setup_teardown(looks_after_a_kill, place_make, place_drop),
         cmocka_unit_test_setup_teardown(looks_at_what_is_no_pool, place_make, place_drop),
