@@ -2,7 +2,8 @@
  *
  * Design notes
  *   Work      epochs handed over by combiners (or all of them where the drain is a file sync),
- *             checkpoints at half an index ring, gaps that lasted too long, the file sync that
+ *             checkpoints at half an index ring, gaps that lasted too long, trims and moves when
+ *             the pool is full (retain.c, move.c), the file sync that
  *             advances the synced watermark.
  *   Sleep     on an eventfd, without a timeout unless a hold or a sync is due: idle costs nothing.
  *             It sets `asleep`, looks at the work once more and then sleeps; a waker stores its work
@@ -87,6 +88,8 @@ static void retain(struct log *log)
         seq_give(log);
         if (next == RETAIN_SYNC && background_sync(log) != 0)
             return;
+        if (next == RETAIN_MOVE)
+            retain_move(log, true);
     } while (next != RETAIN_DONE);
 }
 
@@ -208,6 +211,8 @@ void log_tick(struct log *log, uint64_t now_ns)
         next = retain_run(log, now);
         if (next == RETAIN_SYNC && background_sync(log) != 0)
             break;
+        if (next == RETAIN_MOVE)
+            retain_move(log, false);
     }
     if (sync_due(log))
         (void)!background_sync(log);

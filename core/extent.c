@@ -7,41 +7,11 @@
  * many slow topics hold for long gathers at the bottom and what is freed there is filled again,
  * while the top stays in large pieces. Wherever there is a choice, the smallest chunk is cut.
  */
-#include "core/extent.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/bits.h"
-
-#define NIL          UINT32_MAX
-#define MAX_ORDERS   32u
-#define LARGE_ORDERS 5u /* so many of the largest are large */
-
-struct extents {
-    pthread_mutex_t lock; /* guards everything below; a leaf */
-    const struct pool *pool;
-    unsigned shift, max_order;
-    uint32_t blocks;
-    uint64_t region_blocks;
-    int8_t *free_order;             /* order of the free chunk that begins at a block, or -1 */
-    struct extent **table;          /* extent that begins at a block */
-    bool *region;                   /* was it granted? */
-    struct bits chunks[MAX_ORDERS]; /* free ones: their first block, in units of the order */
-    uint32_t chunk_count[MAX_ORDERS];
-    uint64_t granted, free, reserve; /* blocks */
-    uint64_t freed_ever;             /* blocks */
-    atomic_uint_fast64_t need;       /* blocks; a hint, ordered by nothing */
-    uint64_t count;
-    /* Freed and waiting for a sync: a queue by first block, with the order of each. */
-    uint32_t *next, *prev;
-    bool defer;
-    uint32_t wait_first, wait_last;
-    uint64_t wait_in, wait_out; /* ever queued, ever settled */
-    void (*freed)(void *arg);
-    void *arg;
-};
+#include "core/extent_state.h"
 
 static void chunk_push(struct extents *x, uint32_t b, unsigned order)
 {
@@ -50,7 +20,7 @@ static void chunk_push(struct extents *x, uint32_t b, unsigned order)
     x->chunk_count[order]++;
 }
 
-static void chunk_unlink(struct extents *x, uint32_t b)
+void extents_chunk_unlink(struct extents *x, uint32_t b)
 {
     unsigned order = (unsigned)x->free_order[b];
     bits_remove(&x->chunks[order], b >> order);
@@ -58,20 +28,32 @@ static void chunk_unlink(struct extents *x, uint32_t b)
     x->free_order[b] = -1;
 }
 
-/* Give a chunk back, merging it with its buddy as long as that is free and whole. */
-static void chunk_free(struct extents *x, uint32_t b, unsigned order)
+/* Merging it with its buddy as long as that is free and whole. */
+bool extents_chunk_free(struct extents *x, uint32_t b, unsigned order)
 {
+    if (x->holding && b >= x->held && b < x->held_end) {
+        x->free_order[b] = (int8_t)(HELD - (int)order);
+        x->held_free += 1ull << order;
+        if (x->held_free < 1ull << x->held_order)
+            return false;
+        for (uint32_t i = x->held; i < x->held_end; i++)
+            x->free_order[i] = -1;
+        x->holding = false;
+        b = x->held;
+        order = x->held_order;
+    }
     x->free += 1ull << order;
     x->freed_ever += 1ull << order;
     while (order < x->max_order) {
         uint32_t buddy = b ^ (1u << order);
         if (buddy >= x->blocks || x->free_order[buddy] != (int8_t)order)
             break;
-        chunk_unlink(x, buddy);
+        extents_chunk_unlink(x, buddy);
         b &= ~(1u << order);
         order++;
     }
     chunk_push(x, b, order);
+    return true;
 }
 
 int extents_create(struct extents **out, const struct pool *pool, void (*freed)(void *arg),
@@ -146,7 +128,7 @@ int extents_grant(struct extents *x, uint64_t first, uint64_t count)
             order = x->max_order;
         while (b + (1ull << order) > end)
             order--;
-        chunk_free(x, (uint32_t)b, order);
+        (void)extents_chunk_free(x, (uint32_t)b, order);
         b += 1ull << order;
     }
     x->reserve = x->granted / 32 > 8 ? x->granted / 32 : 8;
@@ -187,7 +169,7 @@ static struct extent *extent_begin(struct extents *x, uint32_t b, unsigned order
     return e;
 }
 
-static uint64_t reserve_blocks(const struct extents *x)
+uint64_t extents_reserve_blocks(const struct extents *x)
 {
     return x->reserve + atomic_load_explicit(&x->need, memory_order_relaxed);
 }
@@ -200,7 +182,9 @@ void extents_need(struct extents *x, uint64_t blocks)
 /* Lock held. */
 static struct extent *extent_take(struct extents *x, unsigned order, enum extent_class c)
 {
-    uint64_t keep = c == EXTENT_META ? 0 : reserve_blocks(x);
+    uint64_t keep = c == EXTENT_META ? 0 : extents_reserve_blocks(x);
+    if (c == EXTENT_MOVE)
+        keep -= x->reserve / 2;
     unsigned from = order;
     while (from <= x->max_order && x->chunk_count[from] == 0)
         from++;
@@ -212,7 +196,7 @@ static struct extent *extent_take(struct extents *x, unsigned order, enum extent
     uint32_t at = high ? b + (1u << from) - (1u << order) : b;
     struct extent *e = extent_begin(x, at, order);
     if (e) {
-        chunk_unlink(x, b);
+        extents_chunk_unlink(x, b);
         chunk_carve(x, b, from, at, order);
         e->meta = c == EXTENT_META;
     }
@@ -242,7 +226,7 @@ bool extent_new_pair(struct extents *x, const unsigned order[2], enum extent_cla
         uint32_t b = (uint32_t)((pair[0]->base - x->pool->data_base) >> x->shift);
         x->table[b] = NULL;
         x->count--;
-        chunk_free(x, b, order[0]);
+        (void)extents_chunk_free(x, b, order[0]);
         free(pair[0]);
         pair[0] = NULL;
     }
@@ -274,7 +258,7 @@ static int claim(struct extents *x, uint64_t at, unsigned order, bool sole, stru
             e = extent_begin(x, b, order);
             rc = e ? 0 : -ENOMEM;
             if (e) {
-                chunk_unlink(x, start);
+                extents_chunk_unlink(x, start);
                 chunk_carve(x, start, o, b, order);
                 e->sole = sole;
                 *out = e;
@@ -325,16 +309,17 @@ static void put(struct extents *x, struct extent *e, bool now)
     if (atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
         return;
     uint32_t b = (uint32_t)((e->base - x->pool->data_base) >> x->shift);
+    bool tell = true;
     pthread_mutex_lock(&x->lock);
     x->table[b] = NULL;
     x->count--;
     if (x->defer && !now)
         wait_push(x, b, e->order);
     else
-        chunk_free(x, b, e->order);
+        tell = extents_chunk_free(x, b, e->order);
     pthread_mutex_unlock(&x->lock);
     free(e);
-    if (x->freed)
+    if (tell && x->freed)
         x->freed(x->arg);
 }
 
@@ -366,11 +351,11 @@ uint64_t extents_mark(struct extents *x)
 void extents_settle(struct extents *x, uint64_t mark)
 {
     pthread_mutex_lock(&x->lock);
-    bool any = x->wait_out < mark;
+    bool any = false;
     for (; x->wait_out < mark; x->wait_out++) {
         uint32_t b = x->wait_first;
         x->wait_first = x->next[b];
-        chunk_free(x, b, x->prev[b]);
+        any = extents_chunk_free(x, b, x->prev[b]) || any;
     }
     pthread_mutex_unlock(&x->lock);
     if (any && x->freed)
@@ -394,38 +379,73 @@ bool extents_waiting(struct extents *x)
 }
 
 /* A free chunk of this order or a larger one, as extent_new finds it. Lock held. */
-static bool chunk_there(const struct extents *x, unsigned order)
+bool extents_chunk_there(const struct extents *x, unsigned order)
 {
     while (order <= x->max_order && x->chunk_count[order] == 0)
         order++;
     return order <= x->max_order;
 }
 
-bool extents_fit(struct extents *x, uint64_t n)
+/* How n bytes stand: in one chunk of `order`, or in two, the first the largest power of two below. */
+struct shape {
+    unsigned order, half, rest;
+    bool one, two;
+};
+
+static struct shape shape_of(const struct extents *x, uint64_t n, bool whole)
 {
-    unsigned order = extents_order(x, n);
     uint64_t blocks = (n + (1ull << x->shift) - 1) >> x->shift;
-    pthread_mutex_lock(&x->lock);
-    uint64_t keep = reserve_blocks(x);
-    bool fits = x->free >= keep + (1ull << order) && chunk_there(x, order);
-    if (!fits && order > 0 && order <= x->max_order + 1) {
-        /* The largest power of two below it, and what holds the rest. */
-        unsigned half = order - 1, rest = extents_order(x, (blocks - (1ull << half)) << x->shift);
-        uint32_t halves = half <= x->max_order ? x->chunk_count[half] : 0;
-        bool more = halves > 1;
-        for (unsigned o = rest; halves > 0 && o < half; o++)
-            more = more || x->chunk_count[o] > 0;
-        fits =
-            (more || chunk_there(x, half + 1)) && x->free >= keep + (1ull << half) + (1ull << rest);
+    struct shape s = {.order = extents_order(x, n)};
+    s.one = s.order <= x->max_order;
+    s.two = !whole && s.order > 0 && s.order <= x->max_order + 1;
+    if (s.two) {
+        s.half = s.order - 1;
+        s.rest = extents_order(x, (blocks - (1ull << s.half)) << x->shift);
     }
+    return s;
+}
+
+/* A chunk for the rest beside one for the larger part. Lock held. */
+static bool rest_there(const struct extents *x, const struct shape *s)
+{
+    bool there = extents_chunk_there(x, s->half + 1) ||
+                 x->chunk_count[s->half <= x->max_order ? s->half : 0] > 1;
+    for (unsigned o = s->rest; o < s->half; o++)
+        there = there || x->chunk_count[o] > 0;
+    return there;
+}
+
+bool extents_fit(struct extents *x, uint64_t n, bool whole)
+{
+    struct shape s = shape_of(x, n, whole);
+    pthread_mutex_lock(&x->lock);
+    uint64_t keep = extents_reserve_blocks(x);
+    bool fits = s.one && x->free >= keep + (1ull << s.order) && extents_chunk_there(x, s.order);
+    if (!fits && s.two)
+        fits = extents_chunk_there(x, s.half) && rest_there(x, &s) &&
+               x->free >= keep + (1ull << s.half) + (1ull << s.rest);
     pthread_mutex_unlock(&x->lock);
     return fits;
+}
+
+unsigned extents_lack(struct extents *x, uint64_t n, bool whole, uint64_t *need)
+{
+    struct shape s = shape_of(x, n, whole);
+    unsigned lack = s.order;
+    *need = 1ull << s.order;
+    if (s.two) {
+        *need = (1ull << s.half) + (1ull << s.rest);
+        pthread_mutex_lock(&x->lock);
+        lack = extents_chunk_there(x, s.half) ? s.rest : s.half;
+        pthread_mutex_unlock(&x->lock);
+    }
+    return lack;
 }
 
 bool extents_tight(struct extents *x)
 {
     pthread_mutex_lock(&x->lock);
-    bool tight = x->free < reserve_blocks(x) + x->granted / 8;
+    bool tight = x->free < extents_reserve_blocks(x) + x->granted / 8;
     pthread_mutex_unlock(&x->lock);
     return tight;
 }
@@ -445,7 +465,7 @@ void extents_stat(struct extents *x, struct extents_stat *st)
     st->granted = x->granted << x->shift;
     st->free = x->free << x->shift;
     st->used = st->granted - st->free;
-    st->reserve = reserve_blocks(x) << x->shift;
+    st->reserve = extents_reserve_blocks(x) << x->shift;
     st->count = x->count;
     pthread_mutex_unlock(&x->lock);
 }

@@ -7,9 +7,10 @@
  * batches and each pinned reply hold one reference; at zero its blocks are free.
  *
  * What a batch needs to be placed: one free aligned piece that holds it, or two, of which the larger
- * is the largest power of two below it (16 MiB for the largest batch). Nothing is ever moved, so one
- * small live batch keeps its extent, and with it the aligned pieces around it, from being one: in the
- * worst case space comes back in whole only when the oldest of every such extent is trimmed.
+ * is the largest power of two below it (16 MiB for the largest batch). One small live batch keeps its
+ * extent, and with it the aligned pieces around it, from being one; when that is in the way although
+ * enough is free in all, what stands in an aligned block is moved to where smaller pieces are free
+ * (move.c), so that the block is in one piece. Nothing else moves anything.
  *
  * Threads: all functions may be called from any thread. One lock guards the free lists and the
  * table; it is a leaf: nothing is called with it held. A space watcher fires after it is dropped.
@@ -31,11 +32,19 @@ struct extent {
     bool sole; /* claimed by extent_claim_sole */
     /* While a topic fills it, under that topic's lock: free bytes are [bottom, top). */
     uint64_t bottom, top; /* pool offsets */
+    /* The background thread's (move.c): what it found in its survey number `survey`. */
+    uint32_t survey, owner; /* topic id */
+    uint32_t runs;          /* references that runs hold */
+    bool stuck;             /* damaged: it stays where it is */
+    bool rewritten;         /* a checkpoint's: the next one can do without it */
+    uint64_t live;          /* payload bytes of its runs */
+    uint64_t records;       /* bytes of their records, once they were looked at */
 };
 
 enum extent_class {
     EXTENT_PAYLOAD, /* leaves the reserve untouched */
     EXTENT_META, /* checkpoints, control records: may use it, so that a full pool can still trim */
+    EXTENT_MOVE, /* what is moved: may use half of it; it frees more than it takes */
 };
 
 struct extents;
@@ -87,8 +96,30 @@ uint64_t extents_freed(struct extents *x);
 /* Does anything wait? */
 bool extents_waiting(struct extents *x);
 
-/* Would n bytes of payload find space now, in one extent or in two? */
-bool extents_fit(struct extents *x, uint64_t n);
+/* Would n bytes of payload find space now, in one extent or in two? whole: not in two. */
+bool extents_fit(struct extents *x, uint64_t n, bool whole);
+/* Order of the piece that they lack, or lack first; *need: blocks that they take. */
+unsigned extents_lack(struct extents *x, uint64_t n, bool whole, uint64_t *need);
+/* Clearing a block, so that it comes free in one piece (clear.c; the background thread's). */
+struct extents_choice {
+    uint32_t survey; /* number of the survey that knows what stands in each extent */
+    unsigned order;  /* of the block wanted */
+    uint64_t need;   /* blocks that shall be free in the end */
+    bool halves;     /* only one of which half is free: a step towards a larger one */
+    bool busy;       /* out: one was passed over for what is on its way or being read */
+};
+/* The blocks that are cheapest to clear, cheapest first: pool offsets. How many, up to n. */
+unsigned extents_choose(struct extents *x, struct extents_choice *c, uint64_t *at, unsigned n);
+/* From now on what is free or comes free in the block at `at` is kept together, and given out only
+ * when all of it is. One block at a time. */
+void extents_hold(struct extents *x, uint64_t at, unsigned order);
+/* The extents in it; NULL when there is no more from `at` on. Moves `at` behind it. */
+struct extent *extents_held_next(struct extents *x, uint64_t *at);
+/* Is it still being held? */
+bool extents_holding(struct extents *x);
+/* Give up: what is free of it is free. */
+void extents_unhold(struct extents *x);
+
 /* Less than an eighth of the space is free for payload. */
 bool extents_tight(struct extents *x);
 

@@ -245,6 +245,26 @@ int fold_grant(struct log *log, uint32_t slot, uint64_t first, uint64_t count)
     return 0;
 }
 
+int fold_move(struct log *log, const struct entry *e)
+{
+    struct topic *t = names_id(&log->names, e->topic);
+    struct extent *to;
+    if (!t || names_is_dir(t) || topic_deleted(t) || t->run_count == 0)
+        return -EMBAR_ECORRUPT;
+    size_t i = topic_run_find(t, e->offset);
+    const struct run *r = topic_run(t, i);
+    unsigned batches = r->batches > 0 ? r->batches : 1;
+    if (r->offset != e->offset || topic_run_end(t, i) - e->offset != e->length ||
+        run_is_damaged(r) || batches != e->count || (r->batches == 0) != (e->side == 0))
+        return -EMBAR_ECORRUPT;
+    int rc = extent_claim(log->extents, e->payload, e->order, &to);
+    if (rc)
+        return rc;
+    topic_run_move(t, i, e->payload, e->side, e->order);
+    table_reopen(log, t, t->run_dropped + i);
+    return 0;
+}
+
 /* Without it a full pool could not checkpoint, a full ring then not take the trim that would free
  * space. */
 void fold_need(struct log *log)

@@ -270,6 +270,25 @@ static int gap_fill(struct salvage *v, struct topic *t, const struct entry *e)
     return rc;
 }
 
+static int move_fold(struct salvage *v, const struct entry *e)
+{
+    int rc = recover_fold(v->replay, e, NULL);
+    if (rc != -EMBAR_ECORRUPT)
+        return rc;
+    v->f->state_damaged = true;
+    fsck_say(v->f,
+             &(struct finding){.kind = FSCK_ENTRY,
+                               .severity = FSCK_ERROR,
+                               .action = FSCK_FORGET,
+                               .id = e->topic,
+                               .offsets = {e->offset, e->offset + e->length},
+                               .entries = one(e->number)},
+             "Index entry " U64 " says that bytes " U64 " up to " U64
+             " were moved to another place, which does not fit what is known; it is left out.",
+             e->number, e->offset, e->offset + e->length);
+    return 0;
+}
+
 /* Fold one entry, whatever it takes. */
 int salvage_fold(struct salvage *v, const struct entry *e, const struct entry *part)
 {
@@ -282,6 +301,8 @@ int salvage_fold(struct salvage *v, const struct entry *e, const struct entry *p
         rc = recover_fold(v->replay, e, NULL);
         return rc == -ENOMEM ? rc : 0; /* granted before, when the checkpoint's were assumed */
     }
+    if (e->kind == MEDIA_MOVE)
+        return move_fold(v, e);
     struct entry mine = *e;
     struct topic *t = e->kind == MEDIA_CONTROL ? log->control : names_id(&log->names, e->topic);
     if (!t) {

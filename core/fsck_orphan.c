@@ -71,10 +71,12 @@ static int covers_make(struct covers *c, struct log *log)
 static bool published(const struct pool *p, const struct topic *t, size_t i, uint64_t at)
 {
     bool part = topic_run(t, i)->batches == 0;
-    const struct run *r = topic_run(t, part && i > 0 ? i - 1 : i);
+    size_t head = part && i > 0 ? i - 1 : i;
+    const struct run *r = topic_run(t, head);
     uint64_t side = r->side;
     struct side s;
     for (unsigned b = 0; b < r->batches && side_read(p, side, &s) == 0 && s.topic == t->id; b++) {
+        topic_part_place(t, head, &s);
         if ((at >= s.run0 && at - s.run0 < s.run0_length) ||
             (s.run1 && at >= s.run1 && at - s.run1 < s.length - s.run0_length))
             return side_payload_whole(p, &s);

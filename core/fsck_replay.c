@@ -59,7 +59,7 @@ static int step(struct salvage *v)
         }
     }
     if (v->booted && number > v->trusted && e.kind != MEDIA_TERM && e.kind != MEDIA_GRANT &&
-        !recover_whole(log, &e, split ? &part : NULL))
+        e.kind != MEDIA_MOVE && !recover_whole(log, &e, split ? &part : NULL))
         return 0;
     int rc = salvage_fold(v, &e, split ? &part : NULL);
     v->number = number + split;

@@ -126,8 +126,10 @@ static bool part_fits(const struct walk *w, const struct side *s)
 /* Is the record at w->side that of the batch at w->offset? */
 static bool record_fits(const struct walk *w, struct side *s)
 {
-    return side_read(&w->t->log->pool, w->side, s) == 0 && s->topic == w->t->id &&
-           s->run0 == w->r->payload + (w->offset - w->r->offset) &&
+    if (side_read(&w->t->log->pool, w->side, s) != 0)
+        return false;
+    topic_part_place(w->t, w->i, s);
+    return s->topic == w->t->id && s->run0 == w->r->payload + (w->offset - w->r->offset) &&
            s->run0_length <= w->limit - w->offset && part_fits(w, s);
 }
 
@@ -349,7 +351,8 @@ static int part_put(struct walk *w)
                         .end = topic_run_end(w->t, w->i + 1),
                         .counted = true,
                         .state = head.state};
-    p->run.flags = head.state == WHOLE ? 0 : (uint8_t)MEDIA_RUN_DAMAGED;
+    p->run.flags = (uint8_t)((head.state == WHOLE ? 0 : MEDIA_RUN_DAMAGED) |
+                             (w->part->flags & MEDIA_RUN_MOVED));
     p->run.message = head.run.message;
     return 0;
 }

@@ -96,10 +96,28 @@ uint32_t index_chain_before(const struct media_entry *line)
     return crc32c_before(le32_get(line->crc), &copy, sizeof copy);
 }
 
+/* Payload, and then the first side record, lie in one extent. */
+static int move_check(const struct pool *pool, const struct entry *e)
+{
+    if (e->slot >= pool->geo.slots || e->topic == 0 || e->order > pool->geo.max_order ||
+        !pool_in_data(pool, e->payload, 1))
+        return -EMBAR_ECORRUPT;
+    uint64_t base = pool_extent_base(pool, e->payload, e->order);
+    uint64_t size = 1ull << (e->order + pool->geo.block_shift);
+    if (!pool_in_data(pool, base, size) || e->length == 0 || e->length > base + size - e->payload ||
+        e->offset > UINT64_MAX - e->length)
+        return -EMBAR_ECORRUPT;
+    bool fits = e->side % MEDIA_LINE == 0 && e->side >= e->payload + e->length &&
+                e->side - base <= size - MEDIA_LINE;
+    return e->side == 0 || fits ? 0 : -EMBAR_ECORRUPT;
+}
+
 int index_check(const struct pool *pool, const struct entry *e)
 {
     if (e->kind == MEDIA_TERM || e->kind == MEDIA_GRANT)
         return 0; /* no payload; the fold checks what it says */
+    if (e->kind == MEDIA_MOVE)
+        return move_check(pool, e);
     bool part = e->kind == MEDIA_PART;
     if ((e->kind != MEDIA_BATCH && e->kind != MEDIA_CONTROL && !part) || e->slot >= pool->geo.slots)
         return -EMBAR_ECORRUPT;

@@ -440,6 +440,8 @@ void log_stat_all(struct log *log, struct log_stat *st)
         .fenced = atomic_load_explicit(&log->fenced, memory_order_relaxed),
         .trims = atomic_load_explicit(&log->trims, memory_order_relaxed),
         .trimmed = atomic_load_explicit(&log->trimmed, memory_order_relaxed),
+        .moves = atomic_load_explicit(&log->moves, memory_order_relaxed),
+        .moved = atomic_load_explicit(&log->moved, memory_order_relaxed),
         .recovered = log->recovered,
         .recovery_ns = log->recovery_ns,
         .max_sessions = log->sessions.limit,

@@ -319,6 +319,7 @@ struct log_stat {
     uint64_t recovered, recovery_ns; /* entries replayed at open, time it took */
     uint64_t duplicates, held, fenced;
     uint64_t trims, trimmed; /* since open: how often, bytes; by hand or by retention */
+    uint64_t moves, moved; /* since open: blocks cleared for a batch that found none, bytes moved */
     uint32_t term, slot;
     uint64_t incarnation;
     bool faulted; /* log_cause says why */

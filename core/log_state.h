@@ -151,6 +151,9 @@ struct placed {
     struct extent *extent0, *extent1;
 };
 int topic_append(struct topic *t, const struct placed *b) __attribute__((warn_unused_result));
+/* Run i stands elsewhere now: payload, its first side record (0: a second part, which has none) in an
+ * extent of `order`, on which it holds a reference already. */
+void topic_run_move(struct topic *t, size_t i, uint64_t payload, uint64_t side, unsigned order);
 /* Drop everything below `base`, which is a message boundary whose message number is `first`. */
 void topic_trim(struct topic *t, uint64_t base, uint64_t first);
 /* Message boundary at or below `offset`: offset and number. */
@@ -169,6 +172,16 @@ static inline bool run_is_damaged(const struct run *r)
 static inline struct run *topic_run(const struct topic *t, size_t i)
 {
     return &t->runs[t->run_head + i];
+}
+/* The record of a split batch says where its second part was put at first: where it stands now, which
+ * is the run behind run i. Lock held. */
+static inline void topic_part_place(const struct topic *t, size_t i, struct side *s)
+{
+    const struct run *part = i + 1 < t->run_count ? topic_run(t, i + 1) : NULL;
+    if (s->run1 && part && part->batches == 0 && (part->flags & MEDIA_RUN_MOVED)) {
+        s->run1 = part->payload;
+        s->order1 = part->order;
+    }
 }
 /* Room for n more runs at the end. Lock held. */
 int topic_runs_grow(struct topic *t, size_t n) __attribute__((warn_unused_result));
@@ -352,6 +365,8 @@ bool seq_pending(struct log *log);
 int seq_control(struct log *log, struct control *c, struct commit *commit);
 int seq_term(struct log *log);
 int seq_grant(struct log *log, uint32_t slot, uint64_t first, uint64_t count);
+/* Entries of moves, whose bytes are durable where they go: all hardened at once, then folded. */
+int seq_moves(struct log *log, struct entry *entry, unsigned n);
 /* Call the completions of what was refused. Role held. */
 void seq_tell(struct log *log);
 /* Room for n more entries in the ring without overwriting what the checkpoint needs: 0; -EAGAIN: once
@@ -383,6 +398,7 @@ int fold_control(struct log *log, const struct control *c, uint64_t number, stru
 int fold_removed_attr(struct log *log, struct control *c) __attribute__((warn_unused_result));
 int fold_grant(struct log *log, uint32_t slot, uint64_t first, uint64_t count)
     __attribute__((warn_unused_result));
+int fold_move(struct log *log, const struct entry *e) __attribute__((warn_unused_result));
 /* Tell the allocator what a checkpoint of the state as it is would take. */
 void fold_need(struct log *log);
 /* The session took the batch already. */
@@ -398,11 +414,12 @@ struct retain {
     } queue[RETAIN_KINDS];
     uint64_t squeezed;         /* CLOCK_REALTIME ns */
     atomic_uint_fast64_t date; /* CLOCK_REALTIME ns of the next turn, UINT64_MAX: none. Relaxed */
-    atomic_uint_fast64_t want; /* bytes that a reservation did not find; relaxed */
+    atomic_uint_fast64_t want; /* bytes that a reservation did not find, and a flag; relaxed */
     atomic_bool due;           /* a turn would do something; relaxed, see seq.handed */
 };
 
-enum retain_next { RETAIN_DONE, RETAIN_MORE, RETAIN_SYNC /* then more */ };
+/* The last two: when that is done, more. */
+enum retain_next { RETAIN_DONE, RETAIN_MORE, RETAIN_SYNC, RETAIN_MOVE };
 
 /* After a batch of t was committed. Role held. */
 void retain_look(struct log *log, struct topic *t);
@@ -422,8 +439,29 @@ enum retain_next retain_run(struct log *log, uint64_t now);
 bool retain_due(const struct log *log);
 /* ns until the next turn; UINT64_MAX: none. */
 uint64_t retain_wait(const struct log *log, uint64_t now);
-/* A reservation of so many bytes found no space. Any thread. */
-void retain_starve(struct log *log, uint64_t bytes);
+/* What RETAIN_MOVE asks for. aside: without the role. */
+void retain_move(struct log *log, bool aside);
+/* A reservation of so many bytes found no space (whole: it cannot stand in two pieces). Any thread. */
+void retain_starve(struct log *log, uint64_t bytes, bool whole);
+
+/* ---- Moving (move.c): the background thread's, or a manual log's tick's --------------------- */
+
+struct move {
+    uint32_t survey; /* its number */
+    uint64_t spent;  /* bytes moved since a reservation last found its place */
+    bool failed;     /* the last attempt made no piece, */
+    bool busy;       /* because of what will pass, */
+    uint64_t freed;  /* when so many blocks had come free */
+    uint64_t retry;  /* CLOCK_MONOTONIC ns: not again before, which is */
+    uint64_t wait;   /* ns after it */
+};
+
+/* Would moving perhaps make the place that `want` bytes lack (whole: in one piece)? enough: only where
+ * as much is free. */
+bool move_wanted(const struct log *log, uint64_t want, bool whole, bool enough);
+/* Clear one block. 0: it is free; -EBUSY: not before somebody has read; or why not. aside: without the
+ * role, which is taken and given back; else it is held. */
+int move_run(struct log *log, uint64_t want, bool whole, bool aside);
 
 /* ---- The log ------------------------------------------------------------------------------ */
 
@@ -441,6 +479,7 @@ struct log {
     struct topic *control; /* topic 0 */
     struct seq seq;
     struct retain retain;
+    struct move move;
 
     atomic_uint_fast64_t committed, durable, synced, checkpoint; /* entry numbers */
     /* Largest index time of all topics: no batch that is announced now is older. Relaxed: who saw a
@@ -502,7 +541,8 @@ struct log {
 
     /* Facts. */
     atomic_uint_fast64_t epochs, batches, messages, bytes, duplicates, held, fenced, trims, trimmed;
-    struct media_table *copying; /* table.c, for looking only: where a fault would leave it */
+    atomic_uint_fast64_t moves, moved; /* blocks cleared, bytes */
+    struct media_table *copying;       /* table.c, for looking only: where a fault would leave it */
     struct seen { /* for looking only, under control->lock: the index was followed so far */
         uint64_t number;
         uint32_t chain, term;
@@ -564,8 +604,10 @@ int table_load(struct log *log, struct topic *t, const struct media_node *m)
     __attribute__((warn_unused_result));
 void table_retire(struct log *log, struct topic *t);
 void table_destroy(struct topic *t);
-/* Runs that a checkpoint holds were changed: the next one writes all of t's. */
+/* Runs that a checkpoint holds were changed: the next one writes all of t's; those from number `run`
+ * on (as run_dropped counts), and what stands in one piece with it. */
 void table_rewrite(struct log *log, struct topic *t);
+void table_reopen(struct log *log, struct topic *t, uint64_t run);
 /* manifest.c: the same for all else. */
 void manifest_init(struct manifest *m);
 void manifest_destroy(struct log *log);

@@ -108,6 +108,10 @@ enum media_kind {
     MEDIA_GRANT =
         5, /* regions [offset, offset + sequence) are slot `session`'s to fill; no payload */
     MEDIA_PART = 4, /* second part of the batch of the entry before it (MEDIA_F_SPLIT) */
+    MEDIA_MOVE =
+        6, /* the run of `topic` at `offset`, of so many bytes, stands at `payload` now, with
+                     * its first side record at `side` (0: it is a second part and has none);
+                     * `order` of the extent; the count is of its batches */
 };
 
 #define MEDIA_F_SPLIT                                                                              \
@@ -263,6 +267,8 @@ struct media_run {
 #define MEDIA_RUN_FLAGS   (MEDIA_RUN_DAMAGED | MEDIA_RUN_LOST)
 /* Its first batch is MEDIA_F_LATE: a search by time goes by an earlier run. */
 #define MEDIA_RUN_LATE 0x04u
+/* A second part that was moved: its batch's side record says where it stood before. */
+#define MEDIA_RUN_MOVED 0x08u
 
 /* A piece of a topic's run table, in an extent of its own, at its begin and once more at its middle:
  * this header, then `count` runs. */

@@ -155,6 +155,7 @@ static int walk_read(const struct topic *t, struct walk *w)
     int rc = side_read(&t->log->pool, w->side, &w->s);
     if (rc)
         return rc;
+    topic_part_place(t, w->run, &w->s);
     if (w->s.topic != t->id || w->s.run0 != r->payload + (w->offset - r->offset) ||
         w->s.run0_length > topic_run_end(t, w->run) - w->offset || (w->s.run1 && !walk_part(t, w)))
         return -EMBAR_ECORRUPT;
@@ -230,7 +231,7 @@ static int walk_to(const struct topic *t, const struct batch_cursor *c, struct w
     w->message = r->message;
     if (c->hint[0] == t->run_dropped + i + 1 && c->hint[1] < r->batches && c->hint[1] > 0) {
         w->index = (unsigned)c->hint[1];
-        w->side = c->hint[2];
+        w->side = r->side - c->hint[2];
         w->offset = c->offset;
         w->message = c->message;
         w->time = c->hint[3];
@@ -291,7 +292,7 @@ int topic_next(struct topic *t, struct batch_cursor *c, struct batch_view *view)
     c->message = w.message;
     c->hint[0] = t->run_dropped + w.run + 1;
     c->hint[1] = w.index;
-    c->hint[2] = w.side;
+    c->hint[2] = r->side - w.side; /* it may be moved until then */
     c->hint[3] = w.time;
     pthread_mutex_unlock(&t->lock);
     if (region_faulted(t->log->region)) {

@@ -23,7 +23,8 @@
 #include "core/guard.h"
 #include "core/log_state.h"
 
-#define CACHED 4096u /* a power of two */
+#define CACHED  4096u /* a power of two */
+#define NOWHERE 1u    /* no record stands there */
 
 struct replay {
     struct log *log;
@@ -189,7 +190,11 @@ static void times_settle(struct log *log)
         topic_settle(t);
     for (struct session *s = TAILQ_LAST(&log->manifest.sessions, session_list);
          s && s->changed > log->root_generation; s = TAILQ_PREV(s, session_list, changed_link)) {
+        bool known = s->when.side == 0;
         uint64_t time = when_read(log, &s->when);
+        const struct topic *t = known || time > 0 ? NULL : names_id(&log->names, s->topic);
+        if (t) /* trimmed or moved since: no later than this */
+            time = t->time;
         if (time > s->time)
             s->time = time;
     }
@@ -294,11 +299,22 @@ static int replay_batch(struct replay *r, struct topic *t, const struct entry *e
     return 0;
 }
 
+/* Its place, and the record that told its time, may be another's by now. */
+static int replay_move(struct replay *r, const struct entry *e)
+{
+    int rc = fold_move(r->log, e);
+    struct topic *t = rc ? NULL : topic_find(r, e->topic);
+    if (t && t->when.side != 0)
+        t->when.side = NOWHERE;
+    return rc;
+}
+
 static int replay_fold(struct replay *r, const struct entry *e, const struct entry *part)
 {
     switch (e->kind) {
     case MEDIA_TERM: return 0;
     case MEDIA_GRANT: return fold_grant(r->log, (uint32_t)e->session, e->offset, e->sequence);
+    case MEDIA_MOVE: return replay_move(r, e);
     case MEDIA_CONTROL: {
         int rc = replay_batch(r, r->log->control, e, part);
         return rc ? rc : replay_control(r, e);
@@ -332,6 +348,16 @@ static bool walked(const struct topic *t, uint64_t end)
     return end > base;
 }
 
+/* Still where its entry says? What was moved was made durable before the move was. */
+static bool unmoved(const struct topic *t, const struct suspect *s)
+{
+    size_t i = topic_run_find(t, s->head.offset);
+    const struct run *r = topic_run(t, i);
+    if (s->head.offset < r->offset || r->payload + (s->head.offset - r->offset) != s->head.payload)
+        return false;
+    return !s->split || (i + 1 < t->run_count && topic_run(t, i + 1)->payload == s->part.payload);
+}
+
 /* The last entry before the first such batch that is not whole; UINT64_MAX when all are. */
 static uint64_t suspects_limit(const struct replay *r)
 {
@@ -339,7 +365,8 @@ static uint64_t suspects_limit(const struct replay *r)
         const struct suspect *s = &r->suspect[i];
         const struct topic *t = names_id(&r->log->names, s->head.topic);
         uint64_t end = s->head.offset + s->head.length + (s->split ? s->part.length : 0);
-        if (t && walked(t, end) && !recover_whole(r->log, &s->head, s->split ? &s->part : NULL))
+        if (t && walked(t, end) && unmoved(t, s) &&
+            !recover_whole(r->log, &s->head, s->split ? &s->part : NULL))
             return s->head.number - 1;
     }
     return UINT64_MAX;

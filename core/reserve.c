@@ -184,6 +184,15 @@ static bool admit(struct log *log, uint32_t length)
     return true;
 }
 
+/* place_pair cannot part it when its record takes more than the larger half. */
+static void starve(struct log *log, const struct batch *b)
+{
+    uint64_t side = side_size(b->count, b->equal), need = b->length + side;
+    unsigned order = extents_order(log->extents, need);
+    uint64_t half = order > 0 ? 1ull << (order - 1 + log->pool.geo.block_shift) : 0;
+    retain_starve(log, need, side >= half);
+}
+
 int log_reserve(struct log *log, struct batch *b)
 {
     if (log->readonly)
@@ -203,7 +212,7 @@ int log_reserve(struct log *log, struct batch *b)
         if (rc == -EMBAR_EFULL && extents_waiting(log->extents))
             background_wake(log); /* to sync, so that what waits for that is free */
         if (rc == -EMBAR_EFULL && admitted)
-            retain_starve(log, b->length + side_size(b->count, b->equal));
+            starve(log, b);
     }
     if (rc && admitted)
         atomic_fetch_sub_explicit(&log->reserved, b->length, memory_order_relaxed);

@@ -9,9 +9,9 @@
  *             that, at least KEEP_SLACK, so that it costs one entry for many batches.
  *   Age       No batch goes before it is `keep_age` old; it goes at most an eighth of that later,
  *             within one second and one minute.
- *   Full      When a reservation finds no space, the topics whose policy is "trim" give up their
- *             oldest data, the oldest of all of them first, until the reservation fits and a little
- *             more. Topics whose policy is "block" lose nothing, and without others all wait.
+ *   Full      When a reservation finds no space although there would be enough in one piece, it is
+ *             put together (move.c). Else the topics whose policy is "trim" give up their oldest
+ *             data, the oldest of all of them first, until the reservation fits and a little more. Topics whose policy is "block" lose nothing, and without others all wait.
  *   Queues    Three heaps of the topics that hold data under such a setting: who is over its bytes,
  *             whose oldest batch is due when, whose data is oldest. A key is a lower bound: a topic
  *             at the head is looked at again and put back when its time has not come. So nothing
@@ -29,6 +29,7 @@
 #define KEEP_SLACK (64ull << 10)
 #define TURN       64u           /* trims before others get the role */
 #define RETRY_NS   (SECOND / 10) /* after a trim that found no space */
+#define WHOLE      (1ull << 63)  /* in retain.want: in one piece */
 #define DAMAGED_NS (60 * SECOND) /* a topic whose oldest batch cannot be read */
 
 /* ---- Queues ------------------------------------------------------------------------------- */
@@ -204,9 +205,10 @@ void retain_destroy(struct log *log)
         free(log->retain.queue[kind].topic);
 }
 
-void retain_starve(struct log *log, uint64_t bytes)
+void retain_starve(struct log *log, uint64_t bytes, bool whole)
 {
     struct retain *r = &log->retain;
+    bytes |= whole ? WHOLE : 0;
     uint64_t want = atomic_load_explicit(&r->want, memory_order_relaxed);
     while (want < bytes && !atomic_compare_exchange_weak_explicit(
                                &r->want, &want, bytes, memory_order_relaxed, memory_order_relaxed))
@@ -272,12 +274,12 @@ static int trim_aged(struct log *log, struct topic *t, uint64_t now)
 /* ---- A full pool -------------------------------------------------------------------------- */
 
 /* Room for the reservation, and for some that come after it. */
-static bool room(struct log *log, uint64_t want)
+static bool room(struct log *log, uint64_t want, bool whole)
 {
     struct extents_stat st;
     extents_stat(log->extents, &st);
     uint64_t spare = log->pool.data_size / 64;
-    return extents_fit(log->extents, want) &&
+    return extents_fit(log->extents, want, whole) &&
            st.free >= plus(st.reserve, want > spare ? want : spare);
 }
 
@@ -312,11 +314,13 @@ static int trim_victims(struct log *log, unsigned *left, uint64_t now)
 {
     struct retain *r = &log->retain;
     struct extents_stat before;
-    uint64_t want = atomic_load_explicit(&r->want, memory_order_relaxed), given = 0;
+    uint64_t wanted = atomic_load_explicit(&r->want, memory_order_relaxed), given = 0;
+    uint64_t want = wanted & ~WHOLE;
+    bool whole = wanted & WHOLE;
     extents_stat(log->extents, &before);
-    if (want > 0 && !room(log, want))
+    if (want > 0 && !room(log, want, whole))
         squeeze(log, now);
-    while (want > 0 && !room(log, want)) {
+    while (want > 0 && !room(log, want, whole)) {
         uint64_t time = 0;
         if (*left == 0)
             return 0;
@@ -326,6 +330,10 @@ static int trim_victims(struct log *log, unsigned *left, uint64_t now)
         if (extents_waiting(log->extents))
             return -EBUSY;
         struct topic *t = queue_first(log, RETAIN_FULL);
+        if (move_wanted(log, want, whole, t != NULL))
+            return -EXDEV;
+        if (!t && log->move.busy)
+            return -EAGAIN;
         if (!t)
             break;
         int rc = oldest_time(t, &time);
@@ -348,8 +356,10 @@ static int trim_victims(struct log *log, unsigned *left, uint64_t now)
             queue_later(log, t, RETAIN_FULL, time);
     }
     /* Who came meanwhile with a larger one says so again. */
-    atomic_compare_exchange_strong_explicit(&r->want, &want, 0, memory_order_relaxed,
+    atomic_compare_exchange_strong_explicit(&r->want, &wanted, 0, memory_order_relaxed,
                                             memory_order_relaxed);
+    log->move.spent = 0;
+    log->move.busy = false;
     return 0;
 }
 
@@ -374,6 +384,12 @@ static int turn(struct log *log, uint64_t now, unsigned left, bool *more)
     return rc;
 }
 
+void retain_move(struct log *log, bool aside)
+{
+    uint64_t want = atomic_load_explicit(&log->retain.want, memory_order_relaxed);
+    (void)!move_run(log, want & ~WHOLE, want & WHOLE, aside);
+}
+
 enum retain_next retain_run(struct log *log, uint64_t now)
 {
     struct retain *r = &log->retain;
@@ -390,6 +406,8 @@ enum retain_next retain_run(struct log *log, uint64_t now)
     atomic_store_explicit(&r->date, date, memory_order_relaxed);
     if (rc == -EBUSY)
         return RETAIN_SYNC;
+    if (rc == -EXDEV)
+        return RETAIN_MOVE;
     return more ? RETAIN_MORE : RETAIN_DONE;
 }
 

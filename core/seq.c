@@ -450,6 +450,52 @@ int seq_grant(struct log *log, uint32_t slot, uint64_t first, uint64_t count)
     return rc ? rc : fold_grant(log, slot, first, count);
 }
 
+struct moves {
+    struct log *log;
+    struct entry *entry;
+    unsigned n;
+};
+
+static int moves_store(void *arg)
+{
+    const struct moves *m = arg;
+    for (unsigned i = 0; i < m->n; i++) {
+        m->entry[i].number = m->log->seq.next;
+        entry_put(m->log, &m->entry[i]);
+    }
+    return 0;
+}
+
+int seq_moves(struct log *log, struct entry *entry, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        entry[i].kind = MEDIA_MOVE;
+        entry[i].term = log->term;
+        entry[i].slot = (uint8_t)log->slot;
+    }
+    int rc = seq_room(log, n + ring_margin(log) + 2);
+    if (rc)
+        return rc;
+    uint64_t first = log->seq.next;
+    rc = guard_run(log->region, moves_store, &(struct moves){log, entry, n});
+    if (rc)
+        return fail(log, rc);
+    rc = harden(log, first);
+    if (rc)
+        return rc;
+    for (unsigned i = 0; i < n; i++) {
+        unsigned tries = 0;
+        do
+            rc = fold_move(log, &entry[i]);
+        while (rc == -ENOMEM && fold_patience(&tries));
+        if (rc)
+            return fail(log, rc);
+    }
+    fold_need(log);
+    watermark(log);
+    return 0;
+}
+
 static struct control *control_next(struct seq *q)
 {
     if (!q->controls) {

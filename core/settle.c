@@ -1,8 +1,8 @@
 /* Looking at a pool that another process serves, perhaps on another host (no step: dump and fsck).
  *
  * Whoever only looks pins nothing: the server may trim a topic and fill its place again while we read.
- * But what frees a place is a committed control action, durable before the first byte of what comes next
- * is stored. So who has copied bytes first and then finds no control action behind what was recovered
+ * But what frees a place is a committed control action or move, durable before the first byte of what
+ * comes next is stored. So who has copied bytes first and then finds neither behind what was recovered
  * has copied what was there. Must never trust a place instead of a copy.
  */
 #include <errno.h>
@@ -79,7 +79,7 @@ int log_settled(struct log *log)
     }
     pthread_mutex_lock(&log->control->lock);
     while (rc == 0 && next_whole(log, &slots, &e, &next)) {
-        if (e.kind == MEDIA_CONTROL)
+        if (e.kind == MEDIA_CONTROL || e.kind == MEDIA_MOVE)
             rc = -ESTALE;
         else
             *s = (struct seen){.number = e.number, .chain = next, .term = e.term};

@@ -124,6 +124,20 @@ int side_read(const struct pool *pool, uint64_t at, struct side *s)
     return guard_run(pool->region, side_load, &(struct load){pool, at, s});
 }
 
+void side_move(const struct pool *pool, uint64_t from, uint64_t to, const struct side *s)
+{
+    struct media_side m = *(const struct media_side *)pool_at(pool, from);
+    uint64_t below = side_size(s->count, s->equal) - MEDIA_LINE;
+    const le32 *lengths = s->equal ? NULL : pool_at(pool, to - below);
+    m.run0 = le64_pack(s->run0, (uint16_t)(s->count - 1));
+    m.run1 = le64_pack(s->run1, (uint16_t)(s->order0 | s->order1 << 8));
+    if (lengths)
+        memcpy(pool_at(pool, to - below), s->lengths, below);
+    m.crc = le32_of(record_crc(&m, lengths, s->count));
+    *(struct media_side *)pool_at(pool, to) = m;
+    flush_writeback(pool->flush, pool_at(pool, to - below), below + MEDIA_LINE);
+}
+
 struct payload {
     const struct pool *pool;
     const struct side *side;

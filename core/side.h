@@ -33,6 +33,10 @@ int side_write(const struct pool *pool, struct batch *b) __attribute__((warn_unu
 int side_read(const struct pool *pool, uint64_t at, struct side *s)
     __attribute__((warn_unused_result));
 
+/* The checked record at `from` once more at `to`, with the places that s says now. Begins writing it
+ * back. Under the caller's guard. */
+void side_move(const struct pool *pool, uint64_t from, uint64_t to, const struct side *s);
+
 /* Has the payload of a checked side record the checksum that this says? */
 bool side_payload_whole(const struct pool *pool, const struct side *s);
 

@@ -231,6 +231,23 @@ void table_rewrite(struct log *log, struct topic *t)
     log->manifest.runs += t->run_count;
 }
 
+void table_reopen(struct log *log, struct topic *t, uint64_t run)
+{
+    struct table *table = &t->table;
+    manifest_touch(log, t);
+    if (run >= table->saved)
+        return;
+    uint64_t first = table->saved;
+    while (table->count > 0 && first > run) {
+        const struct table_piece *p = &table->piece[--table->count];
+        first = p->first;
+        checkpoint_retire(log, p->extent);
+    }
+    first = first > t->run_dropped ? first : t->run_dropped;
+    log->manifest.runs += table->saved - first;
+    table->saved = first;
+}
+
 void table_destroy(struct topic *t)
 {
     for (size_t i = 0; i < t->table.count; i++) {
@@ -342,7 +359,7 @@ static int run_load(struct fill *f, const struct media_run *m)
                     .side = le64_low48(m->side) & MASK48,
                     .batches = le64_high16(m->side)};
     const struct extent *e = f->extent;
-    if (r.flags & ~(MEDIA_RUN_FLAGS | MEDIA_RUN_LATE))
+    if (r.flags & ~(MEDIA_RUN_FLAGS | MEDIA_RUN_LATE | MEDIA_RUN_MOVED))
         return -EMBAR_ECORRUPT;
     if (r.flags & MEDIA_RUN_LOST) { /* it has no place */
         r.payload = r.side = 0;

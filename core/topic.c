@@ -206,6 +206,28 @@ void topic_trim(struct topic *t, uint64_t base, uint64_t first)
     pthread_mutex_unlock(&t->lock);
 }
 
+void topic_run_move(struct topic *t, size_t i, uint64_t payload, uint64_t side, unsigned order)
+{
+    pthread_mutex_lock(&t->lock);
+    struct run *r = topic_run(t, i), was = *r;
+    bool has_part = i + 1 < t->run_count && topic_run(t, i + 1)->batches == 0;
+    struct extent *from = extent_find(t->log->extents, was.payload, was.order);
+    r->payload = payload & MASK48;
+    r->order = (uint8_t)order;
+    if (side == 0) {
+        r->flags = (uint8_t)(r->flags | MEDIA_RUN_MOVED);
+    } else {
+        r->side = side & MASK48;
+        if (has_part)
+            topic_run(t, i + 1)->side = side & MASK48;
+        if (i + (has_part ? 2u : 1u) == t->run_count)
+            t->side_tail += side - was.side;
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (from)
+        extent_put(t->log->extents, from);
+}
+
 /* Begin of the run that holds `offset`, but not below the base. */
 static void topic_run_begin(struct topic *t, uint64_t offset, uint64_t *at, uint64_t *message)
 {

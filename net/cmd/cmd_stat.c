@@ -41,7 +41,7 @@ static void print_value(const char *key, const json_t *value)
 {
     static const char *const sizes[] = {"size",  "data",     "used",      "reserved",
                                         "free",  "bytes_in", "bytes_out", "keep_bytes",
-                                        "bytes", "trimmed",  NULL};
+                                        "bytes", "trimmed",  "moved",     NULL};
     static const char *const times[] = {"created", "modified", "time", NULL};
     char buf[64];
     if (json_is_string(value)) {

@@ -80,18 +80,18 @@ static json_t *pool_json(const struct log *log, const struct log_stat *st)
 
 static json_t *log_json(const struct log_stat *st)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-                     "s:I, s:I, s:I, "
-                     "s:I}",
-                     "committed", num(st->committed), "durable", num(st->durable), "synced",
-                     num(st->synced), "checkpoint", num(st->checkpoint), "epochs", num(st->epochs),
-                     "batches", num(st->batches), "messages", num(st->messages), "bytes",
-                     num(st->bytes), "topics", num(st->topics), "directories", num(st->directories),
-                     "sessions", num(st->sessions), "max_sessions", num(st->max_sessions),
-                     "recovered", num(st->recovered), "recovery_ns", num(st->recovery_ns),
-                     "duplicates", num(st->duplicates), "held", num(st->held), "fenced",
-                     num(st->fenced), "trims", num(st->trims), "trimmed", num(st->trimmed), "term",
-                     num(st->term), "slot", num(st->slot));
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+        "s:I, s:I, s:I, "
+        "s:I, s:I, s:I}",
+        "committed", num(st->committed), "durable", num(st->durable), "synced", num(st->synced),
+        "checkpoint", num(st->checkpoint), "epochs", num(st->epochs), "batches", num(st->batches),
+        "messages", num(st->messages), "bytes", num(st->bytes), "topics", num(st->topics),
+        "directories", num(st->directories), "sessions", num(st->sessions), "max_sessions",
+        num(st->max_sessions), "recovered", num(st->recovered), "recovery_ns", num(st->recovery_ns),
+        "duplicates", num(st->duplicates), "held", num(st->held), "fenced", num(st->fenced),
+        "trims", num(st->trims), "trimmed", num(st->trimmed), "moves", num(st->moves), "moved",
+        num(st->moved), "term", num(st->term), "slot", num(st->slot));
 }
 
 static json_t *server_json(struct server *s)

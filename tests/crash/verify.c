@@ -361,8 +361,9 @@ static bool arrived(const struct check *c, const struct op *op, uint64_t cut)
     struct log_stat st;
     log_stat_all(c->log, &st);
     const struct media_entry *line = pool_entry(log_pool(c->log), st.slot, op->last);
-    bool other = le64_get(line->number) == op->last &&
-                 (line->kind == MEDIA_TERM || line->kind == MEDIA_GRANT);
+    bool other =
+        le64_get(line->number) == op->last &&
+        (line->kind == MEDIA_TERM || line->kind == MEDIA_GRANT || line->kind == MEDIA_MOVE);
     return op->last <= cut && !other;
 }
 

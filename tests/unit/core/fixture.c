@@ -256,7 +256,13 @@ struct commit fixture_publish(struct fixture *f, struct topic *t, uint64_t sessi
     int rc = fixture_send(f, 0, &s, t, session, epoch, sequence, data, length, lengths, count);
     if (rc)
         return (struct commit){.status = rc};
-    log_commit(f->log);
+    if (f->log->manual && background_only(f->log)) {
+        seq_take_wait(f->log);
+        (void)seq_epoch(f->log);
+        seq_give(f->log);
+    } else {
+        log_commit(f->log);
+    }
     while (!atomic_load(&s.done))
         ;
     return s.commit;

@@ -406,8 +406,9 @@ void trial_entries(struct trial *t)
         struct side s = {0};
         if (!index_decode(line, n, index_chain_before(line), &e, &next))
             continue;
-        int rc =
-            e.kind == MEDIA_TERM || e.kind == MEDIA_GRANT ? 1 : side_read(&log->pool, e.side, &s);
+        int rc = e.kind == MEDIA_TERM || e.kind == MEDIA_GRANT || e.kind == MEDIA_MOVE
+                     ? 1
+                     : side_read(&log->pool, e.side, &s);
         print_message(
             "entry %" PRIu64 " kind %u topic %u offset %" PRIu64 " length %u session %" PRIu64
             " place %" PRIu64 " side %" PRIu64 " (%d) time %" PRIu64 "%s\n",
