@@ -3,7 +3,10 @@
 # filled, read, trimmed, renamed, removed and made anew; the log checkpoints, closes, dies and opens;
 # every byte read is checked, all of them after each opening, and at the end nothing is left in use.
 #
-#   tests/churn.sh [OPERATIONS [SEED]]      default 50000000 operations, seed 1
+#   tests/churn.sh [OPERATIONS [SEED [TRIMMABLE]]]
+#
+# Default: 50000000 operations, seed 1; of 100 topics 45 may be trimmed when the pool is full (0: what is
+# in the way of a large batch can only be moved)
 #
 # Takes churn from $EMBAR_BUILD_DIR (default: build/release). Prints what was done and how long it
 # took; exit status 1 and a sentence when something was not as it must be.
@@ -16,5 +19,5 @@ program=${EMBAR_BUILD_DIR:-$top/build/release}/tests/churn/churn
 [ -x "$program" ] || die "no $program: build first, or say where with EMBAR_BUILD_DIR"
 
 began=$SECONDS
-"$program" "$operations" 10000 2048 "${2:-1}" $((operations < 20000000 ? operations / 10 + 1 : 2000000))
+"$program" "$operations" 10000 2048 "${2:-1}" $((operations < 20000000 ? operations / 10 + 1 : 2000000)) "${3:-45}"
 say "$((SECONDS - began)) seconds"

@@ -2,7 +2,7 @@
  * bytes and by a full pool, renamed, removed and made anew, while the log checkpoints, closes and
  * dies; at the end all is removed, and the pool must be as empty as before.
  *
- *   churn [OPERATIONS [TOPICS [MIB [SEED [REOPEN]]]]]     tests/churn.sh says how it is run
+ *   churn [OPERATIONS [TOPICS [MIB [SEED [REOPEN [TRIMMABLE]]]]]]     tests/churn.sh says how it is run
  *
  * Single-threaded and on a clock of its own: the same arguments do the same. Exit status 1 and a
  * sentence when anything is not as it must be.
@@ -31,11 +31,13 @@ static void report(const struct churn *c)
     printf("operations %" PRIu64 " batches %" PRIu64 " bytes %" PRIu64 " read %" PRIu64
            " trims %" PRIu64 " trimmed %" PRIu64 " retained %" PRIu64 " removed %" PRIu64
            " renamed %" PRIu64 " attributes %" PRIu64 " sessions %" PRIu64 " large %" PRIu64
-           " full %" PRIu64 " scattered %" PRIu64 " blocked %" PRIu64 " tries %" PRIu64
+           " full %" PRIu64 " scattered %" PRIu64 " unpinned %" PRIu64 " moves %" PRIu64
+           " moved %" PRIu64 " blocked %" PRIu64 " least_kept %" PRIu64 " tries %" PRIu64
            " most_tries %" PRIu64 " reopened %" PRIu64 " killed %" PRIu64 " verified %" PRIu64 "\n",
            n->operations, n->batches, n->bytes, n->read, n->trims, n->trimmed, n->retained,
            n->removed, n->renamed, n->attributes, n->sessions, n->large, n->full, n->scattered,
-           n->blocked, n->tries, c->most_tries, n->reopened, n->killed, n->verified);
+           n->unpinned, n->moves, n->moved, n->blocked, c->least_kept, n->tries, c->most_tries,
+           n->reopened, n->killed, n->verified);
 }
 
 void churn_fail(const struct churn *c, const char *fmt, ...)
@@ -103,12 +105,14 @@ int main(int argc, char **argv)
     c.size = argument(argc, argv, 3, 2048) << 20;
     c.random = argument(argc, argv, 4, 1);
     uint64_t reopen = argument(argc, argv, 5, 2000000);
+    c.trimmable = (unsigned)argument(argc, argv, 6, 45);
+    c.least_kept = 1000;
     c.clock = 1000000000 * SECOND;
     c.step = operations ? WEEKS * 7 * 86400 * SECOND / operations : 1;
     c.options.manual = true;
     c.topic = calloc(c.topics, sizeof *c.topic);
     if (!c.topic || operations == 0 || c.topics == 0 || reopen == 0) {
-        fprintf(stderr, "usage: churn [OPERATIONS [TOPICS [MIB [SEED [REOPEN]]]]]\n");
+        fprintf(stderr, "usage: churn [OPERATIONS [TOPICS [MIB [SEED [REOPEN [TRIMMABLE]]]]]]\n");
         return 2;
     }
     churn_open(&c);
@@ -135,8 +139,8 @@ int main(int argc, char **argv)
     if (left != empty)
         churn_fail(&c, "%" PRIu64 " bytes are used when all is removed, %" PRIu64 " before", left,
                    empty);
-    report(&c);
     churn_close(&c);
+    report(&c);
     free(c.topic);
     return 0;
 }

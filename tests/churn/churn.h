@@ -39,8 +39,8 @@ struct churn_sent {
 struct churn_counts {
     uint64_t operations, batches, bytes, read, trims, retained, trimmed, removed, renamed,
         attributes;
-    uint64_t sessions, duplicates, full, scattered, blocked, tries, reopened, killed, verified,
-        large;
+    uint64_t sessions, duplicates, full, scattered, unpinned, blocked, tries, reopened, killed,
+        verified, large, moves, moved;
 };
 
 struct churn {
@@ -57,8 +57,11 @@ struct churn {
     struct churn_pin pin[PINS];
     struct churn_sent sent[GROUP];
     unsigned grouped;
-    uint64_t live; /* payload bytes kept, as of the last look at each */
+    uint64_t live;      /* payload bytes kept, as of the last look at each */
+    unsigned trimmable; /* of 100 topics: may be trimmed when the pool is full */
     uint64_t most_tries;
+    uint64_t
+        least_kept; /* payload bytes kept when somebody had to wait, in thousandths of the data area */
     struct churn_counts counts;
 };
 

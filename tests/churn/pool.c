@@ -50,6 +50,10 @@ void churn_open(struct churn *c)
 
 static void close_log(struct churn *c)
 {
+    struct log_stat st;
+    log_stat_all(c->log, &st);
+    c->counts.moves += st.moves;
+    c->counts.moved += st.moved;
     log_close(c->log);
     region_close(&c->region);
     c->log = NULL;

@@ -32,7 +32,7 @@ static void settings(struct churn *c, struct churn_topic *k)
     uint32_t dice = churn_below(c, 100);
     k->keep = dice < 30 ? 1ull << (8 + churn_below(c, 14)) : 0;
     k->age = dice >= 20 && dice < 45 ? (60 + churn_below(c, 14 * 86400)) * SECOND : 0;
-    k->policy = dice >= 40 && dice < 85;
+    k->policy = churn_below(c, 100) < c->trimmable;
 }
 
 void churn_make(struct churn *c, struct churn_topic *k)
@@ -166,22 +166,52 @@ static uint32_t some_length(struct churn *c)
     return 1 + churn_below(c, most);
 }
 
-/* Space for it: what may be trimmed goes by itself, the rest is the campaign's to give up. */
-static void reserve(struct churn *c, struct batch *b)
+/* Enough is free for it, and much more: then it must get in, once nobody reads any more, without any
+ * trim by hand. */
+static bool enough(const struct churn *c, const struct batch *b)
+{
+    struct log_stat st;
+    log_stat_all(c->log, &st);
+    return st.free >= 2ull * b->length + (1 << 20);
+}
+
+static int reserve_moving(struct churn *c, struct batch *b)
 {
     int rc = log_reserve(c->log, b);
-    if (rc == -EMBAR_EFULL) {
-        struct log_stat st;
-        churn_commit(c);
-        log_stat_all(c->log, &st);
-        c->counts.full++;
-        /* Twice the space is free, in pieces that are too small. */
-        c->counts.scattered += st.free >= 2ull * b->length;
+    if (rc != -EMBAR_EFULL)
+        return rc;
+    churn_commit(c);
+    c->counts.full++;
+    c->counts.scattered += enough(c, b);
+    log_tick(c->log, c->clock);
+    rc = log_reserve(c->log, b);
+    if (rc != -EMBAR_EFULL || !enough(c, b))
+        return rc;
+    for (unsigned i = 0; i < PINS; i++)
+        churn_unpin(c, &c->pin[i]);
+    for (unsigned i = 0; i < 4 && rc == -EMBAR_EFULL; i++) {
+        c->clock += 2 * SECOND; /* the pause after an attempt */
         log_tick(c->log, c->clock);
         rc = log_reserve(c->log, b);
     }
-    if (rc == -EMBAR_EFULL)
+    if (rc == -EMBAR_EFULL && enough(c, b))
+        churn_fail(c, "no space for %u bytes although more than twice that is free", b->length);
+    c->counts.unpinned++;
+    return rc;
+}
+
+/* Space for it: what may be trimmed goes by itself, what is in the way is moved, and only when there
+ * is too little the rest is the campaign's to give up. */
+static void reserve(struct churn *c, struct batch *b)
+{
+    int rc = reserve_moving(c, b);
+    struct log_stat st;
+    log_stat_all(c->log, &st);
+    uint64_t kept = c->live / (st.data / 1000);
+    if (rc == -EMBAR_EFULL) {
         c->counts.blocked++;
+        c->least_kept = kept < c->least_kept ? kept : c->least_kept;
+    }
     for (uint64_t tries = 1; rc == -EMBAR_EFULL; tries++) {
         struct churn_topic *k = &c->topic[churn_below(c, c->topics)];
         if (k->t && k->end > k->base)
@@ -191,6 +221,8 @@ static void reserve(struct churn *c, struct batch *b)
         c->most_tries = tries > c->most_tries ? tries : c->most_tries;
         c->counts.tries++;
         rc = log_reserve(c->log, b);
+        if (rc == -EMBAR_EFULL && enough(c, b))
+            rc = reserve_moving(c, b);
     }
     if (rc)
         churn_fail(c, "reserving %u bytes: %d", b->length, rc);
