@@ -330,14 +330,18 @@ static void job_next(struct job *job)
         park_resume(&job->fs->park, next);
 }
 
+static void note_lost(struct fs *fs, size_t held, int status)
+{
+    count_add(&fs->count.lost_fragments, 1);
+    daemon_note("an unfinished last line of %zu bytes was not published at close: %s", held,
+                embar_strerror(status));
+}
+
 static void job_answer(struct job *job, int status, size_t good)
 {
     struct fs *fs = job->fs;
-    if (job->kind == JOB_CLOSE && status && status != -EMBAR_EGONE) {
-        count_add(&fs->count.lost_fragments, 1);
-        daemon_note("an unfinished last line of %zu bytes was not published at close: %s",
-                    job->held, embar_strerror(status));
-    }
+    if (job->kind == JOB_CLOSE && status && status != -EMBAR_EGONE)
+        note_lost(fs, job->held, status);
     if (!job->req)
         return;
     if (job->parked_once) /* waits for an interrupt that is being delivered */
@@ -424,6 +428,8 @@ void publish_start(struct handle *h, enum job_kind kind, fuse_req_t req, const c
     if (!job) {
         if (req)
             fuse_reply_err(req, ENOMEM);
+        else if (h->line.held > 0) /* the last close: nobody else has the handle */
+            note_lost(fs, h->line.held, -ENOMEM);
         handle_put(h);
         atomic_fetch_sub_explicit(&fs->outstanding, 1, memory_order_release);
         return;

@@ -3,7 +3,9 @@
  * libfuse's own loop makes threads while it serves; without memory for one more it ends them all, and
  * the request that one had in hand is never answered: whoever asked waits for ever. Here a fixed
  * number is made before the first request, and a thread has its buffer before it takes one. Without
- * memory for that it tries again a moment later, while the others serve.
+ * memory for that it tries again a moment later, while the others serve. libfuse answers ENOMEM when it
+ * has no memory for a request. Nobody hears that of a RELEASE or FORGET, and what it ends would stay for
+ * ever: these wait until there is some.
  *
  * The end. A thread that waits in read(2) is let go by the kernel when the file system was unmounted.
  * Told to end, it looks at the session's flag only when a signal interrupts it, and one that comes just
@@ -11,6 +13,7 @@
  * Must never be entered twice in a process.
  */
 #include <errno.h>
+#include <linux/fuse.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <time.h>
@@ -20,6 +23,7 @@
 
 #define THREADS_MAX 64u
 #define INSIST_NS   10000000u
+#define ENOUGH      16384u /* bytes: for what libfuse and we allocate for a RELEASE */
 
 static struct {
     struct fuse_session *session;
@@ -35,18 +39,37 @@ static void nothing(int signal)
     (void)signal;
 }
 
+/* Does it end something, with nobody there to be told that it failed? */
+static bool is_final(const struct fuse_buf *buf)
+{
+    const struct fuse_in_header *head = buf->mem;
+    return head->opcode == FUSE_RELEASE || head->opcode == FUSE_RELEASEDIR ||
+           head->opcode == FUSE_FORGET || head->opcode == FUSE_BATCH_FORGET;
+}
+
+static void wait_for_memory(void)
+{
+    void *volatile some; /* or the compiler would leave both calls out */
+    while ((some = malloc(ENOUGH)) == NULL)
+        usleep(1000);
+    free(some);
+}
+
 /* One request after another, until the session has ended: 0 or a negative errno. */
 static int serve_requests(struct fuse_session *session, struct fuse_buf *buf)
 {
     while (!fuse_session_exited(session)) {
         /* The first time it allocates the buffer, before it takes a request. */
         int n = fuse_session_receive_buf(session, buf);
-        if (n > 0)
+        if (n > 0) {
+            if (is_final(buf))
+                wait_for_memory();
             fuse_session_process_buf(session, buf);
-        else if (n == -ENOMEM)
+        } else if (n == -ENOMEM) {
             usleep(10000);
-        else if (n < 0 && n != -EINTR && n != -EAGAIN)
+        } else if (n < 0 && n != -EINTR && n != -EAGAIN) {
             return n;
+        }
     }
     return 0;
 }
