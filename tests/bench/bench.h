@@ -47,6 +47,7 @@ int bench_latency(const struct bench_options *o, struct report *r, struct embar_
 int bench_order(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_flush(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_recovery(const struct bench_options *o, struct report *r, struct embar_error *err);
+int bench_loops(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_fair(const struct bench_options *o, struct report *r, struct embar_error *err);
 int bench_idle(const struct bench_options *o, struct report *r, struct embar_error *err);
 

@@ -253,7 +253,7 @@ static int many_loop(const struct fair_load *load, struct neighbours *b, int ep,
         int n = epoll_wait(ep, ev, EVENTS, 100);
         for (int i = 0; i < n; i++) {
             struct one *o = &b->one[ev[i].data.u32];
-            int rc = ev[i].events & EPOLLOUT ? push(b, o, b->size, &end) : 0;
+            int rc = (ev[i].events & EPOLLOUT) ? push(b, o, b->size, &end) : 0;
             if (rc == 0 || rc == -EAGAIN)
                 rc = raw_hear(o->fd, &o->acks, err);
             else

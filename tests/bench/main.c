@@ -34,6 +34,8 @@ static const struct {
     {"latency", bench_latency, "Latency at fixed rates against a paced TCP echo", 0, 1, 9, 2, 1024},
     {"fair", bench_fair, "What greedy, trickling and many neighbours do to a connection", 0, 1000,
      9, 8, 1024},
+    {"loops", bench_loops, "Waiting and receiving: epoll, with prefetch, and io_uring", 1ull << 30,
+     4, 31, 0, 4096},
     {"flush", bench_flush, "Copying into pool memory, with each way of writing back", 1ull << 30, 1,
      9, 0, 4096},
     {"idle", bench_idle, "What an idle daemon costs", 0, 16, 3, 5, 4096},
@@ -170,7 +172,7 @@ static size_t find_mode(struct argp_state *state, const char *name)
     if (i == MODES)
         argp_error(state,
                    "there is no measurement \"%s\": choose pub, order, sub, cat, append, latency, "
-                   "fair, flush, idle or recovery.",
+                   "fair, loops, flush, idle or recovery.",
                    name);
     return i;
 }
@@ -330,12 +332,13 @@ int cmd_bench(int argc, char **argv)
     static const struct argp argp = {
         .options = options,
         .parser = parse,
-        .args_doc = "pub|order|sub|cat|append|latency|fair|flush|idle|recovery",
+        .args_doc = "pub|order|sub|cat|append|latency|fair|loops|flush|idle|recovery",
         .doc =
             "Measure embarfs beside what the machine can do at most, in interleaved rounds of "
             "one run: pub (acked bytes; raw and equal-work sinks, memory), order (order 5 "
             "beside 0 and 2), sub (raw source), cat and append (null FUSE server, tmpfs), latency "
-            "(paced TCP echo), fair (the same alone), flush (memory alone), idle, recovery "
+            "(paced TCP echo), fair (the same alone), loops (epoll), flush (memory alone), idle, "
+            "recovery "
             "(opening a pool)."};
     struct line line = {.o = {.server = cmd_globals.server,
                               .token_file = cmd_globals.token_file,
