@@ -45,8 +45,10 @@ measure 2 1 sub "${small[@]}" --bytes 8M --connections 2
 measure 9 6 cat "${small[@]}" --bytes 8M
 measure 6 4 append "${small[@]}" --bytes 4M --connections 2
 measure 6 4 latency --rounds 2 --seconds 1 --rates 500 --data "$scratch/plot"
-[ "$(grep -c '^500 [012] ' "$scratch/plot")" = 3 ] && [ "$(grep -c 'Total count = 1000]' "$scratch/plot")" = 3 ] ||
+if [ "$(grep -c '^500 [012] ' "$scratch/plot")" != 3 ] ||
+    [ "$(grep -c 'Total count = 1000]' "$scratch/plot")" != 3 ]; then
     die "bench latency wrote: $(cat "$scratch/plot")"
+fi
 measure 9 4 fair --rounds 2 --seconds 1 --connections 20 --rates 200
 # Containers may refuse io_uring.
 if python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None).syscall(425, 1, bytes(120)) < 0)'; then
