@@ -2,7 +2,7 @@
  *
  * Handles are opaque. Every function may be called from any thread, with two exceptions: a
  * subscription is used by one thread at a time, and no handle is used after it was closed. The
- * library keeps no global state, installs no signal handler and raises no signal.
+ * library keeps no state but in its handles, installs no signal handler and raises no signal.
  *
  * Functions return 0 (or a count) or a negative code, -errno or -EMBAR_E... (embar/error.h). Where
  * they take a struct embar_error * it may be NULL; on failure it holds a whole sentence.
@@ -83,8 +83,9 @@ struct embar_publisher_options {
     int ack; /* 0: done when written to the socket; 1: committed; 2: and replicated; EMBAR_ANY: the
               * topic's own, but at least 1 with NEW and RESUME */
     size_t batch_bytes;   /* a batch is sent when it holds this much. 0: 2 MiB */
-    unsigned linger_us;   /* a started batch waits at most this long behind those in flight; with
-                           * none in flight it is sent at once. 0: 1,000 */
+    unsigned linger_us;   /* a started batch waits at most this long; it is sent before, as soon as
+                           * none is in flight any more: so it waits about as long as acks take, and
+                           * not at all when the publisher is idle. 0: 1,000 */
     unsigned connections; /* of the one session, 1..64. 0: 1 */
     size_t window;        /* payload bytes accepted and not yet done. 0: 32 MiB */
     bool no_create;       /* fail with -ENOENT instead of making the topic and its parents */
@@ -96,8 +97,8 @@ struct embar_publisher_options {
     }
 
 /* Told once for each message or batch that was accepted: err is NULL when it is done in the sense
- * of the publisher's ack, else why it is not. Called by the publisher's thread, in the order of the
- * messages at order 5; at orders 0 and 2 a batch is told as soon as it is committed itself. It must
+ * of the publisher's ack, else why it is not. Called by the publisher's own thread, in the
+ * topic's order (each thread's messages in theirs) at order 5; at orders 0 and 2 a batch is told as soon as it is committed itself. It must
  * not block and must not call functions of this publisher. */
 typedef void (*embar_done)(void *arg, const struct embar_error *err);
 
@@ -106,7 +107,10 @@ int embar_publisher_open(struct embar_publisher **pub, struct embar_client *clie
                          const char *topic, const struct embar_publisher_options *opt,
                          struct embar_error *err) __attribute__((warn_unused_result));
 
-/* Copy one message (1..max_batch bytes) into the current batch. done may be NULL: failures are
+/* Copy one message (1..max_batch bytes) into the calling thread's current batch. Each thread fills one
+ * of its own, without waiting for the others: its messages keep their order, those of
+ * different threads have none but by embar_flush. A thread may end at any time; what it
+ * published goes on. done may be NULL: failures are
  * then told by embar_flush and every later call. -EAGAIN (nonblocking), -EMBAR_ETOOBIG, or the
  * error that ended the publisher. Nothing was taken when it fails. */
 int embar_publish(struct embar_publisher *pub, const void *data, size_t length, embar_done done,
@@ -114,7 +118,8 @@ int embar_publish(struct embar_publisher *pub, const void *data, size_t length, 
 
 /* A batch that stays where it is: the payload's memory must not change until done was called. The
  * pieces of iov together hold `count` messages back to back, of the given lengths; lengths NULL:
- * all equal. The arrays iov and lengths are copied. It follows what embar_publish took before.
+ * all equal. The arrays iov and lengths are copied. It follows what the calling thread published
+ * before.
  * Each message at least 1 byte, the batch at most max_batch bytes and max_messages. */
 int embar_publish_batch(struct embar_publisher *pub, const struct iovec *iov, int pieces,
                         const uint32_t *lengths, uint32_t count, embar_done done, void *arg)
@@ -124,7 +129,7 @@ int embar_publish_batch(struct embar_publisher *pub, const struct iovec *iov, in
 int embar_publish_wait(struct embar_publisher *pub, const void *data, size_t length,
                        struct embar_error *err) __attribute__((warn_unused_result));
 
-/* Send what is begun and wait until all that was accepted before is done and told. timeout_ms < 0:
+/* Send what is begun, by any thread, and wait until all that was accepted before is done and told. timeout_ms < 0:
  * no limit but the reconnect deadline; -ETIMEDOUT. */
 int embar_flush(struct embar_publisher *pub, int timeout_ms, struct embar_error *err)
     __attribute__((warn_unused_result));

@@ -1,4 +1,4 @@
-/* Batches of a publisher: filling, sealing, the live list, the window. Everything here runs under
+/* Batches of a publisher: making, sealing, the live list, the window. Everything here runs under
  * the publisher's lock (pub_foreign and pub_batch_free touch no publisher). Serves step 2 from the
  * client's side. Must never change a batch's bytes after it was sealed.
  */
@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "core/crc.h"
 
 #define FIRST_LENGTHS 256u
 
@@ -43,8 +41,7 @@ void pub_batch_free(struct pub_batch *b)
     free(b);
 }
 
-/* An empty batch with a buffer of at least `length` bytes. NULL: no memory. */
-static struct pub_batch *batch_get(struct embar_publisher *p, size_t length)
+struct pub_batch *pub_batch_get(struct embar_publisher *p, size_t length)
 {
     size_t capacity = length > p->opt.batch_bytes ? length : p->opt.batch_bytes;
     struct pub_batch *b = p->free;
@@ -72,28 +69,6 @@ static struct pub_batch *batch_get(struct embar_publisher *p, size_t length)
     return b;
 }
 
-/* Room for one more message's length, and for its callback. */
-static int batch_grow(struct pub_batch *b, bool told)
-{
-    if (b->count == b->lengths_capacity) {
-        uint32_t n = b->lengths_capacity * 2;
-        le32 *more = realloc(b->lengths, n * sizeof(*more));
-        if (!more)
-            return -ENOMEM;
-        b->lengths = more;
-        b->lengths_capacity = n;
-    }
-    if (told && b->told_count == b->told_capacity) {
-        uint32_t n = b->told_capacity ? b->told_capacity * 2 : 16;
-        struct pub_told *more = realloc(b->told, n * sizeof(*more));
-        if (!more)
-            return -ENOMEM;
-        b->told = more;
-        b->told_capacity = n;
-    }
-    return 0;
-}
-
 static void live_add(struct embar_publisher *p, struct pub_batch *b)
 {
     b->ticket = ++p->ticket;
@@ -113,56 +88,11 @@ static void live_add(struct embar_publisher *p, struct pub_batch *b)
     p->sealed = true;
 }
 
-void pub_seal(struct embar_publisher *p)
+void pub_batch_seal(struct embar_publisher *p, struct pub_batch *b)
 {
-    struct pub_batch *b = p->current;
-    if (!b)
-        return;
-    p->current = NULL;
-    b->one = (struct iovec){b->buffer, b->length};
-    b->lengths_crc = b->equal ? 0 : crc32c(0, b->lengths, b->count * sizeof(*b->lengths));
+    p->info.taken_messages += b->count;
+    p->info.taken_bytes += b->length;
     live_add(p, b);
-}
-
-int pub_append(struct embar_publisher *p, const void *data, size_t length, embar_done done,
-               void *arg)
-{
-    struct pub_batch *b = p->current;
-    if (b && (length > b->capacity - b->length || b->count == p->peer.max_messages)) {
-        pub_seal(p);
-        b = NULL;
-    }
-    if (!b) {
-        size_t need = length > p->opt.batch_bytes ? length : p->opt.batch_bytes;
-        if (!pub_has_room(p, need))
-            return -EAGAIN;
-        b = batch_get(p, length);
-        if (!b)
-            return -ENOMEM;
-        p->current = b;
-        p->current_due = clock_ns() + (uint64_t)p->opt.linger_us * 1000u;
-        if (p->head)
-            pub_wake(p); /* it sleeps until an ack: now until the linger's end */
-    }
-    int rc = batch_grow(b, done != NULL);
-    if (rc < 0) {
-        if (b->count == 0)
-            pub_recycle(p, b, false);
-        return rc;
-    }
-    memcpy(b->buffer + b->length, data, length);
-    if (b->count > 0 && le32_get(b->lengths[0]) != length)
-        b->equal = false;
-    b->lengths[b->count++] = le32_of((uint32_t)length);
-    b->length += (uint32_t)length;
-    if (done)
-        b->told[b->told_count++] = (struct pub_told){done, arg};
-    p->info.taken_messages++;
-    p->info.taken_bytes += length;
-    /* Nothing in flight: waiting for company would only cost time. */
-    if (!p->head || b->length == b->capacity || b->count == p->peer.max_messages)
-        pub_seal(p);
-    return 0;
 }
 
 struct pub_batch *pub_foreign(const struct iovec *iov, int pieces, const uint32_t *lengths,
@@ -206,8 +136,6 @@ struct pub_batch *pub_foreign(const struct iovec *iov, int pieces, const uint32_
                          count, total);
         return NULL;
     }
-    if (lengths && !b->equal)
-        b->lengths_crc = crc32c(0, b->lengths, count * sizeof(*b->lengths));
     memcpy(b->iov, iov, (size_t)pieces * sizeof(*iov));
     b->pieces = pieces;
     return b;
@@ -217,11 +145,8 @@ int pub_enqueue(struct embar_publisher *p, struct pub_batch *b)
 {
     if (!pub_has_room(p, b->charge))
         return -EAGAIN;
-    pub_seal(p);
     p->charged += b->charge;
-    p->info.taken_messages += b->count;
-    p->info.taken_bytes += b->length;
-    live_add(p, b);
+    pub_batch_seal(p, b);
     return 0;
 }
 
@@ -259,9 +184,7 @@ void pub_requeue(struct embar_publisher *p, struct pub_batch *b)
 
 void pub_recycle(struct embar_publisher *p, struct pub_batch *b, bool ok)
 {
-    if (b == p->current) {
-        p->current = NULL;
-    } else {
+    if (b->ticket > 0) { /* sealed */
         if (p->queued == b)
             p->queued = b->next;
         *(b->prev ? &b->prev->next : &p->head) = b->next;
@@ -278,6 +201,7 @@ void pub_recycle(struct embar_publisher *p, struct pub_batch *b, bool ok)
         pub_batch_free(b);
         return;
     }
+    b->ticket = 0;
     b->length = b->count = b->told_count = 0;
     b->summed = b->taken = b->acked = false;
     b->owner = NULL;

@@ -53,8 +53,8 @@ void pub_fail(struct embar_publisher *p, const struct embar_error *why)
     if (p->failed.code == 0)
         p->failed = *why;
     struct embar_error told = p->failed;
-    pub_seal(p);
     pthread_mutex_unlock(&p->lock);
+    pub_lanes_seal(p); /* from here on none is begun */
     for (unsigned i = 0; i < p->connections; i++)
         pub_conn_close(&p->conns[i]);
     pthread_mutex_lock(&p->lock);
@@ -309,7 +309,7 @@ static uint64_t redial(struct pub_conn *c, uint64_t now)
     now = clock_ns();
     c->retry_at = now + c->backoff_ms * MS;
     pthread_mutex_lock(&p->lock);
-    if (!p->head && !p->current)
+    if (!p->head && !pub_lanes_begun(p))
         p->down_since = now; /* nobody waits: no deadline runs */
     bool over =
         up(p) == 0 && p->down_since != 0 && now - p->down_since > p->client->reconnect_ms * MS;
@@ -342,14 +342,8 @@ static int wait_events(int epoll, struct epoll_event *ev, uint64_t now, uint64_t
 static uint64_t send_due(struct embar_publisher *p, uint64_t now, bool *stop, bool *dead,
                          uint64_t *ticket)
 {
-    uint64_t until = FOREVER;
     pthread_mutex_lock(&p->lock);
-    if (p->current) {
-        if (!p->head || now >= p->current_due)
-            pub_seal(p);
-        else
-            until = p->current_due;
-    }
+    uint64_t until = pub_lanes_due(p, now);
     *stop = p->stop;
     *dead = p->failed.code != 0;
     *ticket = p->ticket;
@@ -419,9 +413,10 @@ void *pub_thread(void *arg)
             }
         }
         pthread_mutex_lock(&p->lock);
-        /* Batches sealed since send_due, or a batch begun: look again before sleeping. */
-        bool more =
-            p->stop || p->ticket != ticket || (p->current && (!p->head || p->current_due < until));
+        /* Batches begun or sealed since send_due: look again before sleeping. */
+        uint64_t due = pub_lanes_due(p, now);
+        until = due < until ? due : until;
+        bool more = p->stop || p->ticket != ticket;
         p->asleep = !busy && !more;
         bool doze = p->asleep;
         pthread_mutex_unlock(&p->lock);

@@ -68,7 +68,7 @@ static void begin_frame(struct pub_conn *c, uint32_t epoch)
     c->head.publish.count = le32_of(b->count);
     c->head.publish.payload = le32_of(b->length);
     c->head.publish.payload_crc = le32_of(behind ? 0 : b->crc);
-    c->head.publish.lengths_crc = le32_of(b->lengths_crc);
+    c->head.publish.lengths_crc = le32_of(lengths > 0 ? crc32c(0, b->lengths, lengths) : 0);
     c->head.publish.epoch = le32_of(epoch);
     c->head.publish.crc = le32_of(wire_publish_crc(&c->head.frame, &c->head.publish));
     c->written = 0;

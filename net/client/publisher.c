@@ -20,6 +20,7 @@ static void publisher_free(struct embar_publisher *p)
 {
     for (unsigned i = 0; p->conns && i < p->connections; i++)
         pub_conn_close(&p->conns[i]);
+    pub_lanes_free(p);
     while (p->free) {
         struct pub_batch *b = p->free;
         p->free = b->next;
@@ -110,6 +111,8 @@ int embar_publisher_open(struct embar_publisher **pub, struct embar_client *clie
     struct embar_publisher *p = calloc(1, sizeof(*p));
     if (!p)
         return embar_fail(err, -ENOMEM, "No memory for a publisher");
+    static atomic_uint_fast64_t publishers; /* so far: it only has to differ each time */
+    p->id = 1 + atomic_fetch_add_explicit(&publishers, 1, memory_order_relaxed);
     p->epoll = p->wake = -1;
     p->opt = o;
     p->has_session = o.session != EMBAR_SESSION_NONE && o.ack != 0; /* the topic's ack may be 0 */
@@ -154,20 +157,8 @@ int embar_publish(struct embar_publisher *p, const void *data, size_t length, em
         return -EDEADLK;
     if (length == 0)
         return -EMBAR_EINVALID; /* it would have no place in the topic's bytes */
-    int rc;
-    pthread_mutex_lock(&p->lock);
-    for (;;) {
-        rc = length > p->peer.max_batch ? -EMBAR_ETOOBIG : p->failed.code;
-        if (rc == 0)
-            rc = pub_append(p, data, length, done, arg);
-        if (rc != -EAGAIN || p->opt.nonblocking)
-            break;
-        pub_kick(p);
-        pthread_cond_wait(&p->room, &p->lock);
-    }
-    pub_kick(p);
-    pthread_mutex_unlock(&p->lock);
-    return rc;
+    struct pub_lane *l = pub_lane_own(p);
+    return l ? pub_lane_append(p, l, data, length, done, arg) : -ENOMEM;
 }
 
 int embar_publish_batch(struct embar_publisher *p, const struct iovec *iov, int pieces,
@@ -199,16 +190,24 @@ int embar_publish_batch(struct embar_publisher *p, const struct iovec *iov, int 
         b->told[0] = (struct pub_told){done, arg};
         b->told_count = b->told_capacity = 1;
     }
+    struct pub_lane *l = pub_lane_own(p);
+    if (!l) {
+        pub_batch_free(b);
+        return -ENOMEM;
+    }
+    pub_lane_hold(l);
     pthread_mutex_lock(&p->lock);
+    pub_lane_seal(p, l); /* what this thread began before goes first */
+    pub_lane_give(l);
     for (;;) {
         rc = p->failed.code;
         if (rc == 0)
             rc = pub_enqueue(p, b);
         if (rc != -EAGAIN || p->opt.nonblocking)
             break;
-        /* What was begun before goes first, and frees its room. */
-        pub_seal(p);
+        p->hungry = true;
         pub_kick(p);
+        pub_wake(p);
         pthread_cond_wait(&p->room, &p->lock);
     }
     pub_kick(p);
@@ -232,9 +231,9 @@ static int wait_done(struct embar_publisher *p, uint64_t ticket, int timeout_ms)
     return 0;
 }
 
+/* Drops the lock while it waits. */
 static int flush_locked(struct embar_publisher *p, int timeout_ms, struct embar_error *err)
 {
-    pub_seal(p);
     pub_kick(p);
     int rc = wait_done(p, p->ticket, timeout_ms);
     if (p->failed.code != 0) {
@@ -251,6 +250,7 @@ int embar_flush(struct embar_publisher *p, int timeout_ms, struct embar_error *e
 {
     if (from_callback(p))
         return embar_fail(err, -EDEADLK, "A callback cannot wait for its own publisher.");
+    pub_lanes_seal(p);
     pthread_mutex_lock(&p->lock);
     int rc = flush_locked(p, timeout_ms, err);
     pthread_mutex_unlock(&p->lock);
@@ -281,9 +281,7 @@ int embar_publish_wait(struct embar_publisher *p, const void *data, size_t lengt
 
 void embar_publisher_info(struct embar_publisher *p, struct embar_publisher_info *info)
 {
-    pthread_mutex_lock(&p->lock);
-    *info = p->info;
-    pthread_mutex_unlock(&p->lock);
+    pub_lanes_info(p, info);
 }
 
 /* End the session for good. The I/O thread is gone: a connection may be asked directly. */
@@ -331,7 +329,7 @@ int embar_publisher_close(struct embar_publisher *p, enum embar_close how, struc
     if (how == EMBAR_CLOSE_NOW) {
         struct embar_error why;
         (void)embar_fail(&why, -ECANCELED, "The publisher was closed before this was done.");
-        bool pending = p->head || p->current;
+        bool pending = p->head || pub_lanes_begun(p);
         pub_fail(p, &why);
         if (pending)
             rc = p->failed.code;

@@ -7,7 +7,8 @@
  * writing is done so: errors, acks and callbacks are the I/O thread's.
  * `lock` guards every field below it and every batch on the live list; the I/O thread drops it
  * around system calls and callbacks, and nothing else is locked while it is held. A batch is made
- * by a user thread, sealed (numbered, put on the live list) under the lock, and from then on only
+ * by a user thread in its own lane (pub_lane.c) and filled there without the lock, sealed (numbered,
+ * put on the live list) under both the lane's hold and the lock, and from then on only
  * the I/O thread changes it, until it recycles it: exactly once, after its callbacks returned. Its
  * payload may be read without the lock by the I/O thread because sealed bytes never change.
  *
@@ -41,7 +42,7 @@ struct pub_batch {
     uint64_t ticket;               /* order of sealing, from 1 */
     uint64_t sequence;             /* of the session, or of the connection that took it */
     uint32_t length, count;
-    uint32_t crc, lengths_crc;
+    uint32_t crc;
     bool summed; /* crc is known */
     bool equal, taken, acked;
     unsigned generation, writers;
@@ -56,6 +57,22 @@ struct pub_batch {
     uint32_t lengths_capacity;
     struct pub_told *told;
     uint32_t told_count, told_capacity;
+};
+
+/* Where one user thread's messages go: the batch that it fills. Made when a thread first publishes, on
+ * the publisher's list until that is freed: a thread that ends leaves its batch there to be sealed by
+ * the linger, and a later thread of the same id takes it over. */
+struct pub_lane {
+    _Alignas(64) struct pub_lane *next; /* never changes once it is on the list */
+    pthread_t thread;
+    /* 1: somebody fills or seals `current`. The exchange (acquire) of who takes it pairs with the store
+     * (release) of who gave it back. Taken before the publisher's lock, or tried under it. */
+    atomic_uint held;
+    /* Changes under `held` and the lock: either suffices to read it. Its contents: under `held`. */
+    struct pub_batch *current;
+    uint64_t due;          /* the lock: when current's linger ends */
+    bool alone;            /* held: nothing was on its way when current was begun */
+    uint32_t max_messages; /* held: of a batch, when current was begun */
 };
 
 /* A connection: its owner's alone. */
@@ -87,6 +104,8 @@ struct embar_publisher {
     struct embar_client *client;
     char *topic;
     size_t topic_length;
+    uint64_t id;                        /* of all publishers there ever were in this process */
+    _Atomic(struct pub_lane *) lanes;   /* newest first. Release under the lock, acquire anywhere */
     struct embar_publisher_options opt; /* defaults filled in */
     bool has_session;
     unsigned connections;
@@ -106,8 +125,7 @@ struct embar_publisher {
     bool sealed;               /* batches that neither the I/O thread nor pub_kick was told of */
     struct embar_error failed; /* code 0: alive */
     struct link_peer peer;
-    struct pub_batch *current;              /* being filled; not on the list */
-    uint64_t current_due;                   /* when linger ends */
+    bool hungry;                            /* somebody waits for room: seal what is begun */
     struct pub_batch *head, *tail, *queued; /* live list; the first that may not be taken yet */
     struct pub_batch *free;
     unsigned live;
@@ -123,15 +141,15 @@ struct embar_publisher {
 
 /* ---- pub_batch.c: all under the lock ------------------------------------------------------ */
 
-/* One message into the current batch, sealing what is full. -EAGAIN: no room in the window. */
-int pub_append(struct embar_publisher *p, const void *data, size_t length, embar_done done,
-               void *arg) __attribute__((warn_unused_result));
+/* An empty batch with a buffer of at least `length` bytes, charged. NULL: no memory. */
+struct pub_batch *pub_batch_get(struct embar_publisher *p, size_t length);
+/* Number it and put it on the live list. */
+void pub_batch_seal(struct embar_publisher *p, struct pub_batch *b);
 /* A caller's batch. */
 int pub_enqueue(struct embar_publisher *p, struct pub_batch *b) __attribute__((warn_unused_result));
 struct pub_batch *pub_foreign(const struct iovec *iov, int pieces, const uint32_t *lengths,
                               uint32_t count, uint32_t max_batch, struct embar_error *err);
 void pub_batch_free(struct pub_batch *b);
-void pub_seal(struct embar_publisher *p);
 bool pub_has_room(const struct embar_publisher *p, size_t need);
 /* First batch to be sent, marked as taken by c; NULL. */
 struct pub_batch *pub_take(struct embar_publisher *p, struct pub_conn *c);
@@ -142,6 +160,28 @@ void pub_recycle(struct embar_publisher *p, struct pub_batch *b, bool ok);
 void pub_wake(struct embar_publisher *p);
 /* After sealing, before the lock is given back: have it sent, or send it. Drops the lock meanwhile. */
 void pub_kick(struct embar_publisher *p);
+
+/* ---- pub_lane.c ---------------------------------------------------------------------------- */
+
+/* The calling thread's. NULL: no memory. */
+struct pub_lane *pub_lane_own(struct embar_publisher *p);
+/* One message, sealing what is full; waits for room unless the publisher does not. */
+int pub_lane_append(struct embar_publisher *p, struct pub_lane *l, const void *data, size_t length,
+                    embar_done done, void *arg) __attribute__((warn_unused_result));
+void pub_lane_hold(struct pub_lane *l);
+void pub_lane_give(struct pub_lane *l);
+/* Seal what it holds. Under `held` and the lock. */
+void pub_lane_seal(struct embar_publisher *p, struct pub_lane *l);
+/* Seal what all of them hold. Without the lock. */
+void pub_lanes_seal(struct embar_publisher *p);
+/* Under the lock: seal what is due, or all when nothing is in flight, but of lanes that are being filled
+ * right now. When to look again; UINT64_MAX: nothing is begun. */
+uint64_t pub_lanes_due(struct embar_publisher *p, uint64_t now);
+/* Under the lock: is any message in a batch that is not sealed? */
+bool pub_lanes_begun(const struct embar_publisher *p);
+/* What is accepted and not sealed, with all of *info of one moment. */
+void pub_lanes_info(struct embar_publisher *p, struct embar_publisher_info *info);
+void pub_lanes_free(struct embar_publisher *p);
 
 /* ---- pub_conn.c: the I/O thread, without the lock ----------------------------------------- */
 
