@@ -52,6 +52,7 @@ static void adopt(struct trial *r, struct log *log)
     memset(r->flight, 0, sizeof r->flight);
     r->controlling = false;
     r->visibles = 0;
+    r->open = NULL;
     if (r->was_off || r->medium.variant != MEDIUM_FILE) {
         r->synced = r->now;
         r->synced.number = out.cut;

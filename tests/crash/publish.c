@@ -51,6 +51,14 @@ void trial_settled(struct trial *r, int status, uint64_t number)
     trial_remember(r, &(struct op){.number = number, .last = number, .control = r->control});
 }
 
+/* What is written to a removed topic is ordered, and no entry tells of it. */
+static void batch_past_removal(struct trial *r, const struct flight *f, const struct commit *c)
+{
+    if (!f->batch.past_removal || c->number != 0)
+        trial_fail(r, "topic %u was removed: batch %u is acked as entry %" PRIu64, f->topic,
+                   f->m.serial, c->number);
+}
+
 static void batch_committed(struct trial *r, const struct flight *f, const struct commit *c)
 {
     const struct node *t = ledger_node(&r->now, f->topic);
@@ -94,7 +102,9 @@ static void batch_done(struct completion *self, const struct commit *c)
         trial_settled(r, 0, atomic_load(&r->log->committed));
     }
     f->state = FLIGHT_DONE;
-    if (c->status == 0 && !c->duplicate) {
+    if (c->status == 0 && topic_deleted(f->batch.topic)) {
+        batch_past_removal(r, f, c);
+    } else if (c->status == 0 && !c->duplicate) {
         batch_committed(r, f, c);
     } else if (c->status == 0) {
         const struct promise *s = ledger_session(&r->now, f->m.session);
@@ -124,7 +134,10 @@ static void topics_prune(struct trial *r)
 {
     for (unsigned i = r->visibles; i-- > 0;)
         if (!ledger_node(&r->now, r->visible[i].id)) {
-            topic_put(r->visible[i].topic);
+            if (r->open)
+                topic_put(r->visible[i].topic);
+            else
+                r->open = r->visible[i].topic;
             r->visible[i] = r->visible[--r->visibles];
         }
 }
@@ -144,6 +157,10 @@ void trial_tidy(struct trial *r)
         return;
     flights_prune(r);
     topics_prune(r);
+    if (r->open && chance(&r->random, 60)) {
+        topic_put(r->open);
+        r->open = NULL;
+    }
 }
 
 struct node *some_node(struct trial *r, bool dir)
@@ -339,11 +356,14 @@ struct flight *publish_reserve(struct trial *r)
     if (!f || !n)
         return NULL;
     *f = (struct flight){.completion.done = batch_done, .run = r, .topic = n->id};
+    struct topic *open = r->open && chance(&r->random, 6) ? r->open : NULL;
+    if (open)
+        f->topic = topic_id(open);
     f->producer = r->busy < PRODUCERS ? 1 - r->busy : below(&r->random, PRODUCERS);
     uint32_t most = (uint32_t)log_pool(r->log)->max_batch;
     for (unsigned i = 0; i < r->now.sessions; i++) {
         const struct promise *s = &r->now.session[i];
-        if (s->topic != n->id || !chance(&r->random, 2))
+        if (s->topic != f->topic || !chance(&r->random, 2))
             continue;
         f->m.session = s->id;
         f->m.sequence = choose_sequence(r, n, s);
@@ -353,7 +373,8 @@ struct flight *publish_reserve(struct trial *r)
         f->batch.epoch = s->epoch - (s->epoch > 1 && chance(&r->random, 16) ? 1 : 0);
     }
     choose_batch(r, &f->m, most);
-    f->batch.topic = trial_topic(r, n->id);
+    f->batch.topic = open ? open : trial_topic(r, n->id);
+    f->batch.past_removal = open || chance(&r->random, 2);
     if (!f->batch.topic && r->between) /* removed, and not told yet */
         return NULL;
     f->batch.length = f->m.length;

@@ -100,6 +100,7 @@ struct trial {
     bool controlling, expiring;           /* expiring: a fence that nobody asked for */
     struct visible visible[LEDGER_NODES]; /* topics in use; what readers had seen when it died */
     unsigned visibles;
+    struct topic *open; /* removed, and still open: written on, and nothing of it is promised */
     uint32_t serial;
     uint64_t live_limit; /* payload bytes kept */
 
