@@ -33,7 +33,7 @@ void pub_batch_free(struct pub_batch *b)
 {
     if (!b)
         return;
-    free(b->buffer);
+    pub_buffer_free(b->buffer, b->capacity);
     free(b->lengths);
     free(b->told);
     if (b->iov != &b->one)
@@ -52,7 +52,7 @@ struct pub_batch *pub_batch_get(struct embar_publisher *p, size_t length)
         b = calloc(1, sizeof(*b));
         if (!b)
             return NULL;
-        b->buffer = malloc(capacity);
+        b->buffer = pub_buffer_new(capacity);
         b->capacity = capacity;
         b->lengths = malloc(FIRST_LENGTHS * sizeof(*b->lengths));
         b->lengths_capacity = FIRST_LENGTHS;

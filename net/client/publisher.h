@@ -161,6 +161,12 @@ void pub_wake(struct embar_publisher *p);
 /* After sealing, before the lock is given back: have it sent, or send it. Drops the lock meanwhile. */
 void pub_kick(struct embar_publisher *p);
 
+/* ---- pub_buffer.c -------------------------------------------------------------------------- */
+
+/* For a batch's own bytes. NULL: no memory. */
+unsigned char *pub_buffer_new(size_t capacity);
+void pub_buffer_free(unsigned char *p, size_t capacity);
+
 /* ---- pub_lane.c ---------------------------------------------------------------------------- */
 
 /* The calling thread's. NULL: no memory. */
