@@ -96,10 +96,12 @@ unsigned extents_choose(struct extents *x, struct extents_choice *c, uint64_t *a
     uint32_t size = 1u << c->order;
     if (n > sizeof cost / sizeof cost[0])
         n = sizeof cost / sizeof cost[0];
-    pthread_mutex_lock(&x->lock);
     for (uint32_t b = 0; n > 0 && size <= x->blocks && b <= x->blocks - size; b += size) {
         struct effort w = {0};
+        pthread_mutex_lock(
+            &x->lock); /* for each: who reserves meanwhile waits for none of the others */
         uint64_t this = effort_look(x, c, b, &w) ? effort_cost(x, c, &w) : UINT64_MAX;
+        pthread_mutex_unlock(&x->lock);
         if (this == UINT64_MAX || (found == n && this >= cost[n - 1]))
             continue;
         found += found < n;
@@ -111,8 +113,17 @@ unsigned extents_choose(struct extents *x, struct extents_choice *c, uint64_t *a
         cost[i] = this;
         at[i] = x->pool->data_base + ((uint64_t)b << x->shift);
     }
-    pthread_mutex_unlock(&x->lock);
     return found;
+}
+
+unsigned extents_next_order(struct extents *x)
+{
+    pthread_mutex_lock(&x->lock);
+    unsigned order = x->max_order;
+    while (order > 0 && x->chunk_count[order - 1] < 2)
+        order--;
+    pthread_mutex_unlock(&x->lock);
+    return order;
 }
 
 void extents_hold(struct extents *x, uint64_t at, unsigned order)

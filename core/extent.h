@@ -110,6 +110,9 @@ struct extents_choice {
 };
 /* The blocks that are cheapest to clear, cheapest first: pool offsets. How many, up to n. */
 unsigned extents_choose(struct extents *x, struct extents_choice *c, uint64_t *at, unsigned n);
+/* Of two free pieces as large as there are two of, one can take what stands beside the other: the order
+ * that this makes. 0: there are no two. */
+unsigned extents_next_order(struct extents *x);
 /* From now on what is free or comes free in the block at `at` is kept together, and given out only
  * when all of it is. One block at a time. */
 void extents_hold(struct extents *x, uint64_t at, unsigned order);

@@ -8,7 +8,8 @@
  *             with, so that the wanted piece comes of it; what was copied for one waiting batch
  *             stays below BUDGET times its bytes.
  *   How       The background thread surveys all extents with the sequencer's role, chooses the
- *             cheapest block and holds what is free in it (clear.c), so that nobody begins anything
+ *             cheapest block without it (what changes meanwhile makes the plan fail, at worst the
+ *             block come free later), and with it again holds what is free in it (clear.c), so that nobody begins anything
  *             there. What is filled in it is sealed. Without the role it copies run by run, each
  *             record's bounds and each payload's CRC checked on the copy: what is damaged stays
  *             where it is, and its extent is not tried again. The copies are drained (on a file:
@@ -34,6 +35,7 @@
 #define CHOICES       8u  /* blocks that are tried at once */
 #define ENTRIES       64u /* moves that are committed at once, so that epochs run in between */
 #define BUDGET        4u
+#define WORTH         6u          /* order */
 #define RETRY_NS      50000000ull /* and twice as long each time, */
 #define RETRY_MOST_NS 1000000000ull
 
@@ -223,12 +225,12 @@ static int plan(struct move_job *job, uint64_t at, unsigned order)
     int rc = owner ? 0 : -ENOMEM;
     for (struct extent *e; rc == 0 && (e = extents_held_next(log->extents, &at));) {
         struct topic *t = names_id(&log->names, e->owner);
-        if (e->rewritten) {
+        if (e->survey == log->move.survey && e->rewritten) {
             rewrite(job, e);
             continue;
         }
         bool empty = e->runs == 0;
-        if (!t || !seal(t, e))
+        if (e->survey != log->move.survey || !t || !seal(t, e))
             rc = -EBUSY;
         else if (!empty)
             owner[owners++] = t->id;
@@ -535,32 +537,55 @@ static void job_end(struct move_job *job)
     free(job->unit);
 }
 
-/* A block of the order wanted, or of a smaller one towards it, is chosen, held and planned. */
-static int begin(struct move_job *job, uint64_t want, bool whole)
+/* One of the blocks at `at` is held and planned. Role held. */
+static int begin_at(struct move_job *job, struct extents_choice *c, const uint64_t *at, unsigned n)
 {
     struct log *log = job->log;
-    struct extents_choice c = {0};
-    uint64_t at[CHOICES];
-    unsigned lack = extents_lack(log->extents, want, whole, &c.need);
-    unsigned most = log->pool.geo.max_order;
     int rc = -ENOSPC;
+    for (unsigned i = 0; rc && rc != -ENOMEM && i < n; i++) {
+        extents_hold(log->extents, at[i], c->order);
+        rc = plan(job, at[i], c->order);
+        if (rc == 0)
+            break;
+        extents_unhold(log->extents);
+        job_end(job);
+        *job = (struct move_job){.log = log};
+        c->busy = c->busy || rc == -EBUSY;
+    }
+    return rc;
+}
+
+/* A block of the order that is lacking; else, where enough is free in all, the two largest pieces of one
+ * size can be made one of the next. Where not enough is free, some of a size that is worth a survey. */
+static int begin(struct move_job *job, uint64_t want, bool whole, bool aside)
+{
+    struct log *log = job->log;
+    struct extents *x = log->extents;
+    struct extents_choice c = {0};
+    struct extents_stat st;
+    uint64_t at[CHOICES];
+    unsigned lack = extents_lack(x, want, whole, &c.need), most = log->pool.geo.max_order;
+    int rc = -ENOSPC;
+    role_take(log, aside);
+    extents_unhold(x); /* whoever read it last time still does */
     survey(log);
+    role_give(log, aside);
+    extents_stat(x, &st);
+    bool enough = st.free >= st.reserve + (c.need << log->pool.geo.block_shift);
     c.survey = log->move.survey;
-    for (c.order = lack < most ? lack : most; rc && c.order > 0; c.order--) {
-        unsigned n = extents_choose(log->extents, &c, at, CHOICES);
-        for (unsigned i = 0; rc && i < n; i++) {
-            extents_hold(log->extents, at[i], c.order);
-            rc = plan(job, at[i], c.order);
-            if (rc == 0)
-                break;
-            extents_unhold(log->extents);
-            job_end(job);
-            *job = (struct move_job){.log = log};
-            c.busy = c.busy || rc == -EBUSY;
-            if (rc == -ENOMEM)
-                return rc;
+    c.order = enough || lack > WORTH ? lack : WORTH;
+    for (unsigned pass = 0; rc && rc != -ENOMEM && pass < 1u + enough; pass++) {
+        if (pass > 0) {
+            c.halves = true;
+            c.order = extents_next_order(x);
         }
-        c.halves = true;
+        c.order = c.order < most ? c.order : most;
+        if (c.order == 0 || (pass > 0 && c.order >= lack))
+            continue;
+        unsigned n = extents_choose(x, &c, at, CHOICES);
+        role_take(log, aside);
+        rc = begin_at(job, &c, at, n);
+        role_give(log, aside);
     }
     return rc && c.busy ? -EBUSY : rc;
 }
@@ -599,11 +624,8 @@ int move_run(struct log *log, uint64_t want, bool whole, bool aside)
     struct move_job job = {.log = log};
     if (log_faulted(log))
         return -EMBAR_EFAULTED;
-    role_take(log, aside);
-    extents_unhold(log->extents); /* whoever read it last time still does */
     uint64_t freed = extents_freed(log->extents);
-    int rc = begin(&job, want, whole);
-    role_give(log, aside);
+    int rc = begin(&job, want, whole, aside);
     if (rc == 0)
         rc = copy(&job);
     if (rc == 0)

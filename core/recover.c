@@ -365,8 +365,8 @@ static uint64_t suspects_limit(const struct replay *r)
         const struct suspect *s = &r->suspect[i];
         const struct topic *t = names_id(&r->log->names, s->head.topic);
         uint64_t end = s->head.offset + s->head.length + (s->split ? s->part.length : 0);
-        if (t && walked(t, end) && unmoved(t, s) &&
-            !recover_whole(r->log, &s->head, s->split ? &s->part : NULL))
+        bool here = t && walked(t, end) && unmoved(t, s);
+        if (here && !recover_whole(r->log, &s->head, s->split ? &s->part : NULL))
             return s->head.number - 1;
     }
     return UINT64_MAX;
