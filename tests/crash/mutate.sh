@@ -10,7 +10,7 @@
 # Calls of the flush layer and syncs are left out at run time, by the address they return to: every
 # call that stands in core must have been seen. Checksum tests, and calls and steps whose order is a
 # protocol (mutate.checks), are changed in a copy of the tree and built there; core-hostile, which damages
-# pools, and core-readonly, which looks at served ones, are asked about them too. Every comparison with a
+# pools, core-readonly, which looks at served ones, and about moves core-move are asked too. Every comparison with a
 # checksum that stands in core must be listed.
 #
 # A mutant is tried with what killed it the last time (mutate.killers; --note writes what did now) and
@@ -54,7 +54,8 @@ slice() {
     local number=$1 kind=$2 program=$3 each out
     shift 3
     if [ "$kind" = hostile ]; then
-        out=$(timeout 300 "$program.hostile" 2>&1 && timeout 300 "$program.readonly" 2>&1) && return 0
+        out=$(timeout 300 "$program.hostile" 2>&1 && timeout 300 "$program.readonly" 2>&1 &&
+            { [[ $program != *move* ]] || timeout 300 "$program.move" 2>&1; }) && return 0
         reason=$(printf '%s\n' "$out" | grep -m 1 -E 'FAILED|ERROR' || echo 'it does not end well')
         return 1
     fi
@@ -162,17 +163,18 @@ build_in() {
     if ! { { [ -f "$build/build.ninja" ] || cmake -S "$1" -B "$build" -G Ninja \
         -DCMAKE_BUILD_TYPE=RelWithDebInfo \
         -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g -fno-optimize-sibling-calls"; } &&
-        cmake --build "$build" --target crash-images core-hostile core-readonly -j "$jobs"; } >"$scratch/log" 2>&1; then
+        cmake --build "$build" --target crash-images core-hostile core-readonly core-move -j "$jobs"; } >"$scratch/log" 2>&1; then
         tail -n 30 "$scratch/log" >&2
         die "$1 does not build"
     fi
 }
 
-# keep NAME: what was just built, as $scratch/NAME, $scratch/NAME.hostile and $scratch/NAME.readonly.
+# keep NAME: what was just built, as $scratch/NAME, with .hostile, .readonly and .move.
 keep() {
     cp "$build/tests/crash/crash-images" "$scratch/$1"
     cp "$build/tests/unit/core/core-hostile" "$scratch/$1.hostile"
     cp "$build/tests/unit/core/core-readonly" "$scratch/$1.readonly"
+    cp "$build/tests/unit/core/core-move" "$scratch/$1.move"
 }
 
 # change TREE FILE FROM TO: the first place where FROM stands on one line.

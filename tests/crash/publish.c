@@ -249,7 +249,9 @@ static uint64_t choose_sequence(struct trial *r, const struct node *n, const str
 static void choose_batch(struct trial *r, struct entry_batch *m, uint32_t most)
 {
     uint32_t dice = below(&r->random, 100);
-    if (r->brim && dice < 55) /* so that it is full soon */
+    if (r->packed)
+        dice = dice < 80 ? 60 : 99;
+    else if (r->brim && dice < 55) /* so that it is full soon */
         dice = 99;
     if (dice < 55)
         m->length = LEDGER_MIN + below(&r->random, 300);

@@ -54,7 +54,7 @@ struct pin {
 struct counts {
     uint64_t images, points, nested, used, emptied, closed, damaged, looks, overtaken, lives, kills,
         operations, batches, controls;
-    uint64_t seeds, refused, syncs, retained, moments, pins;
+    uint64_t seeds, refused, syncs, retained, moved, moments, pins;
 };
 
 enum death { ALIVE, POWER, KILL };
@@ -80,6 +80,7 @@ struct trial {
     bool sparse;     /* few images and long lives */
     bool formatting; /* inside of pool_format */
     bool brim;       /* little space, most topics with retention, nobody else trims */
+    bool packed;     /* at the brim: small batches that stay stand in the way of large ones */
     bool pressed;    /* not even retention found space: some must go by hand */
     bool between;    /* somebody flushes and others have their turn, or may not */
     bool aside;      /* the background thread is at work, without the role but for moments */

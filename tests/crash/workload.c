@@ -70,6 +70,8 @@ static uint8_t some_order(struct trial *r)
 /* Such as come into force within a short life. */
 static void settings(struct trial *r, struct control *c)
 {
+    if (r->packed)
+        return;
     c->policy = !chance(&r->random, 4);
     c->value = chance(&r->random, 3) ? below(&r->random, 200u << 10) : 0;
     c->value2 = chance(&r->random, 3) ? (1 + below(&r->random, 5)) * 1000000000ull : 0;
@@ -140,7 +142,11 @@ static void job_tick(void *arg)
     struct job *j = arg;
     j->run->now.old =
         chance_now() + (j->rc ? 1ull << 61 : 1000000); /* and what it takes to get there */
+    struct log_stat before, after;
+    log_stat_all(j->run->log, &before);
     log_tick(j->run->log, j->rc ? now_monotonic() + (1ull << 60) : now_monotonic());
+    log_stat_all(j->run->log, &after);
+    j->run->counts->moved += after.moved - before.moved;
 }
 
 /* What retention trimmed: nobody is told by name, so the base says it. Once seen it may not go back. */
@@ -279,7 +285,7 @@ void workload_step(struct trial *r)
             control(r, named(r, chance(&r->random, 4) ? MEDIA_C_MKDIR : MEDIA_C_CREATE));
     } else if (r->pressed || kept(r) > r->live_limit) {
         r->pressed = false;
-        trim(r, largest(r), chance(&r->random, 2));
+        trim(r, r->packed ? some_node(r, false) : largest(r), chance(&r->random, 2));
         r->live_limit = r->live_limit < (256u << 10) ? 256u << 10 : r->live_limit;
     } else if (dice < 46) {
         f = publish_reserve(r);
