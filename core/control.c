@@ -139,6 +139,8 @@ static int validate_trim(struct topic *t, struct control *c)
     c->value = at;
     c->value2 = message;
     c->altered = now_realtime();
+    c->end = topic_end(t);
+    c->messages = t->last_message_end;
     return at <= topic_base(t) ? 1 : 0;
 }
 
@@ -206,6 +208,9 @@ void control_encode(struct media_control *m, const struct control *c)
         .time = le64_of(c->time),
         .policy = c->policy,
         .altered = le64_of(c->altered),
+        .number = le64_of(c->number),
+        .end = le64_of(c->end),
+        .messages = le64_of(c->messages),
     };
 }
 
@@ -234,6 +239,9 @@ int control_decode(const void *payload, size_t size, struct control *c)
         .time = le64_get(m.time),
         .policy = m.policy,
         .altered = le64_get(m.altered),
+        .number = le64_get(m.number),
+        .end = le64_get(m.end),
+        .messages = le64_get(m.messages),
     };
     memcpy(c->name, (const char *)payload + sizeof m, length);
     if (length > 0 && name_check(c->name, length))

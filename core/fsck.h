@@ -31,7 +31,8 @@ enum fsck_kind {
     FSCK_OVERLAP, /* a place that two batches claim */
     FSCK_NODE,    /* a topic or directory without its name or place */
     FSCK_SESSION,
-    FSCK_KNOWN, /* damage that an earlier repair noted */
+    FSCK_KNOWN,    /* damage that an earlier repair noted */
+    FSCK_UNPLACED, /* a whole batch whose place in its topic is not known */
     FSCK_KINDS
 };
 const char *fsck_kind_name(enum fsck_kind kind);

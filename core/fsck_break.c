@@ -83,6 +83,56 @@ static bool line_mend(const struct media_entry *line, uint64_t number, uint32_t 
     return false;
 }
 
+/* The line that continues the chain but for one bit, in any slot; NULL: there is none. */
+static const struct media_entry *entry_mend(const struct pool *p, uint32_t term, uint64_t number,
+                                            uint32_t chain, struct entry *e, uint32_t *next)
+{
+    for (unsigned slot = 0; slot < p->geo.slots; slot++) {
+        const struct media_entry *line = pool_entry(p, slot, number);
+        if (line_mend(line, number, chain, NULL, e, next) && e->term >= term &&
+            index_check(p, e) == 0)
+            return line;
+    }
+    return NULL;
+}
+
+bool salvage_entry(struct salvage *v, uint32_t term, uint64_t number, uint32_t chain,
+                   struct entry *e, uint32_t *next)
+{
+    const struct pool *p = &v->log->pool;
+    if (recover_entry(v->replay, term, number, chain, e, next))
+        return true;
+    const struct media_entry *line = entry_mend(p, term, number, chain, e, next);
+    if (!line)
+        return false;
+    v->f->state_damaged = true;
+    fsck_say(v->f,
+             &(struct finding){.kind = FSCK_ENTRY,
+                               .severity = FSCK_WARNING,
+                               .action = FSCK_REBUILD,
+                               .entries = one(number),
+                               .place = place_of(p, line, MEDIA_LINE)},
+             "A bit of index entry " U64 " flipped. With it put right the chain of checksums "
+             "goes on; nothing is lost.",
+             number);
+    return true;
+}
+
+/* Lines are stored whole, so what stands there was never half of an entry: one of an earlier lap, or
+ * none, or one that was not told to anybody and whose chain is another. */
+bool fsck_end_damaged(const struct fsck *f)
+{
+    const struct pool *p = &f->log->pool;
+    uint64_t number = f->log->seq.next, entries = p->geo.index_entries;
+    struct entry e;
+    uint32_t next;
+    for (unsigned slot = 0; slot < p->geo.slots; slot++)
+        if (le64_get(pool_entry(p, slot, number)->number) % entries != number % entries &&
+            le64_get(pool_entry(p, slot, number)->number) != 0)
+            return true;
+    return entry_mend(p, 0, number, f->log->seq.chain, &e, &next) != NULL;
+}
+
 bool salvage_part(const struct salvage *v, const struct entry *head, struct entry *part)
 {
     struct side s;
@@ -319,26 +369,20 @@ static int gap_fold(struct salvage *v, struct gap *g)
     return rc;
 }
 
-/* What control actions stand in the gap without proof of their numbers: all but opened sessions,
- * whose ids are those numbers, can be folded. */
-static int gap_controls(struct salvage *v, const struct gap *g, uint32_t term)
+/* What control actions stand in the gap, each at its number; what came before a trim, before it. */
+static int gap_actions(struct salvage *v, struct gap *g, uint32_t term)
 {
-    struct fsck *f = v->f;
     int rc = 0;
-    for (size_t i = 0; rc == 0 && i < f->orphans; i++) {
-        struct orphan *o = &f->orphan[i];
+    for (size_t i = 0; rc == 0 && i < v->actions; i++) {
+        const struct action *a = &v->action[i];
         struct entry e[2];
-        struct control c;
-        if (o->taken || o->s.topic != 0 || o->s.time <= salvage_newer_than(v, 0) ||
-            o->s.time >= g->before || o->s.run1 ||
-            control_decode(pool_at(&v->log->pool, o->s.run0), o->s.length, &c) != 0)
+        if (a->o->taken || a->c.number < g->from || a->c.number >= g->to)
             continue;
-        o->taken = true;
-        (void)fsck_entry(v->log, o, g->from, topic_end(v->log->control), term, e);
-        if (c.kind == MEDIA_C_OPEN)
-            rc = fsck_lose(v->log->control, e[0].offset + e[0].length);
-        else
-            rc = salvage_fold(v, &e[0], NULL);
+        a->o->taken = true;
+        v->missing--;
+        v->placed++;
+        (void)fsck_entry(v->log, a->o, a->c.number, topic_end(v->log->control), term, e);
+        rc = salvage_fold(v, &e[0], NULL);
     }
     return rc;
 }
@@ -393,19 +437,24 @@ int salvage_break(struct salvage *v)
         }
     uint32_t term = g->known ? e.term : v->term;
     bool found = gap_mend(v, g) || gap_bare(v, g, term);
-    int rc = 0;
-    if (!found) {
+    int rc = found ? 0 : salvage_actions(v);
+    if (rc == 0 && !found) {
         rc = gap_rebuild(v, g, false);
         found = rc == 0 && (g->count > 0 || gap_term(v, g, term));
-        if (rc == 0 && !found && !g->known)
-            rc = gap_rebuild(v, g, true);
     }
-    if (rc == 0) {
+    if (rc == 0)
         gap_say(v, g, found);
-        rc = gap_fold(v, g);
+    if (rc == 0 && !found) {
+        v->unproved = true;
+        v->missing += g->to - g->from;
+        v->missing_before = g->before > v->missing_before ? g->before : v->missing_before;
+        rc = gap_actions(v, g, term);
+        if (rc == 0 && !g->known)
+            rc = gap_rebuild(v, g, true);
+        v->missing -= g->count;
     }
-    if (rc == 0 && !found && g->known)
-        rc = gap_controls(v, g, term);
+    if (rc == 0)
+        rc = gap_fold(v, g);
     v->number = g->half ? g->to : g->to - 1;
     v->chain = g->half ? next : g->behind;
     if (!g->known) { /* whatever comes now is a chain of its own */
@@ -422,24 +471,27 @@ int salvage_tail(struct salvage *v)
     struct gap *g = calloc(1, sizeof *g);
     if (!g)
         return -ENOMEM;
+    v->damaged = true;
     g->from = v->number + 1;
     g->to = g->from + LOST_MOST;
-    g->before = UINT64_MAX;
-    int rc = gap_rebuild(v, g, true);
-    if (rc == 0 && g->count > 0) {
-        v->f->state_damaged = true;
-        fsck_say(v->f,
-                 &(struct finding){.kind = FSCK_ENTRY,
-                                   .severity = FSCK_WARNING,
-                                   .action = FSCK_REBUILD,
-                                   .entries = {g->from, g->from + g->count}},
-                 "Behind the last index entry, " U64
-                 ", stand %zu whole batches. The watermark that would tell whether they were "
-                 "acknowledged is damaged, so they are kept.",
-                 v->number, g->count);
-        rc = gap_fold(v, g);
-        v->number += g->count;
-    }
+    v->trusted = g->to - 1;
+    v->unproved = true;
+    v->missing += LOST_MOST;
+    v->missing_before = UINT64_MAX;
+    size_t placed = v->placed;
+    free(v->action);
+    v->action = NULL;
+    v->actions = 0;
+    int rc = salvage_actions(v);
+    if (rc == 0)
+        rc = gap_actions(v, g, v->term);
+    if (rc == 0)
+        rc = salvage_rest(v);
+    v->number += v->placed - placed;
+    if (v->actions > 0 && v->action[v->actions - 1].c.number > v->number)
+        v->number = v->action[v->actions - 1].c.number;
+    v->missing = 0;
+    v->trusted = v->number;
     free(g);
     return rc;
 }

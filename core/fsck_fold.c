@@ -58,11 +58,13 @@ int fsck_lose(struct topic *t, uint64_t end)
     return 0;
 }
 
-static int topic_lose(struct salvage *v, struct topic *t, uint64_t end, uint64_t number)
+int salvage_lose(struct salvage *v, struct topic *t, uint64_t end, uint64_t number)
 {
     uint64_t from = topic_end(t);
+    uint64_t message;
+    bool trimmed = end <= salvage_base(v, t, &message);
     v->f->state_damaged = true;
-    if (t->id != 0)
+    if (t->id != 0 && !trimmed)
         fsck_say(v->f,
                  &(struct finding){.kind = FSCK_LOST,
                                    .severity = FSCK_ERROR,
@@ -171,16 +173,29 @@ static void evict_extent(struct salvage *v, const struct entry *e)
     evict(v, true, base, base + (1ull << (e->order + p->geo.block_shift)));
 }
 
+/* Kept in `ordered_time`, since nobody orders here: of the last batch whose record is still its own. */
 uint64_t salvage_newer_than(const struct salvage *v, uint32_t topic)
 {
     struct log *log = v->log;
     const struct topic *t = topic ? names_id(&log->names, topic) : log->control;
+    uint64_t time = t ? t->ordered_time : v->time;
+    return topic || time > v->time ? time : v->time;
+}
+
+void salvage_times(struct salvage *v)
+{
+    for (struct topic *t = v->log->names.by_id; t; t = t->by_id.next)
+        t->ordered_time = t->time;
+    v->log->control->ordered_time = v->time;
+}
+
+/* The place of its record may have been given away, to a batch of the same topic too. */
+static void time_note(const struct salvage *v, struct topic *t, const struct entry *e)
+{
     struct side s;
-    if (!t)
-        return v->time;
-    if (t->run_count > 0 && side_read(&log->pool, t->side_tail, &s) == 0 && s.topic == topic)
-        return s.time;
-    return topic ? t->modified : v->time;
+    if (side_read(&v->log->pool, e->side, &s) == 0 && s.topic == t->id && s.run0 == e->payload &&
+        (e->session ? (uint16_t)s.crc == e->check : s.crc == e->check) && s.time > t->ordered_time)
+        t->ordered_time = s.time;
 }
 
 static const char *control_name(const struct control *c)
@@ -198,27 +213,12 @@ static const char *control_name(const struct control *c)
     return kind < sizeof names / sizeof names[0] && names[kind] ? names[kind] : "something unknown";
 }
 
-/* A trim of bytes whose entries are lost: they are gone either way, and it says how many there were. */
-static int trim_beyond(struct salvage *v, const struct control *c, uint64_t number)
-{
-    struct topic *t = c->kind == MEDIA_C_TRIM ? names_id(&v->log->names, c->id) : NULL;
-    struct commit unused = {0};
-    if (!t || names_is_dir(t) || c->value <= topic_end(t) || c->value2 < t->last_message_end)
-        return -EMBAR_ECORRUPT;
-    int rc = fsck_lose(t, c->value);
-    t->last_message_end = c->value2;
-    return rc ? rc : fold_control(v->log, c, number, &unused);
-}
-
 static int fold_control_failed(struct salvage *v, const struct entry *e)
 {
     struct log *log = v->log;
     struct control c;
     bool whole = recover_whole(log, e, NULL) &&
                  control_decode(pool_at(&log->pool, e->payload), e->length, &c) == 0;
-    int rc = whole ? trim_beyond(v, &c, e->number) : -EMBAR_ECORRUPT;
-    if (rc != -EMBAR_ECORRUPT)
-        return rc;
     v->f->state_damaged = true;
     v->damaged = true;
     fsck_say(v->f,
@@ -237,37 +237,27 @@ static int fold_control_failed(struct salvage *v, const struct entry *e)
     return topic_end(log->control) < end ? fsck_lose(log->control, end) : 0;
 }
 
-/* The gap before e in its topic: from batches that nothing names, when they must be it. */
+/* The gap before e in its topic: from batches that nothing names, or it is lost. */
 static int gap_fill(struct salvage *v, struct topic *t, const struct entry *e)
 {
-    struct fsck *f = v->f;
     struct side s;
-    uint64_t before = UINT64_MAX, gap = e->offset - topic_end(t);
-    size_t pick[LOST_MOST];
+    uint64_t before = UINT64_MAX;
     if (side_read(&v->log->pool, e->side, &s) == 0 && s.topic == t->id && s.run0 == e->payload)
         before = s.time;
-    uint64_t after = salvage_newer_than(v, t->id);
-    int rc = fsck_orphans(f, v->log);
-    size_t n = rc ? 0 : fsck_fill(f, t->id, gap, after, before, e->number, pick, LOST_MOST);
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        struct entry again[2];
-        unsigned parts =
-            fsck_entry(v->log, &f->orphan[pick[i]], e->number, topic_end(t), e->term, again);
-        f->orphan[pick[i]].taken = true;
-        rc = salvage_fold(v, &again[0], parts > 1 ? &again[1] : NULL);
-    }
-    if (n > 0 && t->id != 0)
-        fsck_say(f,
-                 &(struct finding){.kind = FSCK_ENTRY,
-                                   .severity = FSCK_WARNING,
-                                   .action = FSCK_REBUILD,
-                                   .id = t->id,
-                                   .offsets = {e->offset - gap, e->offset}},
-                 "The index entries of bytes " U64 " up to " U64
-                 " are damaged; their %zu batches were "
-                 "found by their own records, which fill the place exactly.",
-                 e->offset - gap, e->offset, n);
-    return rc;
+    return salvage_fill(
+        v, t, &(struct hole){.end = e->offset, .before = before, .number = e->number, .behind = e});
+}
+
+/* What a trim's record says, before it is folded. */
+static int trim_look(struct salvage *v, const struct entry *e)
+{
+    struct control c;
+    struct side s;
+    if (e->kind != MEDIA_CONTROL || !v->damaged || !recover_whole(v->log, e, NULL) ||
+        side_read(&v->log->pool, e->side, &s) ||
+        control_decode(pool_at(&v->log->pool, e->payload), e->length, &c) != 0)
+        return 0;
+    return salvage_trim(v, &c, s.time, e->number);
 }
 
 static int move_fold(struct salvage *v, const struct entry *e)
@@ -340,21 +330,21 @@ int salvage_fold(struct salvage *v, const struct entry *e, const struct entry *p
     }
     if (topic_end(t) < e->offset) {
         rc = gap_fill(v, t, e);
-        if (rc == 0 && topic_end(t) < e->offset)
-            rc = topic_lose(v, t, e->offset, e->number);
         if (rc)
             return rc;
     }
+    rc = trim_look(v, e);
+    if (rc)
+        return rc;
     /* Without what is lost, a trim perhaps: what stood there may seem to be there still. */
     if (v->damaged && recover_whole(log, e, part)) {
         evict(v, false, e->payload, e->payload + e->length);
         if (part)
             evict(v, false, part->payload, part->payload + part->length);
-        if (!claimable(log, e, part)) {
+        if (!claimable(log, e, NULL))
             evict_extent(v, e);
-            if (part)
-                evict_extent(v, part);
-        }
+        if (part && !claimable(log, part, NULL))
+            evict_extent(v, part);
     }
     if (!claimable(log, e, part)) {
         fsck_say(f,
@@ -367,7 +357,7 @@ int salvage_fold(struct salvage *v, const struct entry *e, const struct entry *p
                  "Index entry " U64 " names a place that something else holds, or that no slot was "
                  "granted.",
                  e->number);
-        return topic_lose(v, t, end, e->number);
+        return salvage_lose(v, t, end, e->number);
     }
     if (mine.session && !session_find(log, mine.session)) {
         if (v->unknown != mine.session)
@@ -383,5 +373,7 @@ int salvage_fold(struct salvage *v, const struct entry *e, const struct entry *p
         mine.session = 0;
         rc = recover_fold(v->replay, &mine, part);
     }
-    return rc == -EMBAR_ECORRUPT ? topic_lose(v, t, end, e->number) : rc;
+    if (rc == 0)
+        time_note(v, t, e);
+    return rc == -EMBAR_ECORRUPT ? salvage_lose(v, t, end, e->number) : rc;
 }

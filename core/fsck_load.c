@@ -196,6 +196,12 @@ int fsck_state(struct fsck *f, struct embar_error *err)
     /* What every opening goes by may not be the newest root, or not say where the index must end. */
     bool astray = f->root_damaged || f->watermark_damaged;
     int rc = astray ? -EMBAR_ECORRUPT : load_strictly(f, err);
+    if (rc == 0 && fsck_end_damaged(f)) {
+        log_free(f->log);
+        f->log = NULL;
+        f->watermark_damaged = true; /* or it would say where the end is */
+        rc = -EMBAR_ECORRUPT;
+    }
     if (rc == -EMBAR_ECORRUPT)
         rc = load_best(f, err);
     if (rc)

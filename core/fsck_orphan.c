@@ -1,4 +1,4 @@
-/* Whole batches that nothing names any more, and which of them a gap was made of (recovery).
+/* Batches whose records nothing names any more, and which of them a gap was made of (recovery).
  *
  * Any whole record may be meant that is newer than what its topic is known to hold, wherever it
  * stands: what holds its place by what is known may have been trimmed.
@@ -99,7 +99,7 @@ static bool covered(const struct pool *p, const struct covers *c, uint64_t at)
            published(p, c->at[low - 1].t, c->at[low - 1].run, at);
 }
 
-static int orphan_push(struct fsck *f, uint64_t at, const struct side *s)
+static int orphan_push(struct fsck *f, uint64_t at, const struct side *s, bool whole)
 {
     if (f->orphans == f->orphan_capacity) {
         size_t capacity = f->orphan_capacity ? f->orphan_capacity * 2 : 64;
@@ -109,7 +109,7 @@ static int orphan_push(struct fsck *f, uint64_t at, const struct side *s)
         f->orphan = grown;
         f->orphan_capacity = capacity;
     }
-    f->orphan[f->orphans++] = (struct orphan){.at = at, .s = *s};
+    f->orphan[f->orphans++] = (struct orphan){.at = at, .s = *s, .whole = whole};
     return 0;
 }
 
@@ -172,9 +172,8 @@ int fsck_orphans(struct fsck *f, struct log *log)
         if (le32_get(((const struct media_side *)pool_at(p, at))->magic) != MEDIA_SIDE_MAGIC)
             continue;
         struct side s;
-        if (side_read(p, at, &s) == 0 && placed(p, at, &s) && !covered(p, &c, at) &&
-            side_payload_whole(p, &s))
-            rc = orphan_push(f, at, &s);
+        if (side_read(p, at, &s) == 0 && placed(p, at, &s) && !covered(p, &c, at))
+            rc = orphan_push(f, at, &s, side_payload_whole(p, &s));
     }
     free(c.at);
     /* They were found in the order of their places. */
@@ -192,50 +191,6 @@ void fsck_orphans_drop(struct fsck *f)
     f->orphan = NULL;
     f->orphans = f->orphan_capacity = 0;
     f->orphans_known = false;
-}
-
-/* May b follow a in the topic? Times say so; places of one extent and sequences must not gainsay. */
-static bool follows(const struct orphan *a, const struct orphan *b)
-{
-    if (a->s.session && a->s.session == b->s.session)
-        return b->s.sequence > a->s.sequence;
-    return a->s.time < b->s.time;
-}
-
-size_t fsck_fill(struct fsck *f, uint32_t topic, uint64_t bytes, uint64_t after, uint64_t before,
-                 uint64_t number, size_t *pick, size_t room)
-{
-    /* Those that may be meant, in order, then every window of them that adds up: there must be
-     * one. */
-    size_t *mine = calloc(f->orphans + 1, sizeof *mine);
-    size_t n = 0, found = 0, first = 0, low = 0;
-    uint64_t sum = 0;
-    if (!mine)
-        return 0;
-    for (size_t i = 0; i < f->orphans; i++) {
-        const struct orphan *o = &f->orphan[i];
-        if (!o->taken && o->s.topic == topic && o->s.time > after && o->s.time < before &&
-            o->named < number)
-            mine[n++] = i;
-    }
-    size_t length = 0;
-    for (size_t high = 0; high < n; high++) {
-        sum += f->orphan[mine[high]].s.length;
-        while (sum > bytes)
-            sum -= f->orphan[mine[low++]].s.length;
-        if (sum == bytes) {
-            found++;
-            first = low;
-            length = high + 1 - low;
-        }
-    }
-    bool sure = found == 1 && length <= room;
-    for (size_t i = 1; sure && i < length; i++)
-        sure = follows(&f->orphan[mine[first + i - 1]], &f->orphan[mine[first + i]]);
-    for (size_t i = 0; sure && i < length; i++)
-        pick[i] = mine[first + i];
-    free(mine);
-    return sure ? length : 0;
 }
 
 unsigned fsck_entry(const struct log *log, const struct orphan *o, uint64_t number, uint64_t offset,

@@ -97,6 +97,67 @@ int fsck_save(struct fsck *f, const char *what, uint64_t at, uint64_t size, stru
     return rc;
 }
 
+/* As a JSON string. malloc'd. */
+static char *quoted(const char *text)
+{
+    char *out = malloc(2 * strlen(text) + 3), *to = out;
+    if (!out)
+        return NULL;
+    *to++ = '"';
+    for (; *text; text++) { /* names hold no control characters */
+        if (*text == '"' || *text == '\\')
+            *to++ = '\\';
+        *to++ = *text;
+    }
+    strcpy(to, "\"");
+    return out;
+}
+
+/* A batch without a place: its payload, and a line that says what it is. */
+static int save_batch(struct fsck *f, const struct fsck_finding *x, struct embar_error *err)
+{
+    struct side s;
+    uint64_t at = x->place.from;
+    if (side_read(&f->pool, at, &s) != 0)
+        return 0;
+    int rc = fsck_save(f, "batch", s.run0, s.run0_length, err);
+    if (rc == 0 && s.run1)
+        rc = fsck_save(f, "batch-2", s.run1, s.length - s.run0_length, err);
+    if (rc == 0 && s.lengths) /* le32 a message */
+        rc = fsck_save(f, "lengths", at - side_size(s.count, false) + MEDIA_LINE,
+                       (uint64_t)s.count * sizeof(le32), err);
+    if (rc)
+        return rc;
+    char file[64], second[64] = "", *line = NULL, *path = NULL;
+    char *topic = x->topic ? quoted(x->topic) : NULL;
+    snprintf(file, sizeof file, "\"%012" PRIx64 "-batch\"", s.run0);
+    if (s.run1)
+        snprintf(second, sizeof second, ", \"%012" PRIx64 "-batch-2\"", s.run1);
+    int n =
+        asprintf(&line,
+                 "{\"topic\": %s, \"id\": %" PRIu32 ", \"offset\": null, \"session\": %" PRIu64
+                 ", \"sequence\": %" PRIu64 ", \"time\": %" PRIu64 ", \"messages\": %" PRIu32
+                 ", \"bytes\": %" PRIu32 ", \"lengths\": ",
+                 topic ? topic : "null", s.topic, s.session, s.sequence, s.time, s.count, s.length);
+    if (n >= 0)
+        n = asprintf(&path, "%s/batches.jsonl", f->report->saved);
+    char *whole = NULL;
+    if (n >= 0 && s.lengths)
+        n = asprintf(&whole, "%s\"%012" PRIx64 "-lengths\", \"files\": [%s%s]}\n", line,
+                     at - side_size(s.count, false) + MEDIA_LINE, file, second);
+    else if (n >= 0)
+        n = asprintf(&whole, "%s%" PRIu32 ", \"files\": [%s%s]}\n", line, s.length / s.count, file,
+                     second);
+    rc = n < 0 ? -ENOMEM : save_file(path, O_APPEND, whole, strlen(whole));
+    if (rc)
+        rc = embar_fail(err, rc, "saving what a repair drops in %s", f->report->saved);
+    free(topic);
+    free(line);
+    free(path);
+    free(whole);
+    return rc;
+}
+
 static uint64_t offset_of(const struct fsck *f, const void *at)
 {
     return (uint64_t)((const char *)at - f->region->base);
@@ -117,7 +178,9 @@ static int save_all(struct fsck *f, struct embar_error *err)
                 fsck_save(f, "slot", offset_of(f, pool_claim(&f->pool, slot)), 3 * MEDIA_PAGE, err);
     for (size_t i = 0; rc == 0 && i < r->count; i++) {
         const struct fsck_finding *x = &r->finding[i];
-        bool stays = x->action == FSCK_MARK || x->action == FSCK_NONE;
+        if (x->kind == FSCK_UNPLACED)
+            rc = save_batch(f, x, err);
+        bool stays = x->action == FSCK_MARK || x->action == FSCK_NONE || rc;
         if (!stays && x->place.to > x->place.from && x->kind != FSCK_SUPERBLOCK)
             rc = fsck_save(f, fsck_kind_name(x->kind), x->place.from, x->place.to - x->place.from,
                            err);

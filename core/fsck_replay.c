@@ -5,6 +5,7 @@
  * writes to the pool.
  */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "core/fsck_salvage.h"
 
@@ -15,7 +16,7 @@ static int step(struct salvage *v)
     struct entry e, part;
     uint32_t next = 0, behind = 0;
     uint64_t number = v->number + 1;
-    if (!recover_entry(v->replay, v->term, number, v->chain, &e, &next)) {
+    if (!salvage_entry(v, v->term, number, v->chain, &e, &next)) {
         if (number > v->trusted)
             return 0;
         int rc = salvage_break(v);
@@ -35,7 +36,7 @@ static int step(struct salvage *v)
         return 1;
     }
     if (split) {
-        bool there = recover_entry(v->replay, e.term, number + 1, next, &part, &behind) &&
+        bool there = salvage_entry(v, e.term, number + 1, next, &part, &behind) &&
                      part.kind == MEDIA_PART && index_check(&log->pool, &part) == 0;
         if (!there && number + 1 > v->trusted)
             return 0;
@@ -91,11 +92,13 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
         return -ENOMEM;
     v.trusted = recover_trusted(log, &v.booted);
     if (base) {
-        v.number = le64_get(base->root.number);
+        v.start = v.number = le64_get(base->root.number);
+        v.next_id = le32_get(base->root.next_id);
         v.chain = le32_get(base->root.chain);
         v.term = le32_get(base->root.term);
         v.time = le64_get(base->root.time);
     }
+    salvage_times(&v);
     if (f->watermark_damaged) {
         uint64_t last = furthest(&v);
         v.trusted = last > v.trusted ? last : v.trusted;
@@ -123,6 +126,11 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
     }
     if (rc == 0 && f->watermark_damaged)
         rc = salvage_tail(&v);
+    if (rc == 0)
+        rc = salvage_rest(&v);
+    if (rc == 0)
+        rc = salvage_aside(&v);
+    free(v.action);
     recover_end(v.replay);
     f->number = v.number;
     f->trusted = v.trusted;

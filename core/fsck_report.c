@@ -26,6 +26,7 @@ const char *fsck_kind_name(enum fsck_kind kind)
         [FSCK_NODE] = "node",
         [FSCK_SESSION] = "session",
         [FSCK_KNOWN] = "known",
+        [FSCK_UNPLACED] = "unplaced",
     };
     return (unsigned)kind < FSCK_KINDS ? names[kind] : "unknown";
 }

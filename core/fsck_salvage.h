@@ -1,5 +1,6 @@
-/* What the three files that go around a damaged index share (recovery): fsck_replay.c walks it,
- * fsck_break.c passes breaks in its chain, fsck_fold.c takes entries into the state. */
+/* What the four files that go around a damaged index share (recovery): fsck_replay.c walks it,
+ * fsck_break.c passes breaks in its chain, fsck_fold.c takes entries into the state, fsck_fill.c finds what
+ * they should have told. */
 #ifndef CORE_FSCK_SALVAGE_H
 #define CORE_FSCK_SALVAGE_H
 
@@ -10,18 +11,32 @@
 #define U64       "%" PRIu64
 #define LOST_MOST 4096u /* entries rebuilt at one break */
 
+/* A control action as its record has it. */
+struct action {
+    struct orphan *o;
+    struct control c;
+};
+
 struct salvage {
     struct fsck *f;
     struct log *log;
     struct replay *replay;
-    uint64_t number; /* last entry that was dealt with */
-    uint32_t chain;  /* behind it */
+    uint64_t start;   /* the checkpoint's entry */
+    uint32_t next_id; /* nodes from here on were made behind it */
+    uint64_t number;  /* last entry that was dealt with */
+    uint32_t chain;   /* behind it */
     uint32_t term;
     uint64_t time;    /* of the checkpoint */
     uint64_t unknown; /* session that was last said to be unknown */
     bool damaged;     /* actions may be missing */
     uint64_t trusted; /* up to here nothing may be missing */
     bool booted;
+    struct action *action; /* all that stand, by number; NULL: not looked for; owned */
+    size_t actions;
+    uint64_t missing;        /* entries that nothing stands for so far */
+    uint64_t missing_before; /* what they named had come by then, or UINT64_MAX */
+    bool unproved;           /* there were any */
+    size_t placed;           /* batches by fsck_fill.c */
 };
 
 static inline struct fsck_range one(uint64_t number)
@@ -35,8 +50,37 @@ int salvage_fold(struct salvage *v, const struct entry *e, const struct entry *p
 /* What was committed behind the topic's last known batch was announced after this time; what stands
  * about from before, and was trimmed, was not. */
 uint64_t salvage_newer_than(const struct salvage *v, uint32_t topic);
+/* Begin with what the checkpoint says of that. */
+void salvage_times(struct salvage *v);
+/* The topic's bytes up to `end` are lost. */
+int salvage_lose(struct salvage *v, struct topic *t, uint64_t end, uint64_t number)
+    __attribute__((warn_unused_result));
 
-/* fsck_break.c: the line for entry `number` in some slot, whatever its checksum says, or NULL. */
+/* fsck_fill.c: look for the control actions that stand; where the topic will begin, by those, and the
+ * number of the message there. */
+int salvage_actions(struct salvage *v) __attribute__((warn_unused_result));
+uint64_t salvage_base(const struct salvage *v, const struct topic *t, uint64_t *message);
+/* Between a topic's end and what is known again. */
+struct hole {
+    uint64_t end, messages;     /* log offset; messages that it had had there, 0: not known */
+    uint64_t before;            /* what fills it was whole before this time */
+    uint64_t number;            /* and is named by no entry from here on */
+    const struct entry *behind; /* or NULL: not an entry */
+};
+int salvage_fill(struct salvage *v, struct topic *t, const struct hole *h)
+    __attribute__((warn_unused_result));
+/* Before an action is folded whose record is of this time: a trim knows where its topic ended. */
+int salvage_trim(struct salvage *v, const struct control *c, uint64_t time, uint64_t number)
+    __attribute__((warn_unused_result));
+/* At the end: batches that must be among the entries that are missing, and that nothing follows. */
+int salvage_rest(struct salvage *v) __attribute__((warn_unused_result));
+/* Behind all that: say which whole batches found no place. */
+int salvage_aside(struct salvage *v) __attribute__((warn_unused_result));
+
+/* fsck_break.c: as recover_entry, also where one bit of the line flipped. */
+bool salvage_entry(struct salvage *v, uint32_t term, uint64_t number, uint32_t chain,
+                   struct entry *e, uint32_t *next);
+/* The line for entry `number` in some slot, whatever its checksum says, or NULL. */
 const struct media_entry *salvage_line(const struct salvage *v, uint64_t number);
 /* The chain breaks behind v->number although it must not: go on where it stands again. */
 int salvage_break(struct salvage *v) __attribute__((warn_unused_result));

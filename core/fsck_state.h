@@ -72,6 +72,8 @@ int fsck_state(struct fsck *f, struct embar_error *err) __attribute__((warn_unus
 /* From entry `number` of the log's checkpoint on, around what is damaged. */
 int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
     __attribute__((warn_unused_result));
+/* Does damage stand where the index ends, in a pool that loads? Then that may not be its end. */
+bool fsck_end_damaged(const struct fsck *f);
 /* A node in the root directory, for what lost its own. */
 int fsck_adopt(struct fsck *f, struct log *log, uint32_t id, uint64_t base, struct topic **out)
     __attribute__((warn_unused_result));
@@ -84,17 +86,14 @@ struct orphan {
     uint64_t at; /* side record */
     struct side s;
     uint64_t named; /* number of the index line that names it, 0: none does */
+    bool whole;     /* its payload is */
     bool taken;
 };
-/* All whole batches in the data area, in the order of their times: also those that are known, which
+/* All batches with a whole record in the data area, in the order of their times: also those that are known, which
  * are no newer than the last that their topic is known to hold. */
 int fsck_orphans(struct fsck *f, struct log *log) __attribute__((warn_unused_result));
 /* Give up what is known of them: the log is another. */
 void fsck_orphans_drop(struct fsck *f);
-/* The orphans of the topic that make up so many bytes, between the two times and not named by entry
- * `number` or a later one: their indices in `pick`. 0: there are none that must be it. */
-size_t fsck_fill(struct fsck *f, uint32_t topic, uint64_t bytes, uint64_t after, uint64_t before,
-                 uint64_t number, size_t *pick, size_t room);
 /* The entry, or two, that named the batch. Returns how many. */
 unsigned fsck_entry(const struct log *log, const struct orphan *o, uint64_t number, uint64_t offset,
                     uint32_t term, struct entry e[2]);
@@ -112,6 +111,10 @@ void fsck_copies(struct fsck *f);
 /* Every batch of every topic against its side record and payload; damaged ones get runs of their
  * own in the log. */
 int fsck_walk(struct fsck *f) __attribute__((warn_unused_result));
+
+/* ---- fsck_base.c: after the walk, the numbers of the topics' oldest messages ------------------- */
+
+void fsck_bases(struct fsck *f);
 
 /* ---- fsck_repair.c ---------------------------------------------------------------------------- */
 

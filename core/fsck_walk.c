@@ -69,6 +69,8 @@ struct walk {
     const struct run *r, *part; /* part: second half of a split batch, or NULL */
     uint64_t limit;             /* log offset where r ends */
     uint64_t offset, message, side;
+    bool jumped; /* the record at `side` is not where the one before ends */
+    bool moved;  /* that was so of some record of the run */
     struct pieces *out;
     size_t first; /* of this run's pieces */
 };
@@ -91,7 +93,9 @@ static int piece_put(struct walk *w, uint64_t end, enum state state, uint64_t me
                      bool counted)
 {
     struct piece *last = w->out->count > w->first ? &w->out->at[w->out->count - 1] : NULL;
-    if (last && last->state == state && last->end == w->offset) {
+    bool jumped = w->jumped;
+    w->jumped = false;
+    if (last && last->state == state && last->end == w->offset && !jumped) {
         last->end = end;
         last->messages += messages;
         last->counted = last->counted && counted;
@@ -133,19 +137,24 @@ static bool record_fits(const struct walk *w, struct side *s)
            s->run0_length <= w->limit - w->offset && part_fits(w, s);
 }
 
+/* Does a record stand at `at` that may be one of the run? */
+static bool record_there(const struct walk *w, uint64_t at, struct side *s)
+{
+    const struct pool *p = &w->t->log->pool;
+    return le32_get(((const struct media_side *)pool_at(p, at))->magic) == MEDIA_SIDE_MAGIC &&
+           side_read(p, at, s) == 0 && s->topic == w->t->id && s->order0 == w->r->order && !s->run1;
+}
+
 /* The record that comes next in the run below a damaged one: of those that stand there the one whose
  * payload is first, since one may stand in another's place. False: there is none. */
 static bool record_next(const struct walk *w, uint64_t *side, uint64_t *offset)
 {
-    const struct pool *p = &w->t->log->pool;
     uint64_t here = w->r->payload + (w->offset - w->r->offset);
     uint64_t end = w->r->payload + (w->limit - w->r->offset), first = end;
     struct side s;
     for (uint64_t at = w->side; at >= end + MEDIA_LINE;) {
         at -= MEDIA_LINE;
-        if (le32_get(((const struct media_side *)pool_at(p, at))->magic) != MEDIA_SIDE_MAGIC ||
-            side_read(p, at, &s) || s.topic != w->t->id || s.order0 != w->r->order || s.run1 ||
-            s.run0 <= here || s.run0 >= first)
+        if (!record_there(w, at, &s) || s.run0 <= here || s.run0 >= first)
             continue;
         first = s.run0;
         *side = at;
@@ -154,8 +163,30 @@ static bool record_next(const struct walk *w, uint64_t *side, uint64_t *offset)
     return first < end;
 }
 
+/* The record itself, whole with its payload, but at another place of the run: lines changed places. */
+static bool record_moved(const struct walk *w, uint64_t *side)
+{
+    uint64_t here = w->r->payload + (w->offset - w->r->offset);
+    uint64_t end = w->r->payload + (w->limit - w->r->offset);
+    struct side s;
+    for (uint64_t at = w->r->side + MEDIA_LINE; at >= end + MEDIA_LINE;) {
+        at -= MEDIA_LINE;
+        *side = at;
+        if (record_there(w, at, &s) && s.run0 == here && s.run0_length <= w->limit - w->offset &&
+            side_payload_whole(&w->t->log->pool, &s))
+            return true;
+    }
+    return false;
+}
+
 static int walk_damaged(struct walk *w)
 {
+    uint64_t moved;
+    if (!w->part && record_moved(w, &moved)) {
+        w->side = moved;
+        w->jumped = w->moved = true;
+        return 0;
+    }
     uint64_t side = w->side, offset = w->limit;
     if (w->part || !record_next(w, &side, &offset))
         offset = w->limit;
@@ -310,7 +341,7 @@ static int walk_run(struct walk *w, struct slice *s)
         return rc;
     bool adds_up = pieces_number(w, end_message);
     size_t n = w->out->count - w->first;
-    bool clean = n == 1 && w->out->at[w->first].state == WHOLE;
+    bool clean = n == 1 && w->out->at[w->first].state == WHOLE && !w->moved;
     if (clean && (batches != w->r->batches || !adds_up)) {
         s->renumber = s->renumber || !adds_up;
         s->changed = true;
@@ -337,6 +368,17 @@ static int walk_run(struct walk *w, struct slice *s)
     }
     s->changed = true;
     pieces_say(w);
+    if (w->moved)
+        fsck_say(
+            all->f,
+            &(struct finding){.kind = FSCK_SIDE,
+                              .severity = FSCK_WARNING,
+                              .action = FSCK_REWRITE,
+                              .id = w->t->id,
+                              .offsets = {w->r->offset, w->limit}},
+            "Records of bytes " U64 " up to " U64
+            " stand in each other's places. They prove themselves, so nothing is lost by that.",
+            w->r->offset, w->limit);
     return 0;
 }
 
@@ -516,46 +558,6 @@ static int topic_settle(struct fsck *f, struct slice *s, size_t n)
     return rc;
 }
 
-/* The number of the message at the base: by its batch, or what its damaged run allows. */
-static uint64_t base_message(struct topic *t)
-{
-    uint64_t base = topic_base(t), message = t->first_message;
-    struct batch_view v;
-    if (base >= topic_end(t))
-        return t->last_message_end;
-    struct batch_cursor c = {.offset = base};
-    if (topic_next(t, &c, &v) != 1) {
-        size_t i = topic_run_find(t, base);
-        uint64_t from = topic_run(t, i)->message;
-        uint64_t to = i + 1 < t->run_count ? topic_run(t, i + 1)->message : t->last_message_end;
-        return message < from ? from : message > to ? to : message;
-    }
-    uint64_t at = v.offset;
-    message = v.message;
-    for (uint32_t i = 0; i < v.count && at < base; i++, message++)
-        at += v.lengths ? le32_get(v.lengths[i]) : v.length / v.count;
-    read_release(&v.data);
-    return message;
-}
-
-static void base_check(struct fsck *f, struct topic *t)
-{
-    uint64_t base = topic_base(t), message = base_message(t);
-    if (message == t->first_message)
-        return;
-    fsck_say(f,
-             &(struct finding){.kind = FSCK_TOTALS,
-                               .severity = FSCK_WARNING,
-                               .action = FSCK_REWRITE,
-                               .id = t->id,
-                               .offsets = {base, base}},
-             "The oldest retained message is said to be number " U64 ", and it is " U64 ".",
-             t->first_message, message);
-    t->first_message = message;
-    manifest_touch(f->log, t);
-    f->state_damaged = true;
-}
-
 static int by_place(const void *a, const void *b)
 {
     const struct place *x = a, *y = b;
@@ -648,9 +650,8 @@ int fsck_walk(struct fsck *f)
             ;
         rc = topic_settle(f, &w.slice[i], n);
     }
-    for (struct topic *t = f->log->names.by_id; rc == 0 && t; t = t->by_id.next)
-        if (!names_is_dir(t))
-            base_check(f, t);
+    if (rc == 0)
+        fsck_bases(f);
     f->report->batches = w.batches;
     f->report->messages = w.messages;
     f->report->bytes = w.bytes;

@@ -166,7 +166,9 @@ struct control {
     uint16_t flags;
     uint8_t order, ack, policy;
     uint64_t value, value2, time;
-    uint64_t altered; /* filled in: when it is done, CLOCK_REALTIME ns */
+    uint64_t altered;       /* filled in: when it is done, CLOCK_REALTIME ns */
+    uint64_t number;        /* filled in: of its entry */
+    uint64_t end, messages; /* TRIM, filled in: of the topic, by then */
     char name[MEDIA_MAX_NAME + 1];
     struct completion *completion;
     /* log's own */

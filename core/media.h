@@ -205,6 +205,10 @@ struct media_control {
     uint8_t policy;   /* 56     0: block, 1: trim */
     uint8_t zero[7];  /* 57..63 */
     le64 altered;     /* 64..71 when it was done, where `time` does not say so */
+    /* For a checker, should the index be damaged around it. */
+    le64 number;   /* 72..79 of its entry */
+    le64 end;      /* 80..87 TRIM: where the topic ended before this entry */
+    le64 messages; /* 88..95 TRIM: how many it had had by then */
 };
 
 /* A checkpoint root: one of the two areas of a slot. It names the newest piece of a manifest. */

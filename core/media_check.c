@@ -110,7 +110,10 @@ AT(media_control, time, 48, 8);
 AT(media_control, policy, 56, 1);
 AT(media_control, zero, 57, 7);
 AT(media_control, altered, 64, 8);
-SIZE(media_control, 72);
+AT(media_control, number, 72, 8);
+AT(media_control, end, 80, 8);
+AT(media_control, messages, 88, 8);
+SIZE(media_control, 96);
 
 AT(media_root, magic, 0, 4);
 AT(media_root, crc, 4, 4);

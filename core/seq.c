@@ -386,6 +386,7 @@ int seq_control(struct log *log, struct control *c, struct commit *commit)
     rc = seq_room(log, 1);
     if (rc)
         return rc;
+    c->number = log->seq.next;
     rc = control_place(log, c, &r);
     if (rc)
         return rc;

@@ -256,6 +256,22 @@ static void topic_remember(struct trial *t, struct log *log, struct topic *x)
     batches_find(m, x);
 }
 
+/* Which entries behind the checkpoint name them. */
+static void numbers_find(struct trial *t, struct log *log)
+{
+    for (t->next = log->seq.next - log->recovered; t->next < log->seq.next; t->next++) {
+        const struct media_entry *line = pool_entry(&log->pool, 0, t->next);
+        struct entry e;
+        uint32_t unused;
+        if (!index_decode(line, t->next, index_chain_before(line), &e, &unused))
+            continue;
+        for (size_t i = 0; i < t->topics; i++)
+            for (size_t b = 0; t->topic[i].id == e.topic && b < t->topic[i].batches; b++)
+                if (t->topic[i].batch[b].offset == e.offset)
+                    t->topic[i].batch[b].number = t->next;
+    }
+}
+
 static int image_open(struct log **log, struct region *r, char *image, bool readonly,
                       struct embar_error *err)
 {
@@ -301,6 +317,7 @@ void trial_build(struct trial *t, struct draws *d)
     for (struct topic *x = log->names.by_id; x; x = x->by_id.next)
         if (!names_is_dir(x))
             topic_remember(t, log, x);
+    numbers_find(t, log);
     areas_find(t, log);
     log_close(log);
 }
@@ -319,16 +336,22 @@ void trial_free(struct trial *t)
 
 /* ---- Damage ------------------------------------------------------------------------------------ */
 
+const char *trial_kind_name(unsigned kind)
+{
+    static const char *const names[TRIAL_KINDS] = {
+        "a bit",       "a line zeroed", "a page zeroed",       "noise", "two lines", "a stale line",
+        "a torn tail", "a stale page",  "two of these at once"};
+    return names[kind];
+}
+
 static void damage_one(struct trial *t, struct draws *d, char *text, size_t size)
 {
-    static const char *const names[] = {"a bit",       "a line zeroed", "a page zeroed",
-                                        "noise",       "two lines",     "a stale line",
-                                        "a torn tail", "a stale page"};
     const struct trial_area *a = &t->area[pick(d, t->areas)];
     uint64_t at = a->at + draw(d) % a->size, other = a->at + draw(d) % a->size;
     uint64_t line = at / MEDIA_LINE * MEDIA_LINE, page = at / MEDIA_PAGE * MEDIA_PAGE;
     unsigned how = pick(d, 8);
     t->stale = t->stale || how == 5 || how == 7;
+    t->kind = how;
     char swap[MEDIA_LINE];
     switch (how) {
     case 0: t->image[at] = (char)(t->image[at] ^ 1 << pick(d, 8)); break;
@@ -348,7 +371,7 @@ static void damage_one(struct trial *t, struct draws *d, char *text, size_t size
     case 6: memset(t->image + at, 0, MEDIA_PAGE - at % MEDIA_PAGE); break;
     default: memcpy(t->image + page, t->earlier + page, MEDIA_PAGE); break;
     }
-    snprintf(text, size, "%s in %s at %" PRIu64, names[how], a->name, at);
+    snprintf(text, size, "%s in %s at %" PRIu64, trial_kind_name(how), a->name, at);
 }
 
 void trial_damage(struct trial *t, struct draws *d, char *text, size_t size)
@@ -356,8 +379,10 @@ void trial_damage(struct trial *t, struct draws *d, char *text, size_t size)
     size_t n = 0;
     t->stale = false;
     memcpy(t->image, t->pristine, TRIAL_SIZE);
-    for (unsigned times = one_in(d, 4) ? 2 : 1; times > 0; times--) {
+    bool two = one_in(d, 4);
+    for (unsigned times = two ? 2 : 1; times > 0; times--) {
         damage_one(t, d, text + n, size - n);
+        t->kind = two ? TRIAL_KINDS - 1 : t->kind;
         n += strlen(text + n);
         if (times > 1 && n + 6 < size)
             n += (size_t)snprintf(text + n, size - n, ", ");
@@ -429,6 +454,46 @@ static bool same(const struct trial *t, uint64_t at, uint64_t n)
     return memcmp(t->pristine + at, t->image + at, n) == 0;
 }
 
+/* The watermark was put back to an earlier moment, and proves itself: what it does not vouch for any
+ * more, and whose line is damaged, looks as if it had never been told to anybody. */
+static uint64_t rolled_from(const struct trial *t)
+{
+    struct region was, is;
+    struct pool a, b;
+    bool boot;
+    region_wrap(&was, t->pristine, TRIAL_SIZE, NULL);
+    region_wrap(&is, t->image, TRIAL_SIZE, NULL);
+    if (pool_attach(&a, &was, NULL) != 0 || pool_attach(&b, &is, NULL) != 0)
+        return UINT64_MAX;
+    uint64_t before = index_watermark_read(&a, pool_watermark(&a, 0), &boot);
+    uint64_t now = index_watermark_read(&b, pool_watermark(&b, 0), &boot);
+    for (uint64_t n = now + 1; now > 0 && now < before && n < t->next; n++)
+        if (!same(t, offset_of(&a, pool_entry(&a, 0, n)), MEDIA_LINE))
+            return n;
+    return UINT64_MAX;
+}
+
+static bool batch_aside(const struct fsck_report *r, const struct trial_batch *b)
+{
+    uint64_t header = b->side + b->side_size - MEDIA_LINE;
+    for (size_t i = 0; i < r->count; i++)
+        if (r->finding[i].kind == FSCK_UNPLACED && r->finding[i].place.from == header)
+            return true;
+    return false;
+}
+
+/* Neither read nor hit: what became of it? */
+static void batch_missed(const struct trial *t, const struct fsck_report *r,
+                         const struct trial_batch *b, struct trial_outcome *out)
+{
+    if (b->number >= t->rolled)
+        out->rolled++;
+    else if (batch_aside(r, b))
+        out->aside++;
+    else
+        out->collateral++;
+}
+
 static bool batch_hit(const struct trial *t, const struct trial_batch *b)
 {
     return !same(t, b->side, b->side_size) || !same(t, b->run0, b->run0_length) ||
@@ -480,7 +545,8 @@ static bool batch_reads(const struct trial_topic *m, struct topic *x, const stru
 }
 
 static void topic_compare(const struct trial *t, struct log *log, const struct trial_topic *m,
-                          const bool *hit, bool clean, struct trial_outcome *out)
+                          const bool *hit, bool clean, const struct fsck_report *report,
+                          struct trial_outcome *out)
 {
     struct topic *x = log_topic(log, m->id);
     char path[MEDIA_MAX_PATH + 1];
@@ -491,7 +557,8 @@ static void topic_compare(const struct trial *t, struct log *log, const struct t
         for (size_t i = 0; i < m->batches; i++) {
             out->unreadable++;
             out->damaged += hit[i];
-            out->collateral += !hit[i];
+            if (!hit[i])
+                batch_missed(t, report, &m->batch[i], out);
         }
         return;
     }
@@ -511,13 +578,15 @@ static void topic_compare(const struct trial *t, struct log *log, const struct t
             topic_base(x) <= at && batch_reads(m, x, &m->batch[i], t->stale && hit[i], clean);
         out->damaged += hit[i];
         out->unreadable += !reads;
-        out->collateral += !reads && !hit[i];
+        if (!reads && !hit[i])
+            batch_missed(t, report, &m->batch[i], out);
     }
     topic_put(x);
 }
 
 /* What is served now, against what was there. hit: of each batch, in the order of the topics. */
-static void image_compare(struct trial *t, const bool *hit, bool clean, struct trial_outcome *out)
+static void image_compare(struct trial *t, const bool *hit, bool clean,
+                          const struct fsck_report *report, struct trial_outcome *out)
 {
     struct embar_error err;
     struct region r;
@@ -528,7 +597,7 @@ static void image_compare(struct trial *t, const bool *hit, bool clean, struct t
     if (rc)
         fail_msg("the pool does not open: %s", err.text);
     for (size_t i = 0; i < t->topics; i++) {
-        topic_compare(t, log, &t->topic[i], hit, clean, out);
+        topic_compare(t, log, &t->topic[i], hit, clean, report, out);
         hit += t->topic[i].batches;
     }
     if (clean)
@@ -557,6 +626,7 @@ void trial_run(struct trial *t, const char *save, struct trial_outcome *out)
         for (size_t b = 0; b < t->topic[i].batches; b++)
             hit[n++] = batch_hit(t, &t->topic[i].batch[b]);
 
+    t->rolled = rolled_from(t);
     char *before = memory_new();
     memcpy(before, t->image, TRIAL_SIZE);
     int rc = trial_fsck(t, false, NULL, &found, &err);
@@ -576,7 +646,7 @@ void trial_run(struct trial *t, const char *save, struct trial_outcome *out)
     out->errors = found.errors;
     if (found.errors + found.warnings == 0) {
         bool lines = same(t, t->area[2].at, t->area[2].size);
-        image_compare(t, hit, lines && !t->stale, out);
+        image_compare(t, hit, lines && !t->stale, &found, out);
         assert_true(!lines || t->stale || out->unreadable == 0);
     } else {
         rc = trial_fsck(t, true, save, &repaired, &err);
@@ -586,7 +656,7 @@ void trial_run(struct trial *t, const char *save, struct trial_outcome *out)
         /* Without a watermark nothing tells that the index lost its end. */
         bool lossless = found.errors == 0 && !t->stale && !trial_finding(&found, FSCK_WATERMARK) &&
                         same(t, t->area[2].at, t->area[2].size);
-        image_compare(t, hit, lossless, out);
+        image_compare(t, hit, lossless, &repaired, out);
         if (lossless)
             assert_int_equal(out->unreadable, 0);
         if (repaired.left > 0)

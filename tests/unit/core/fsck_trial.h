@@ -20,6 +20,7 @@ struct trial_batch {
     uint64_t run0, run1; /* places of the payload */
     uint32_t run0_length;
     uint64_t side, side_size; /* of the record with its lengths: from the lowest byte on */
+    uint64_t number;          /* of its entry, 0: the checkpoint holds it */
 };
 
 struct trial_topic {
@@ -38,8 +39,11 @@ struct trial {
     size_t topics, sessions;
     struct trial_area area[TRIAL_AREAS];
     unsigned areas;
-    bool killed; /* it was not closed */
-    bool stale;  /* the damage put back what stood there before, which proves itself */
+    bool killed;     /* it was not closed */
+    uint64_t next;   /* entry */
+    uint64_t rolled; /* from this entry on the index was put back to when there was none yet */
+    unsigned kind;   /* of the damage, below TRIAL_KINDS */
+    bool stale;      /* the damage put back what stood there before, which proves itself */
 };
 
 /* What became of one damaged pool. */
@@ -47,10 +51,16 @@ struct trial_outcome {
     bool unrepairable; /* no superblock is left */
     size_t findings, errors;
     size_t batches, damaged, unreadable; /* live ones; hit themselves; EIO after the repair */
-    size_t collateral;                   /* unreadable or gone, and not hit themselves */
+    size_t aside;                        /* not hit themselves, and saved aside */
+    size_t rolled;                       /* not hit themselves, but of entries that were put back */
+    size_t collateral;                   /* unreadable or gone, not saved, and not hit themselves */
     size_t nameless;                     /* topics that stand under another name */
     size_t missing;                      /* topics that are gone */
 };
+
+/* What kinds of damage there are; the last: two at once. */
+#define TRIAL_KINDS 9u
+const char *trial_kind_name(unsigned kind);
 
 void trial_build(struct trial *t, struct draws *d);
 void trial_free(struct trial *t);

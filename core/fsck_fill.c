@@ -1,0 +1,478 @@
+/* What a topic lost with damaged index entries, put in its place again from the batches themselves
+ * (recovery).
+ *
+ * A batch's record says whose it is and when it was whole, not where in the topic it stood. So it is
+ * placed only from something that knows: the topic's last known batch, or what follows the hole, an
+ * entry or a trim (whose record says where the topic ended then). What was trimmed since may be
+ * overwritten: it is gone anyway, and what is left of the hole is its end. Control actions know their
+ * own numbers. Folds into a log that nobody serves; never writes to the pool.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/fsck_salvage.h"
+
+/* ---- Control actions -------------------------------------------------------------------------- */
+
+static int by_number(const void *a, const void *b)
+{
+    const struct action *x = a, *y = b;
+    return x->c.number < y->c.number ? -1 : x->c.number > y->c.number;
+}
+
+/* Did the entry of this number say so? What stands of another one gainsays. */
+static bool action_stands(const struct salvage *v, const struct action *a)
+{
+    const struct media_entry *line = salvage_line(v, a->c.number);
+    struct entry e;
+    uint32_t next;
+    if (!line || !index_decode(line, a->c.number, index_chain_before(line), &e, &next))
+        return true;
+    return e.kind == MEDIA_CONTROL ? e.side == a->o->at : !recover_whole(v->log, &e, NULL);
+}
+
+int salvage_actions(struct salvage *v)
+{
+    struct fsck *f = v->f;
+    if (v->action)
+        return 0;
+    int rc = fsck_orphans(f, v->log);
+    if (rc)
+        return rc;
+    v->action = calloc(f->orphans + 1, sizeof *v->action);
+    if (!v->action)
+        return -ENOMEM;
+    for (size_t i = 0; i < f->orphans; i++) {
+        struct action a = {.o = &f->orphan[i]};
+        const struct side *s = &a.o->s;
+        if (s->topic == 0 && !s->run1 && a.o->whole &&
+            control_decode(pool_at(&v->log->pool, s->run0), s->length, &a.c) == 0 &&
+            a.c.number > v->start && a.c.number <= v->trusted && action_stands(v, &a))
+            v->action[v->actions++] = a;
+    }
+    if (v->actions > 1)
+        qsort(v->action, v->actions, sizeof *v->action, by_number);
+    return 0;
+}
+
+uint64_t salvage_base(const struct salvage *v, const struct topic *t, uint64_t *message)
+{
+    uint64_t base = topic_base(t);
+    *message = t->first_message;
+    for (size_t i = 0; i < v->actions; i++) {
+        const struct control *c = &v->action[i].c;
+        if (c->kind == MEDIA_C_TRIM && c->id == t->id && c->value > base) {
+            base = c->value;
+            *message = c->value2;
+        }
+    }
+    return base;
+}
+
+/* ---- Holes ------------------------------------------------------------------------------------ */
+
+/* Does b stand right behind a, payload and record? Then nothing came between them. */
+static bool joins(uint64_t payload_end, uint64_t side_end, const struct orphan *b)
+{
+    return payload_end == b->s.run0 && side_end == b->at + MEDIA_LINE;
+}
+
+static bool orphans_join(const struct orphan *a, const struct orphan *b)
+{
+    return !a->s.run1 && joins(a->s.run0 + a->s.run0_length,
+                               a->at + MEDIA_LINE - side_size(a->s.count, a->s.equal), b);
+}
+
+/* The topic's last known batch and this one. */
+static bool tail_joins(const struct topic *t, const struct orphan *o)
+{
+    if (t->run_count == 0)
+        return topic_end(t) == 0;
+    const struct run *r = topic_run(t, t->run_count - 1);
+    return !(r->flags & MEDIA_RUN_LOST) && r->batches > 0 &&
+           joins(r->payload + (topic_end(t) - r->offset), t->side_tail - t->side_tail_below, o);
+}
+
+static bool entry_joins(const struct orphan *o, const struct entry *e)
+{
+    return e && !o->s.run1 && o->s.run0 + o->s.run0_length == e->payload &&
+           o->at + MEDIA_LINE - side_size(o->s.count, o->s.equal) == e->side + MEDIA_LINE;
+}
+
+/* May b follow a in the topic? Sequences of one session say so, else the times. */
+static bool follows(const struct orphan *a, const struct orphan *b)
+{
+    if (a->s.session && a->s.session == b->s.session)
+        return b->s.sequence > a->s.sequence;
+    return a->s.time < b->s.time;
+}
+
+/* What may stand in a hole, in order: its first `left` at its begin, its last `right` at its end. */
+struct fill {
+    struct candidate {
+        struct orphan *o;
+        uint64_t lost; /* bytes behind it, of a batch that is damaged itself */
+    } * at;
+    size_t count, left, right;
+    uint64_t bytes; /* of the hole */
+    uint64_t sum;   /* of those at its end, and between them */
+};
+
+static int fill_begin(const struct salvage *v, struct fill *g, const struct topic *t,
+                      uint64_t before, uint64_t number)
+{
+    struct fsck *f = v->f;
+    uint64_t after = salvage_newer_than(v, t->id);
+    g->at = calloc(f->orphans + 1, sizeof *g->at);
+    if (!g->at)
+        return -ENOMEM;
+    for (size_t i = 0; i < f->orphans; i++) {
+        struct orphan *o = &f->orphan[i];
+        if (!o->taken && o->s.topic == t->id && o->s.time > after && o->s.time < before &&
+            o->named < number && o->s.length <= g->bytes)
+            g->at[g->count++].o = o;
+    }
+    return 0;
+}
+
+/* Those that make up the hole exactly, one behind the other, when no other choice does: `at` is then
+ * nothing but these. */
+static bool fill_exactly(struct fill *g)
+{
+    size_t low = 0, first = 0, length = 0, found = 0;
+    uint64_t sum = 0;
+    for (size_t high = 0; high < g->count; high++) {
+        sum += g->at[high].o->s.length;
+        while (sum > g->bytes)
+            sum -= g->at[low++].o->s.length;
+        if (sum != g->bytes)
+            continue;
+        found++;
+        first = low;
+        length = high + 1 - low;
+    }
+    bool sure = found == 1;
+    for (size_t i = first + 1; sure && i < first + length; i++)
+        sure = follows(g->at[i - 1].o, g->at[i].o);
+    if (!sure)
+        return false;
+    memmove(g->at, g->at + first, length * sizeof *g->at);
+    g->count = g->left = length;
+    return true;
+}
+
+/* Is there a message's begin `skip` bytes into the batch? Its index. */
+static bool boundary(const struct side *s, uint64_t skip, uint64_t *index)
+{
+    uint64_t at = 0;
+    for (*index = 0; *index < s->count && at < skip; ++*index)
+        at += s->lengths ? le32_get(s->lengths[*index]) : s->length / s->count;
+    return at == skip;
+}
+
+/* Bytes between two payloads of one extent, and so between their records: of batches that are damaged
+ * themselves. */
+static uint64_t bytes_between(const struct pool *p, const struct orphan *a, const struct orphan *b)
+{
+    uint64_t end = a->s.run0 + a->s.run0_length;
+    bool same =
+        !a->s.run1 && a->s.order0 == b->s.order0 &&
+        pool_extent_base(p, a->s.run0, a->s.order0) == pool_extent_base(p, b->s.run0, b->s.order0);
+    return same && b->s.run0 > end &&
+                   b->at + MEDIA_LINE < a->at + MEDIA_LINE - side_size(a->s.count, a->s.equal)
+               ? b->s.run0 - end
+               : 0;
+}
+
+/* From its end back, until all is there that was not trimmed: `live` bytes. There a message begins,
+ * and where it is known, so many messages after that one end here. */
+static bool fill_from_end(const struct pool *p, struct fill *g, uint64_t live, uint64_t messages,
+                          bool damaged)
+{
+    uint64_t counted = 0, index = 0;
+    bool all = true;
+    g->right = g->sum = 0;
+    while (g->sum < live && g->right < g->count) {
+        struct candidate *c = &g->at[g->count - 1 - g->right];
+        c->lost = damaged && g->right > 0 ? bytes_between(p, c->o, c[1].o) : 0;
+        if (c->o->s.length + c->lost > g->bytes - g->sum)
+            break;
+        all = all && c->lost == 0;
+        g->sum += c->lost;
+        if (g->sum >= live) /* what is damaged lies across */
+            return false;
+        g->sum += c->o->s.length;
+        counted += c->o->s.count;
+        g->right++;
+    }
+    if (g->sum < live || g->right == 0 ||
+        !boundary(&g->at[g->count - g->right].o->s, g->sum - live, &index))
+        return g->sum >= live && g->right == 0;
+    return !all || messages == UINT64_MAX || counted - index == messages;
+}
+
+/* Some of it is damaged itself: only what joins what is known. */
+static void fill_joined(struct fill *g, const struct topic *t, const struct entry *behind)
+{
+    uint64_t room = g->bytes;
+    g->left = g->right = g->sum = 0;
+    while (g->left < g->count && g->at[g->left].o->s.length <= room &&
+           (g->left ? orphans_join(g->at[g->left - 1].o, g->at[g->left].o)
+                    : tail_joins(t, g->at[0].o))) {
+        room -= g->at[g->left].o->s.length;
+        g->left++;
+    }
+    while (g->left + g->right < g->count) {
+        struct candidate *c = &g->at[g->count - 1 - g->right];
+        bool joined = g->right ? orphans_join(c->o, c[1].o) : entry_joins(c->o, behind);
+        if (!joined || c->o->s.length > room)
+            break;
+        c->lost = 0;
+        room -= c->o->s.length;
+        g->sum += c->o->s.length;
+        g->right++;
+    }
+}
+
+static int fill_fold(struct salvage *v, const struct topic *t, struct orphan *o, uint64_t number)
+{
+    struct entry e[2];
+    unsigned parts = fsck_entry(v->log, o, number, topic_end(t), v->term, e);
+    o->taken = true;
+    v->missing -= v->missing < parts ? v->missing : parts;
+    v->placed++;
+    return salvage_fold(v, &e[0], parts > 1 ? &e[1] : NULL);
+}
+
+static int fill_place(struct salvage *v, struct topic *t, const struct fill *g, uint64_t end,
+                      uint64_t number)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < g->left; i++)
+        rc = fill_fold(v, t, g->at[i].o, number);
+    if (rc == 0 && topic_end(t) < end - g->sum)
+        rc = salvage_lose(v, t, end - g->sum, number);
+    for (size_t i = g->count - g->right; rc == 0 && i < g->count; i++) {
+        rc = fill_fold(v, t, g->at[i].o, number);
+        if (rc == 0 && g->at[i].lost)
+            rc = salvage_lose(v, t, topic_end(t) + g->at[i].lost, number);
+    }
+    return rc;
+}
+
+int salvage_fill(struct salvage *v, struct topic *t, const struct hole *h)
+{
+    uint64_t from = topic_end(t), message = 0, base = salvage_base(v, t, &message);
+    const struct pool *p = &v->log->pool;
+    struct fill g = {.bytes = h->end - from};
+    uint64_t live = base > from ? (base < h->end ? h->end - base : 0) : g.bytes;
+    uint64_t messages =
+        h->messages && base > from && h->messages >= message ? h->messages - message : UINT64_MAX;
+    size_t placed = v->placed;
+    int rc = fsck_orphans(v->f, v->log);
+    if (rc == 0)
+        rc = fill_begin(v, &g, t, h->before, h->number);
+    if (rc == 0 && !fill_exactly(&g) && !fill_from_end(p, &g, live, messages, false) &&
+        !fill_from_end(p, &g, live, messages, true))
+        fill_joined(&g, t, h->behind);
+    if (rc == 0)
+        rc = fill_place(v, t, &g, h->end, h->number);
+    free(g.at);
+    if (rc || v->placed == placed || t->id == 0)
+        return rc;
+    v->f->state_damaged = true;
+    fsck_say(v->f,
+             &(struct finding){.kind = FSCK_ENTRY,
+                               .severity = FSCK_WARNING,
+                               .action = FSCK_REBUILD,
+                               .id = t->id,
+                               .offsets = {from, h->end}},
+             "The index entries of bytes " U64 " up to " U64 " are damaged; %zu batches were found "
+             "by their own records, and their place by what stands around them.",
+             from, h->end, v->placed - placed);
+    return 0;
+}
+
+/* ---- Trims ------------------------------------------------------------------------------------ */
+
+/* So many messages it had by now: how many were in what is lost follows. */
+static void messages_settle(struct topic *t, uint64_t messages)
+{
+    size_t i = t->run_count;
+    uint64_t behind = 0;
+    while (i > 0 && !(topic_run(t, i - 1)->flags & MEDIA_RUN_LOST))
+        i--;
+    if (i == 0 || messages <= t->last_message_end)
+        return;
+    behind = messages - t->last_message_end;
+    for (; i < t->run_count; i++)
+        topic_run(t, i)->message += behind;
+    t->last_message_end = messages;
+    table_rewrite(t->log, t);
+}
+
+int salvage_trim(struct salvage *v, const struct control *c, uint64_t time, uint64_t number)
+{
+    struct topic *t = c->kind == MEDIA_C_TRIM ? names_id(&v->log->names, c->id) : NULL;
+    if (!t || names_is_dir(t) || c->end < topic_end(t) || c->end < c->value)
+        return 0;
+    int rc = 0;
+    if (c->end > topic_end(t))
+        rc = salvage_fill(
+            v, t,
+            &(struct hole){
+                .end = c->end, .messages = c->messages, .before = time + 1, .number = number});
+    if (rc == 0 && topic_end(t) == c->end)
+        messages_settle(t, c->messages);
+    return rc;
+}
+
+/* ---- What nothing follows --------------------------------------------------------------------- */
+
+static bool is_left(const struct salvage *v, const struct orphan *o)
+{
+    struct topic *t = o->s.topic ? names_id(&v->log->names, o->s.topic) : NULL;
+    return t && !names_is_dir(t) && !o->taken && o->s.time > salvage_newer_than(v, t->id) &&
+           o->s.time < v->missing_before;
+}
+
+/* Can nothing have come between the topic's last batch and this one, but what is damaged itself:
+ * *lost bytes? They stand side by side, or the rest of an extent is too small for what went into the
+ * next. */
+static bool rest_follows(const struct topic *t, const struct orphan *o, uint64_t *lost)
+{
+    const struct pool *p = &t->log->pool;
+    *lost = 0;
+    if (tail_joins(t, o) || t->run_count == 0)
+        return true;
+    const struct run *r = topic_run(t, t->run_count - 1);
+    uint64_t end = r->payload + (topic_end(t) - r->offset), low = t->side_tail - t->side_tail_below;
+    if (r->flags & MEDIA_RUN_LOST)
+        return false;
+    if (r->batches == 0) /* its record stands elsewhere */
+        return end == o->s.run0;
+    if (r->order != o->s.order0 ||
+        pool_extent_base(p, r->payload, r->order) != pool_extent_base(p, o->s.run0, o->s.order0))
+        return o->s.length + side_size(o->s.count, o->s.equal) > low - end;
+    *lost = o->s.run0 - end;
+    return o->s.run0 > end && o->at + MEDIA_LINE < low;
+}
+
+static int rest_fold(struct salvage *v, struct orphan *o, bool counted)
+{
+    struct topic *t = names_id(&v->log->names, o->s.topic);
+    uint64_t lost;
+    int rc = 0;
+    if (!rest_follows(t, o, &lost) && !counted) {
+        t->ordered_time = UINT64_MAX; /* nor is the place known of what follows */
+        return 0;
+    }
+    if (lost && !counted)
+        rc = salvage_lose(v, t, topic_end(t) + lost, v->number);
+    return rc ? rc : fill_fold(v, t, o, v->number);
+}
+
+/* Made behind the checkpoint and not removed, but by an action that is lost? */
+static bool is_nameless(const struct salvage *v, const struct orphan *o)
+{
+    bool removed = false;
+    for (size_t i = 0; i < v->actions; i++) {
+        const struct control *c = &v->action[i].c;
+        removed = removed || (c->kind == MEDIA_C_REMOVE && c->id == o->s.topic) ||
+                  (c->kind == MEDIA_C_RENAME && c->value == o->s.topic);
+    }
+    return !o->taken && o->whole && o->s.topic >= v->next_id && o->s.topic < UINT32_MAX &&
+           o->s.time > v->time && !removed && !names_id(&v->log->names, o->s.topic);
+}
+
+static int nameless_adopt(struct salvage *v)
+{
+    struct fsck *f = v->f;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < f->orphans; i++) {
+        struct topic *t;
+        if (!is_nameless(v, &f->orphan[i]))
+            continue;
+        rc = fsck_adopt(f, v->log, f->orphan[i].s.topic, 0, &t);
+        if (rc == 0)
+            fsck_say(
+                f,
+                &(struct finding){
+                    .kind = FSCK_NODE, .severity = FSCK_ERROR, .action = FSCK_ADOPT, .id = t->id},
+                "The record that made the topic with number %u is damaged, and with it its name "
+                "and attributes; it is called %s now, and belongs to the owner of the pool's "
+                "root directory.",
+                t->id, t->key.name);
+    }
+    return rc;
+}
+
+int salvage_rest(struct salvage *v)
+{
+    struct fsck *f = v->f;
+    uint64_t left = 0;
+    if (v->missing == 0)
+        return 0;
+    int rc = fsck_orphans(f, v->log);
+    if (rc == 0)
+        rc = nameless_adopt(v);
+    for (size_t i = 0; rc == 0 && i < f->orphans; i++)
+        left += is_left(v, &f->orphan[i]) ? (f->orphan[i].s.run1 ? 2u : 1u) : 0;
+    /* Just as many as are missing: none is damaged itself. */
+    bool counted = left == v->missing;
+    size_t placed = v->placed;
+    for (size_t i = 0; rc == 0 && i < f->orphans; i++)
+        if (is_left(v, &f->orphan[i]))
+            rc = rest_fold(v, &f->orphan[i], counted);
+    if (rc || v->placed == placed)
+        return rc;
+    f->state_damaged = true;
+    fsck_say(
+        f, &(struct finding){.kind = FSCK_ENTRY, .severity = FSCK_WARNING, .action = FSCK_REBUILD},
+        "%zu whole batches stand behind all that the index tells of their topics; they are what "
+        "came last.%s",
+        v->placed - placed,
+        f->watermark_damaged ? " The watermark that would tell whether they were acknowledged "
+                               "is damaged, so they are kept."
+                             : "");
+    return 0;
+}
+
+/* ---- What finds no place ---------------------------------------------------------------------- */
+
+/* Does an entry that stands name it? Then it has its place, or was trimmed. */
+static bool is_named(const struct salvage *v, const struct orphan *o)
+{
+    const struct media_entry *line = o->named ? salvage_line(v, o->named) : NULL;
+    struct entry e;
+    uint32_t next;
+    return line && index_decode(line, o->named, index_chain_before(line), &e, &next) &&
+           (e.session ? (uint16_t)o->s.crc == e.check : o->s.crc == e.check) && e.side == o->at;
+}
+
+int salvage_aside(struct salvage *v)
+{
+    struct fsck *f = v->f;
+    if (!v->unproved)
+        return 0;
+    int rc = fsck_orphans(f, v->log);
+    for (size_t i = 0; rc == 0 && i < f->orphans; i++) {
+        const struct orphan *o = &f->orphan[i];
+        const struct topic *t = o->s.topic ? names_id(&v->log->names, o->s.topic) : NULL;
+        if (o->taken || !o->whole || !t || o->s.time <= v->time || is_named(v, o))
+            continue;
+        fsck_say(
+            f,
+            &(struct finding){.kind = FSCK_UNPLACED,
+                              .severity = FSCK_ERROR,
+                              .action = FSCK_FORGET,
+                              .id = t->id,
+                              .messages = {0, o->s.count},
+                              .place = {o->at, o->at + MEDIA_LINE}},
+            "A batch of %u messages (%u bytes) is whole, but the index entry that said where in "
+            "the topic it stands is damaged, and nothing else tells. It may have been trimmed.",
+            o->s.count, o->s.length);
+    }
+    return rc;
+}
