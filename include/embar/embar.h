@@ -75,6 +75,13 @@ enum embar_session {
     EMBAR_SESSION_NONE = 3, /* no deduplication: what is in flight when a connection breaks fails */
 };
 
+/* Sending from the batch's own memory (MSG_ZEROCOPY), 64 KiB and more at once. */
+enum embar_zerocopy {
+    EMBAR_ZEROCOPY_AUTO = 0,   /* until the kernel says that it copied after all, as on loopback */
+    EMBAR_ZEROCOPY_ALWAYS = 1, /* even then */
+    EMBAR_ZEROCOPY_NEVER = 2,
+};
+
 /* Begin with EMBAR_PUBLISHER_OPTIONS. */
 struct embar_publisher_options {
     enum embar_session session;
@@ -90,10 +97,11 @@ struct embar_publisher_options {
     size_t window;        /* payload bytes accepted and not yet done. 0: 32 MiB */
     bool no_create;       /* fail with -ENOENT instead of making the topic and its parents */
     bool nonblocking;     /* -EAGAIN instead of waiting when the window is full */
+    enum embar_zerocopy zerocopy;
 };
 #define EMBAR_PUBLISHER_OPTIONS                                                                    \
     {                                                                                              \
-        EMBAR_SESSION_AUTO, 0, EMBAR_ANY, EMBAR_ANY, 0, 0, 0, 0, false, false                      \
+        EMBAR_SESSION_AUTO, 0, EMBAR_ANY, EMBAR_ANY, 0, 0, 0, 0, false, false, EMBAR_ZEROCOPY_AUTO \
     }
 
 /* Told once for each message or batch that was accepted: err is NULL when it is done in the sense
@@ -151,6 +159,7 @@ struct embar_publisher_info {
     uint64_t in_flight;                   /* batches sealed and not done */
     unsigned connected;                   /* connections up now */
     uint64_t reconnects, fences;
+    uint64_t zerocopies, zerocopies_copied; /* sends without a copy; that were copied after all */
 };
 void embar_publisher_info(struct embar_publisher *pub, struct embar_publisher_info *info);
 

@@ -122,7 +122,7 @@ int link_dial(const struct address *to, const struct link_limit *limit, int *fd,
     return 0;
 }
 
-ssize_t link_write(int fd, const struct iovec *iov, int pieces)
+ssize_t link_write(int fd, const struct iovec *iov, int pieces, int flags)
 {
     union {
         const struct iovec *in;
@@ -130,7 +130,7 @@ ssize_t link_write(int fd, const struct iovec *iov, int pieces)
     } u = {.in = iov}; /* sendmsg does not write to it */
     struct msghdr m = {.msg_iov = u.out, .msg_iovlen = (size_t)pieces};
     for (;;) {
-        ssize_t n = sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n = sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT | flags);
         if (n >= 0)
             return n;
         if (errno != EINTR)
@@ -153,7 +153,7 @@ int link_send(int fd, struct iovec *iov, int pieces, const struct link_limit *li
               struct embar_error *err)
 {
     while (pieces > 0) {
-        ssize_t n = link_write(fd, iov, pieces);
+        ssize_t n = link_write(fd, iov, pieces, 0);
         if (n == -EAGAIN) {
             int rc = wait_ready(fd, POLLOUT, limit);
             if (rc < 0)

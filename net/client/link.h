@@ -46,8 +46,8 @@ int link_hello(int fd, const struct address *to, const struct link_peer *known,
     __attribute__((warn_unused_result));
 
 /* The one place where bytes leave: as many of iov as the socket takes now. Bytes, -EAGAIN, -errno.
- * Raises no signal. */
-ssize_t link_write(int fd, const struct iovec *iov, int pieces);
+ * Raises no signal. flags: of sendmsg, beside its own. */
+ssize_t link_write(int fd, const struct iovec *iov, int pieces, int flags);
 
 int link_send(int fd, struct iovec *iov, int pieces, const struct link_limit *limit,
               struct embar_error *err) __attribute__((warn_unused_result));

@@ -147,6 +147,7 @@ int pub_conn_open(struct pub_conn *c, struct embar_error *err)
     c->in_have = 0;
     c->sequence = c->acked = 0;
     c->up_since = clock_ns();
+    pub_zero_open(c);
     pthread_mutex_lock(&p->lock);
     p->peer = peer;
     p->info.max_batch = peer.max_batch;
@@ -160,6 +161,7 @@ void pub_conn_close(struct pub_conn *c)
 {
     if (c->fd < 0)
         return;
+    pub_zero_close(c);
     close(c->fd);
     c->fd = -1;
     if (c->writing)
@@ -246,6 +248,7 @@ static bool take_frames(struct pub_conn *c)
 
 void pub_conn_read(struct pub_conn *c)
 {
+    pub_zero_read(c);
     while (c->fd >= 0) {
         ssize_t n = recv(c->fd, c->in + c->in_have, PUB_IN - c->in_have, MSG_DONTWAIT);
         if (n > 0) {

@@ -29,7 +29,9 @@ void pub_tell(struct embar_publisher *p, const struct embar_error *why)
     for (struct pub_batch *b = p->head, *next; b; b = next) {
         if (p->has_session && b->sequence > p->acked_top)
             break;
-        if (!b->acked || b->writers > 0) {
+        if (b->acked && b->pins > 0 && p->info.order == 5)
+            break; /* the callbacks' order */
+        if (!b->acked || b->writers > 0 || b->pins > 0) {
             next = b->next;
             continue;
         }

@@ -12,10 +12,12 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "core/crc.h"
 
 #define WRITE_PIECES 64           /* iovecs a sendmsg */
+#define ZERO_MIN     (64u << 10)  /* below it a copy is cheaper than a completion */
 #define SUM_PIECE    (256u << 10) /* what stays in the cache until it is copied */
 
 /* Sum the next piece of the payload. */
@@ -86,23 +88,31 @@ static int add_piece(struct iovec *iov, int n, void *base, size_t length, size_t
     return n + 1;
 }
 
-/* What is left of the frame being written, as far as it is summed and one call takes it. */
-static int rest_of_frame(struct pub_conn *c, struct iovec iov[WRITE_PIECES])
+/* What is left of the frame being written, as far as it is summed and one call takes it. *zero: it is
+ * payload only, and may be sent without a copy. */
+static int rest_of_frame(struct pub_conn *c, struct iovec iov[WRITE_PIECES], bool *zero, int *flags)
 {
     struct pub_batch *b = c->writing;
     size_t skip = c->written;
     int n = add_piece(iov, 0, &c->head, sizeof(c->head), &skip);
     if (!b->equal)
         n = add_piece(iov, n, b->lengths, b->count * sizeof(*b->lengths), &skip);
+    *zero = b->length >= ZERO_MIN && pub_zero_may(c);
+    if (*zero && n > 0) {
+        *zero = false;
+        *flags = MSG_MORE;
+        return n; /* by themselves: they are copied */
+    }
     if (skip == c->summed && !b->summed)
         sum_piece(c); /* all that was summed is written */
     size_t left = c->summed;
+    *zero &= left - skip >= ZERO_MIN;
     for (int i = 0; i < b->pieces && left > 0 && n < WRITE_PIECES; i++) {
         size_t length = b->iov[i].iov_len < left ? b->iov[i].iov_len : left;
         n = add_piece(iov, n, b->iov[i].iov_base, length, &skip);
         left -= length;
     }
-    if (left == 0 && c->summed == b->length && c->tail > 0 && n < WRITE_PIECES)
+    if (!*zero && left == 0 && c->summed == b->length && c->tail > 0 && n < WRITE_PIECES)
         n = add_piece(iov, n, &c->behind, c->tail, &skip);
     return n;
 }
@@ -125,8 +135,9 @@ int pub_conn_write(struct pub_conn *c)
         begin_frame(c, epoch);
     }
     struct iovec iov[WRITE_PIECES];
-    int pieces = rest_of_frame(c, iov);
-    ssize_t n = link_write(c->fd, iov, pieces);
+    bool zero;
+    int flags = 0, pieces = rest_of_frame(c, iov, &zero, &flags);
+    ssize_t n = zero ? pub_zero_write(c, iov, pieces) : link_write(c->fd, iov, pieces, flags);
     if (n == -EAGAIN) {
         c->blocked = true;
         return 0;

@@ -55,6 +55,9 @@ static int check_options(struct embar_publisher_options *o, struct embar_error *
                           "ack 1, or no session.");
     if (o->session == EMBAR_SESSION_RESUME && o->session_id == 0)
         return embar_fail(err, -EMBAR_ESESSION, "Session 0 is none and cannot be resumed.");
+    if (o->zerocopy > EMBAR_ZEROCOPY_NEVER)
+        return embar_fail(err, -EMBAR_EINVALID,
+                          "That is no way to send: it is always, never or auto.");
     if (o->connections > PUB_MAX_CONNECTIONS)
         return embar_fail(err, -EMBAR_EINVALID, "A publisher has at most %u connections.",
                           PUB_MAX_CONNECTIONS);

@@ -46,6 +46,7 @@ struct pub_batch {
     bool summed; /* crc is known */
     bool equal, taken, acked;
     unsigned generation, writers;
+    unsigned pins;          /* sends of its bytes that the kernel has not completed */
     struct pub_conn *owner; /* that took it last */
     size_t charge;          /* of the window */
     unsigned char *buffer;  /* own bytes; NULL: the caller's */
@@ -95,7 +96,10 @@ struct pub_conn {
     struct {
         struct wire_frame frame;
         struct wire_publish publish;
-    } head; /* of writing */
+    } head;                         /* of writing */
+    bool zero;                      /* the socket can send without a copy */
+    uint32_t zero_first, zero_next; /* such sends, as the kernel counts them: not completed */
+    struct pub_batch **zero_ring; /* their batches; NULL: completed out of order. Pins: the lock */
     size_t in_have;
     unsigned char in[PUB_IN];
 };
@@ -125,7 +129,8 @@ struct embar_publisher {
     bool sealed;               /* batches that neither the I/O thread nor pub_kick was told of */
     struct embar_error failed; /* code 0: alive */
     struct link_peer peer;
-    bool hungry;                            /* somebody waits for room: seal what is begun */
+    bool zero_copied; /* the kernel copies: no more of it. Written by the owner under the lock */
+    bool hungry;      /* somebody waits for room: seal what is begun */
     struct pub_batch *head, *tail, *queued; /* live list; the first that may not be taken yet */
     struct pub_batch *free;
     unsigned live;
@@ -203,6 +208,16 @@ void pub_conn_read(struct pub_conn *c);
  * negative code: the connection broke. The first leaves that to another call of the second. */
 int pub_conn_write(struct pub_conn *c);
 bool pub_conn_pump(struct pub_conn *c);
+
+/* ---- pub_zero.c: the connections' owner, without the lock --------------------------------- */
+
+void pub_zero_open(struct pub_conn *c);
+void pub_zero_close(struct pub_conn *c);
+bool pub_zero_may(const struct pub_conn *c);
+/* As link_write, from the payload of c->writing, without a copy where that is possible. */
+ssize_t pub_zero_write(struct pub_conn *c, const struct iovec *iov, int pieces);
+/* Take in what was completed, and tell what waited for it. */
+void pub_zero_read(struct pub_conn *c);
 
 /* ---- pub_io.c ----------------------------------------------------------------------------- */
 

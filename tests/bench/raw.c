@@ -70,7 +70,7 @@ void raw_head(uint8_t head[RAW_HEAD], uint64_t sequence, uint32_t n, uint32_t cr
 
 ssize_t raw_write(int fd, const struct iovec *iov, int pieces)
 {
-    return link_write(fd, iov, pieces);
+    return link_write(fd, iov, pieces, 0);
 }
 
 void raw_raise_limit(void)

@@ -1,6 +1,7 @@
 /* The misbehaving broker of the client's tests: one thread a connection, one lock. */
 #include "peer.h"
 
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -463,7 +464,17 @@ static void *accept_all(void *arg)
     }
 }
 
-void peer_start(struct peer *p)
+static void listen_tcp(struct peer *p)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof(in);
+    p->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(p->listener, (struct sockaddr *)&in, n), 0);
+    assert_int_equal(getsockname(p->listener, (struct sockaddr *)&in, &n), 0);
+    snprintf(p->path, sizeof(p->path), "127.0.0.1:%u", ntohs(in.sin_port));
+}
+
+static void listen_unix(struct peer *p)
 {
     const char *tmp = getenv("TMPDIR");
     snprintf(p->path, sizeof(p->path), "%.60s/embar-peer.XXXXXX", tmp ? tmp : "/tmp");
@@ -472,10 +483,15 @@ void peer_start(struct peer *p)
     snprintf(p->path + n, sizeof(p->path) - n, "/s");
     struct sockaddr_un un = {.sun_family = AF_UNIX};
     memcpy(un.sun_path, p->path, sizeof(p->path));
-    pthread_mutex_init(&p->lock, NULL);
-    pthread_cond_init(&p->moved, NULL);
     p->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(p->listener, (struct sockaddr *)&un, sizeof(un)), 0);
+}
+
+void peer_start(struct peer *p)
+{
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->moved, NULL);
+    p->tcp ? listen_tcp(p) : listen_unix(p);
     assert_int_equal(listen(p->listener, 64), 0);
     assert_int_equal(pthread_create(&p->thread, NULL, accept_all, p), 0);
 }
@@ -500,6 +516,8 @@ void peer_stop(struct peer *p)
     for (size_t i = 0; i < p->batches; i++)
         drop(&p->log[i]);
     free(p->log);
+    if (p->tcp)
+        return;
     unlink(p->path);
     *strrchr(p->path, '/') = '\0';
     rmdir(p->path);

@@ -24,7 +24,8 @@ struct peer_batch {
 };
 
 struct peer {
-    char path[100]; /* of the socket */
+    char path[100]; /* of the socket; with tcp its host:port */
+    bool tcp;       /* set before peer_start: on loopback instead of a Unix socket */
 
     /* The script: set before a client comes. Counts are of PUBLISH frames, from 1; 0: never. */
     unsigned break_every; /* close instead of an ack at every so many; committed every other time */

@@ -9,11 +9,18 @@
 
 #include <cmocka.h>
 
+#include "net/wire.h"
+
 struct embar_client *connect_to(const struct peer *p, unsigned reconnect_ms)
 {
     struct embar_client *c;
     struct embar_error err = {.code = 0};
+    static const char token[WIRE_TOKEN]; /* the peer takes any */
     struct embar_options o = {.server = p->path, .reconnect_ms = reconnect_ms};
+    if (p->tcp) {
+        o.token = token;
+        o.token_length = sizeof(token);
+    }
     if (embar_connect(&c, &o, &err) < 0)
         fail_msg("%s", err.text);
     return c;

@@ -1,0 +1,280 @@
+/* Sending without a copy: over a real socket, and with a kernel that completes late, refuses, or says that it
+ * copied (sendmsg and recvmsg are the test's own here, by the linker's --wrap). */
+#include <errno.h>
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/errqueue.h>
+
+#include <cmocka.h>
+
+#include "embar/embar.h"
+#include "peer.h"
+#include "told.h"
+
+#define SIZE   (600u << 10)
+#define ROUNDS 10u
+
+/* What the wrapped calls do. */
+static enum { KERNEL, REFUSED, LATE } mode;
+static atomic_uint flagged;  /* sends that asked for no copy */
+static atomic_uint released; /* LATE: sends that may be told as completed */
+static atomic_uint told;     /* LATE: of them told */
+
+ssize_t __real_sendmsg(int fd, const struct msghdr *m, int flags);
+ssize_t __real_recvmsg(int fd, struct msghdr *m, int flags);
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags);
+ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int flags);
+
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags)
+{
+    if (!(flags & MSG_ZEROCOPY) || mode == KERNEL)
+        return __real_sendmsg(fd, m, flags);
+    if (mode == REFUSED) {
+        flagged++;
+        errno = ENOBUFS;
+        return -1;
+    }
+    ssize_t n = __real_sendmsg(fd, m, flags & ~MSG_ZEROCOPY);
+    flagged += n > 0;
+    return n;
+}
+
+ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int flags)
+{
+    if (!(flags & MSG_ERRQUEUE) || mode == KERNEL)
+        return __real_recvmsg(fd, m, flags);
+    if (told >= released) {
+        errno = EAGAIN;
+        return -1;
+    }
+    struct sock_extended_err e = {.ee_origin = SO_EE_ORIGIN_ZEROCOPY, .ee_info = told};
+    e.ee_data = released - 1;
+    told = e.ee_data + 1;
+    struct cmsghdr *h = CMSG_FIRSTHDR(m);
+    h->cmsg_level = SOL_IP;
+    h->cmsg_type = IP_RECVERR;
+    h->cmsg_len = CMSG_LEN(sizeof(e));
+    memcpy(CMSG_DATA(h), &e, sizeof(e));
+    m->msg_controllen = CMSG_SPACE(sizeof(e));
+    return 0;
+}
+
+struct sent {
+    unsigned char *bytes;
+    atomic_bool done;
+};
+
+static void on_batch(void *arg, const struct embar_error *err)
+{
+    struct sent *s = arg;
+    if (!err)
+        memset(s->bytes, 0xee, SIZE); /* it is the caller's again */
+    s->done = true;
+}
+
+static void fill(unsigned char *p, unsigned seed)
+{
+    uint64_t random = seed;
+    for (size_t i = 0; i < SIZE; i++) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        p[i] = (unsigned char)(random >> 56);
+    }
+}
+
+static struct embar_publisher_info send_rounds(struct peer *p, enum embar_zerocopy how,
+                                               unsigned connections, uint64_t *after_first)
+{
+    struct embar_publisher_options o = EMBAR_PUBLISHER_OPTIONS;
+    struct embar_publisher_info info;
+    struct embar_error err = {.code = 0};
+    struct sent s[ROUNDS];
+    o.zerocopy = how;
+    o.connections = connections;
+    peer_start(p);
+    struct embar_client *c = connect_to(p, 20000);
+    struct embar_publisher *pub = open_on(c, &o);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        s[i].done = false;
+        s[i].bytes = malloc(SIZE);
+        fill(s[i].bytes, i);
+        struct iovec iov[2] = {{s[i].bytes, 1000}, {s[i].bytes + 1000, SIZE - 1000}};
+        assert_int_equal(embar_publish_batch(pub, iov, 2, NULL, 1, on_batch, &s[i]), 0);
+        if (i == 0) {
+            assert_int_equal(embar_flush(pub, -1, &err), 0);
+            embar_publisher_info(pub, &info);
+            *after_first = info.zerocopies;
+        }
+    }
+    if (embar_flush(pub, -1, &err) < 0)
+        fail_msg("%s", err.text);
+    embar_publisher_info(pub, &info);
+    assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_KEEP, &err), 0);
+    embar_disconnect(c);
+    size_t n;
+    unsigned char *bytes = peer_bytes(p, &n);
+    assert_int_equal(n, (size_t)ROUNDS * SIZE);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        assert_true(s[i].done);
+        fill(s[i].bytes, i);
+        assert_memory_equal(bytes + (size_t)i * SIZE, s[i].bytes, SIZE);
+        free(s[i].bytes);
+    }
+    free(bytes);
+    peer_stop(p);
+    return info;
+}
+
+static bool kernel_can(void)
+{
+    int one = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+    bool can = setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &one, sizeof(one)) == 0;
+    close(fd);
+    return can;
+}
+
+/* Loopback copies: after the first batch no send asks for it any more. */
+static void it_ends_where_the_kernel_copies(void **state)
+{
+    (void)state;
+    if (!kernel_can())
+        skip();
+    mode = KERNEL;
+    uint64_t first;
+    struct peer p = {.incarnation = 1, .tcp = true};
+    struct embar_publisher_info info = send_rounds(&p, EMBAR_ZEROCOPY_AUTO, 1, &first);
+    assert_true(first > 0);
+    assert_true(info.zerocopies_copied > 0);
+    assert_int_equal(info.zerocopies, first);
+}
+
+static void it_goes_on_when_told_so(void **state)
+{
+    (void)state;
+    if (!kernel_can())
+        skip();
+    mode = KERNEL;
+    uint64_t first;
+    struct peer p = {.incarnation = 1, .tcp = true};
+    struct embar_publisher_info info = send_rounds(&p, EMBAR_ZEROCOPY_ALWAYS, 1, &first);
+    assert_true(info.zerocopies > first);
+    p = (struct peer){.incarnation = 1, .tcp = true, .break_every = 4};
+    (void)send_rounds(&p, EMBAR_ZEROCOPY_ALWAYS, 3, &first);
+}
+
+static void never_is_never(void **state)
+{
+    (void)state;
+    mode = REFUSED;
+    flagged = 0;
+    uint64_t first;
+    struct peer p = {.incarnation = 1, .tcp = true};
+    (void)send_rounds(&p, EMBAR_ZEROCOPY_NEVER, 1, &first);
+    p = (struct peer){.incarnation = 1}; /* a Unix socket cannot */
+    (void)send_rounds(&p, EMBAR_ZEROCOPY_ALWAYS, 1, &first);
+    assert_int_equal(flagged, 0);
+}
+
+static void a_refused_send_is_copied(void **state)
+{
+    (void)state;
+    if (!kernel_can())
+        skip();
+    mode = REFUSED;
+    flagged = 0;
+    uint64_t first;
+    struct peer p = {.incarnation = 1, .tcp = true};
+    struct embar_publisher_info info = send_rounds(&p, EMBAR_ZEROCOPY_AUTO, 1, &first);
+    assert_true(flagged > ROUNDS);
+    assert_int_equal(info.zerocopies, 0);
+}
+
+static bool settled(struct embar_publisher *pub, uint64_t sequence)
+{
+    struct embar_publisher_info info;
+    time_t end = time(NULL) + 20;
+    do {
+        struct timespec nap = {.tv_nsec = 1000000};
+        nanosleep(&nap, NULL);
+        embar_publisher_info(pub, &info);
+    } while (info.sequence < sequence && time(NULL) < end);
+    return info.sequence >= sequence;
+}
+
+/* Acknowledged, but the kernel still holds the memory: nobody is told, and nobody behind it. */
+static void memory_is_the_kernels_until_it_says_so(void **state)
+{
+    (void)state;
+    if (!kernel_can())
+        skip();
+    mode = LATE;
+    flagged = released = told = 0;
+    struct peer p = {.incarnation = 1, .tcp = true};
+    struct sent s = {.bytes = malloc(SIZE)};
+    struct embar_error err = {.code = 0};
+    fill(s.bytes, 3);
+    struct iovec iov = {s.bytes, SIZE};
+    peer_start(&p);
+    struct embar_client *c = connect_to(&p, 20000);
+    struct embar_publisher *pub = open_on(c, NULL);
+    assert_int_equal(embar_publish_batch(pub, &iov, 1, NULL, 1, on_batch, &s), 0);
+    assert_true(settled(pub, 1)); /* the ack is here */
+    assert_int_equal(embar_publish(pub, "behind it", 9, NULL, NULL), 0);
+    assert_true(settled(pub, 2));
+    assert_false(s.done);
+    assert_int_equal(embar_flush(pub, 50, &err), -ETIMEDOUT);
+    assert_true(flagged > 0);
+    released = flagged;
+    assert_int_equal(embar_publish(pub, "wake up", 7, NULL, NULL),
+                     0); /* no edge comes of itself here */
+    assert_int_equal(embar_flush(pub, 20000, &err), 0);
+    assert_true(s.done);
+    assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_KEEP, &err), 0);
+    embar_disconnect(c);
+    peer_stop(&p);
+    free(s.bytes);
+}
+
+/* What is never completed does not hold up a close. */
+static void a_close_waits_for_nothing(void **state)
+{
+    (void)state;
+    mode = LATE;
+    flagged = released = told = 0;
+    struct peer p = {.incarnation = 1, .tcp = true};
+    struct sent s = {.bytes = malloc(SIZE)};
+    fill(s.bytes, 3);
+    struct iovec iov = {s.bytes, SIZE};
+    peer_start(&p);
+    struct embar_client *c = connect_to(&p, 20000);
+    struct embar_publisher *pub = open_on(c, NULL);
+    assert_int_equal(embar_publish_batch(pub, &iov, 1, NULL, 1, on_batch, &s), 0);
+    assert_true(settled(pub, 1));
+    (void)embar_publisher_close(pub, EMBAR_CLOSE_NOW, NULL);
+    assert_true(s.done);
+    embar_disconnect(c);
+    peer_stop(&p);
+    free(s.bytes);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(it_ends_where_the_kernel_copies),
+        cmocka_unit_test(it_goes_on_when_told_so),
+        cmocka_unit_test(never_is_never),
+        cmocka_unit_test(a_refused_send_is_copied),
+        cmocka_unit_test(memory_is_the_kernels_until_it_says_so),
+        cmocka_unit_test(a_close_waits_for_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
