@@ -22,6 +22,7 @@
 
 #include "net/server/internal.h"
 
+#define SHARED_TURNS 4096u /* of one connection after another one's last: some 100 ms */
 #define TICKS_HELLO  10u
 #define TICKS_STAGED 30u
 #define TICKS_SLOW   5u
@@ -89,6 +90,10 @@ void conn_ready(struct conn *c)
 {
     if (c->ready || c->closed)
         return;
+    if (c->worker->shared > 0 && c->cycle >= c->worker->cycle && c->used >= TURN_SHARED) {
+        conn_bulk(c); /* else those who are read soon are sent to soon, and get ever more turns */
+        return;
+    }
     conn_unready(c);
     c->ready = true;
     TAILQ_INSERT_TAIL(&c->worker->ready, c, ready_link);
@@ -104,16 +109,41 @@ void conn_bulk(struct conn *c)
 
 void conn_unready(struct conn *c)
 {
+    struct worker *w = c->worker;
+    if (w && w->cycle_end == c)
+        w->cycle_end = TAILQ_PREV(c, conn_list, ready_link);
     if (c->ready)
-        TAILQ_REMOVE(&c->worker->ready, c, ready_link);
+        TAILQ_REMOVE(&w->ready, c, ready_link);
     else if (c->bulk)
-        TAILQ_REMOVE(&c->worker->bulk, c, ready_link);
+        TAILQ_REMOVE(&w->bulk, c, ready_link);
     c->ready = c->bulk = false;
 }
 
 uint32_t conn_share(const struct conn *c)
 {
-    return c->worker->shared > 0 ? TURN_SHARED : TURN_IN;
+    const struct worker *w = c->worker;
+    if (w->shared == 0)
+        return TURN_IN;
+    uint32_t used = c->cycle >= w->cycle ? c->used : 0;
+    return used < TURN_SHARED - TURN_LEAST ? TURN_SHARED - used : TURN_LEAST;
+}
+
+void conn_brought(struct conn *c, uint64_t n)
+{
+    struct worker *w = c->worker;
+    if (c->cycle < w->cycle) {
+        c->used = 0;
+        c->cycle = w->cycle;
+    }
+    c->used += n < TURN_IN ? (uint32_t)n : TURN_IN;
+    if (c->used > TURN_IN)
+        c->used = TURN_IN;
+    /* Several connections that bring something keep each other's turns short for a while. */
+    if (w->last_in != c)
+        w->shared = w->last_in ? SHARED_TURNS : 0;
+    else if (w->shared > 0)
+        w->shared--;
+    w->last_in = c;
 }
 
 void conn_wait_end(struct conn *c)

@@ -37,6 +37,7 @@
 #define TURN_IN            (512u << 10) /* bytes a connection may bring in a turn while it is alone */
 #define TURN_SHARED        (64u << 10)  /* the same beside others: some 30 us of their time */
 #define TURN_OUT           (1u << 20)   /* bytes a connection may be sent in a turn */
+#define TURN_LEAST         (4u << 10)   /* of it, whatever it had before */
 #define RECV_MAX           (256u << 10) /* bytes a recv: what stays hot until it is written back */
 #define RESERVE_AT         (64u << 10)  /* reserve when min(body, this) has arrived */
 #define SCRATCH_SIZE       (64u << 10)
@@ -190,6 +191,8 @@ struct conn {
     bool local;                   /* Unix socket */
     bool ready;                   /* on worker.ready */
     bool bulk;                    /* on worker.bulk */
+    uint32_t used;                /* bytes brought in its worker's cycle `cycle`, or up to it */
+    uint64_t cycle;
     bool parked;   /* on worker.parked: waits for pool space, or for the ring with a whole batch */
     bool unstaged; /* on worker.unstaged: waits for staging memory */
     bool timed;    /* on worker.timed */
@@ -246,6 +249,8 @@ struct worker {
     unsigned todo;        /* announced and controls queued since the last log_commit */
     unsigned outstanding; /* completions still to come */
     struct conn_list all, ready, bulk, parked, unstaged, timed, dead; /* see worker.c */
+    uint64_t cycle;         /* times that everybody on the bulk list had a turn */
+    struct conn *cycle_end; /* the last of them in this one; NULL: it begins with the next turn */
     const struct conn *last_in; /* whose turn brought something last; only compared */
     unsigned shared;            /* turns for which the worker counts as shared by several */
     uint64_t brought;           /* bytes received, ever */
@@ -312,11 +317,14 @@ struct conn *conn_new(struct server *s, int fd, bool local);
 void conn_free(struct conn *c);
 void conn_adopt(struct worker *w, struct mail *m);
 void conn_ready(struct conn *c);
-/* It had its share and could go on: a turn after those who have waited for something. */
+/* It had its share and could go on: a turn after those who have waited for something. Who had a
+ * whole share since the bulk list went round gets there by conn_ready, too. */
 void conn_bulk(struct conn *c);
 void conn_unready(struct conn *c);
 /* Bytes that it may bring in a turn now. */
 uint32_t conn_share(const struct conn *c);
+/* A turn brought so much. */
+void conn_brought(struct conn *c, uint64_t n);
 void conn_turn(struct conn *c);
 void conn_tick(struct conn *c);
 void conn_close(struct conn *c);

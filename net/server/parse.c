@@ -9,8 +9,6 @@
 
 #include "net/server/internal.h"
 
-#define SHARED_TURNS 4096u /* of one connection after another one's last: some 100 ms */
-
 /* Make room behind what is there and receive: 1 got some, 0 none now, -1 done for. */
 static int fill(struct conn *c)
 {
@@ -112,17 +110,6 @@ static enum turn frames(struct conn *c)
     }
 }
 
-/* Several connections that bring something keep each other's turns short for a while. */
-static void note_input(const struct conn *c)
-{
-    struct worker *w = c->worker;
-    if (w->last_in != c)
-        w->shared = w->last_in ? SHARED_TURNS : 0;
-    else if (w->shared > 0)
-        w->shared--;
-    w->last_in = c;
-}
-
 void parse_input(struct conn *c)
 {
     uint64_t before = c->received;
@@ -144,5 +131,5 @@ void parse_input(struct conn *c)
         }
     }
     if (c->received != before)
-        note_input(c);
+        conn_brought(c, c->received - before);
 }

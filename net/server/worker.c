@@ -153,9 +153,18 @@ static unsigned bulk_turns(struct worker *w, uint64_t brought)
     uint64_t from = w->brought;
     while (last && (c = TAILQ_FIRST(&w->bulk))) {
         bool end = c == last;
+        if (!w->cycle_end)
+            w->cycle_end = last;
+        bool round = c == w->cycle_end;
         conn_unready(c);
+        c->used = 0; /* what it brings now counts for the next time round */
+        c->cycle = w->cycle + 1;
         conn_turn(c);
         n++;
+        if (round) {
+            w->cycle++;
+            w->cycle_end = NULL;
+        }
         if (end || w->brought - from >= brought)
             break;
     }
@@ -174,7 +183,9 @@ static unsigned round_of(struct worker *w, int timeout)
     uint64_t before = w->brought;
     unsigned did = (n > 0 ? (unsigned)n : 0) + mail_drain(w) + turns(w);
     did += commit(w);
-    if (!TAILQ_EMPTY(&w->bulk)) {
+    if (TAILQ_EMPTY(&w->bulk)) {
+        w->cycle++;
+    } else {
         if (mail_drain(w) > 0) /* acks of what was just committed do not wait for it */
             turns(w);
         did += bulk_turns(w, w->brought - before);
