@@ -382,8 +382,9 @@ static bool is_nameless(const struct salvage *v, const struct orphan *o)
         removed = removed || (c->kind == MEDIA_C_REMOVE && c->id == o->s.topic) ||
                   (c->kind == MEDIA_C_RENAME && c->value == o->s.topic);
     }
-    return !o->taken && o->whole && o->s.topic >= v->next_id && o->s.topic < UINT32_MAX &&
-           o->s.time > v->time && !removed && !names_id(&v->log->names, o->s.topic);
+    return !o->taken && o->whole && o->s.topic > LOG_ROOT_ID && o->s.topic >= v->next_id &&
+           o->s.topic < UINT32_MAX && o->s.time > v->time && !removed &&
+           !names_id(&v->log->names, o->s.topic);
 }
 
 static int nameless_adopt(struct salvage *v)

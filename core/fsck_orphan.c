@@ -158,6 +158,24 @@ static void orphans_named(struct fsck *f, const struct pool *p)
         }
 }
 
+/* A batch that was moved stands at its old place too, until that is used again: one of them will do. */
+static void copies_leave(struct fsck *f)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < f->orphans; i++) {
+        const struct orphan *o = &f->orphan[i];
+        struct orphan *k = kept > 0 ? &f->orphan[kept - 1] : NULL;
+        bool same = k && k->s.time == o->s.time && k->s.topic == o->s.topic &&
+                    k->s.sequence == o->s.sequence && k->s.length == o->s.length &&
+                    k->s.payload_crc == o->s.payload_crc;
+        if (!same)
+            f->orphan[kept++] = *o;
+        else if (o->named > k->named || !k->whole)
+            *k = *o;
+    }
+    f->orphans = kept;
+}
+
 int fsck_orphans(struct fsck *f, struct log *log)
 {
     if (f->orphans_known)
@@ -181,6 +199,7 @@ int fsck_orphans(struct fsck *f, struct log *log)
         orphans_named(f, p);
     if (f->orphans > 1)
         qsort(f->orphan, f->orphans, sizeof *f->orphan, by_time);
+    copies_leave(f);
     f->orphans_known = rc == 0;
     return rc;
 }

@@ -423,6 +423,25 @@ uint32_t recover_claim_term(const struct pool *pool, unsigned slot)
                : 0;
 }
 
+/* Is it an entry of a later lap, and not a damaged line that seems to be one? Its chain goes on from the
+ * one before it, which was stored after `number` was overwritten too. */
+static bool is_later(const struct log *log, const struct media_entry *line, uint64_t number)
+{
+    uint64_t later = le64_get(line->number), entries = log->pool.geo.index_entries;
+    bool follows = false;
+    if (later <= number || later % entries != number % entries)
+        return false;
+    for (unsigned slot = 0; slot < log->pool.geo.slots; slot++) {
+        struct media_entry before;
+        follows = follows ||
+                  guard_copy(log->region, &before, pool_entry(&log->pool, slot, later - 1),
+                             sizeof before) ||
+                  (le64_get(before.number) == later - 1 &&
+                   le32_get(before.crc) == index_chain_before(line));
+    }
+    return follows;
+}
+
 /* The chain ends because its next line was given to a later entry, not because nobody wrote it: a newer
  * checkpoint was there, and is damaged, or was written while we look. Then the line may be half of each. */
 static bool ring_went_round(struct log *log, uint64_t number)
@@ -432,9 +451,9 @@ static bool ring_went_round(struct log *log, uint64_t number)
         struct media_entry line;
         if (guard_copy(log->region, &line, pool_entry(&log->pool, slot, number), sizeof line) != 0)
             return true;
-        if (le64_get(line.number) > number)
+        if (is_later(log, &line, number))
             return true;
-        taken = taken || le64_get(line.number) == number;
+        taken = taken || le64_get(line.number) >= number;
     }
     return taken && log->readonly && checkpoint_moved(log);
 }
