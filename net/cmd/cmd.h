@@ -61,6 +61,10 @@ void cmd_parse_status(const struct argp *argp, int argc, char **argv, void *inpu
 
 /* "embar pub: SENTENCE" on stderr; returns CMD_FAILURE. */
 int cmd_fail(const char *name, const struct embar_error *err);
+/* Run fn over a pool's memory. Where that fails under it (a device that went, a file that was truncated)
+ * the command ends with a sentence, and what it held is left to the exit. Returns what fn does. */
+struct region;
+int cmd_guarded(const char *name, struct region *r, int (*fn)(void *arg), void *arg);
 void cmd_say(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Connect, or say why not: NULL. */

@@ -63,8 +63,17 @@ static ssize_t piece(struct pool_topic *pt, const struct dump_args *a, uint64_t 
                       (unsigned long long)at);
 }
 
-static int copy_out(const char *name, struct pool_topic *pt, const struct dump_args *a)
+struct copied {
+    const char *name;
+    struct pool_topic *pt;
+    const struct dump_args *a;
+};
+
+static int copy_out(void *arg)
 {
+    const char *name = ((const struct copied *)arg)->name;
+    struct pool_topic *pt = ((const struct copied *)arg)->pt;
+    const struct dump_args *a = ((const struct copied *)arg)->a;
     uint64_t at = topic_base(pt->topic), end = topic_end(pt->topic);
     struct embar_error err;
     char *bytes = malloc(PIECE);
@@ -108,7 +117,8 @@ int cmd_dump(int argc, char **argv)
     struct pool_topic pt;
     if (pool_topic_open(&pt, a.arg[0], a.arg[1], true, &err) < 0)
         return cmd_fail(argv[0], &err);
-    int status = copy_out(argv[0], &pt, &a);
+    struct copied c = {.name = argv[0], .pt = &pt, .a = &a};
+    int status = cmd_guarded(argv[0], &pt.region, copy_out, &c);
     pool_topic_close(&pt);
     return status;
 }

@@ -390,21 +390,34 @@ static int show_json(const struct pool *p)
     return rc == 0 ? CMD_OK : CMD_FAILURE;
 }
 
+struct shown {
+    const char *name;
+    struct region *region;
+    bool json;
+};
+
+static int show_pool(void *arg)
+{
+    const struct shown *s = arg;
+    struct pool p;
+    struct embar_error err;
+    if (pool_attach(&p, s->region, &err) != 0)
+        return cmd_fail(s->name, &err);
+    if (s->json)
+        return show_json(&p);
+    show_text(&p);
+    return CMD_OK;
+}
+
 static int show(const char *name, struct pool_args *a)
 {
     struct region r;
-    struct pool p;
     struct embar_error err;
     a->region.readonly = true;
     if (region_open(&r, &a->region, &err) != 0)
         return cmd_fail(name, &err);
-    int status = CMD_OK;
-    if (pool_attach(&p, &r, &err) != 0)
-        status = cmd_fail(name, &err);
-    else if (a->json)
-        status = show_json(&p);
-    else
-        show_text(&p);
+    struct shown s = {.name = name, .region = &r, .json = a->json};
+    int status = cmd_guarded(name, &r, show_pool, &s);
     region_close(&r);
     return status;
 }

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/guard.h"
+#include "core/region.h"
 #include "net/cmd/cmd.h"
 
 struct cmd_server cmd_globals;
@@ -64,6 +66,18 @@ int cmd_fail(const char *name, const struct embar_error *err)
     fflush(stdout);
     fprintf(stderr, "%s: %s\n", name, err->text);
     return CMD_FAILURE;
+}
+
+int cmd_guarded(const char *name, struct region *r, int (*fn)(void *arg), void *arg)
+{
+    int status = guard_run(r, fn, arg);
+    if (status != -EMBAR_EFAULTED || !region_faulted(r))
+        return status;
+    struct embar_error err;
+    (void)embar_fail(&err, -EMBAR_EFAULTED, "%s cannot be read at byte %llu",
+                     r->spec ? r->spec : "the pool",
+                     (unsigned long long)atomic_load(&r->fault) - 1);
+    exit(cmd_fail(name, &err));
 }
 
 void cmd_say(const char *name, const char *fmt, ...)

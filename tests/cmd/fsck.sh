@@ -36,12 +36,37 @@ find "$scratch/saved" -name index.txt -size +0 | grep -q . || die "nothing was s
 embar fsck --json "$pool" >"$scratch/json"
 grep -q '"clean": true' "$scratch/json" || die "not clean after the repair"
 grep -q '"kind": "known"' "$scratch/json" || die "the known damage is not told of"
+python3 - "$scratch/json" <<'EOF' || die "the JSON has another shape"
+import json, sys
+report = json.load(open(sys.argv[1]))
+counts = "errors warnings remarks left uncounted topics directories sessions entries batches messages bytes"
+assert set(report) == set(counts.split()) | {"pool", "clean", "repaired", "quick", "findings"}
+for finding in report["findings"]:
+    assert {"kind", "severity", "action", "repaired", "text"} <= set(finding), finding
+EOF
 same other hello "$(embar dump "$pool" other)"
 fails 1 'damaged' embar dump "$pool" logs/text
 broker_start 64M
 end=$(grep -A2 '"offsets"' "$scratch/json" | sed -n 3p | tr -dc 0-9)
 embar sub --from "offset:$end" logs/text >"$scratch/rest"
 tail -c +"$((end + 1))" "$scratch/text" | cmp - "$scratch/rest" || die "the rest is not what it was"
+
+say "a file that is truncated under the command ends it with a sentence"
+embar pool create "$scratch/cut" --size 64M >/dev/null
+head -c 8M /dev/urandom | base64 >"$scratch/long"
+embar append "$scratch/cut" t -q "$scratch/long"
+mkfifo "$scratch/pipe"
+embar dump "$scratch/cut" t >"$scratch/pipe" 2>"$scratch/said" &
+dump=$!
+exec 9<"$scratch/pipe"
+head -c 1 <&9 >/dev/null
+truncate -s 1M "$scratch/cut"
+cat <&9 >/dev/null
+exec 9<&-
+status=0
+wait "$dump" || status=$?
+same status 1 "$status"
+grep -q 'cannot be read at byte' "$scratch/said" || die "the fault is not told of: $(cat "$scratch/said")"
 
 say "mistakes"
 fails 8 'held by' embar fsck "$pool"
