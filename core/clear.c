@@ -61,11 +61,14 @@ static bool effort_look(const struct extents *x, struct extents_choice *c, uint3
     return true;
 }
 
-/* Is there a piece for each, largest first? Powers of two fill one another without a rest. */
-static bool effort_fits(const struct extents *x, const struct effort *w)
+/* Is there a piece for each, largest first? Powers of two fill one another without a rest. None as large
+ * as what is being made is cut for it: the batch may need two. */
+static bool effort_fits(const struct extents *x, const struct effort *w, unsigned order)
 {
     uint64_t there = 0;
-    for (unsigned o = x->max_order + 1; o-- > 0;) {
+    if (w->need[order] > 0)
+        return false;
+    for (unsigned o = order; o-- > 0;) {
         there = 2 * there + x->chunk_count[o] - w->have[o];
         if (there < w->need[o])
             return false;
@@ -82,7 +85,7 @@ static uint64_t effort_cost(const struct extents *x, const struct extents_choice
     uint64_t keep = extents_reserve_blocks(x), gain = w->used - w->dest;
     bool enough = x->free >= keep + c->need;
     if (w->used == 0 || (c->halves && w->have[c->order - 1] == 0) ||
-        x->free - w->free < keep - x->reserve / 2 + w->dest || !effort_fits(x, w))
+        x->free - w->free < keep - x->reserve / 2 + w->dest || !effort_fits(x, w, c->order))
         return UINT64_MAX;
     if (enough)
         return w->dest;
