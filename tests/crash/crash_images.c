@@ -90,15 +90,10 @@ static void geometry(struct trial *r)
         g->regions = 8;
     }
     r->packed = r->brim && chance(&r->random, 2);
-    if (r->packed) {
-        g->slots = g->brokers = 8;
-        g->regions = 16;
-        g->max_order = 4 + below(&r->random, 2);
-    }
-    r->stutters = chance(&r->random, 4);
+    r->stutters = chance(&r->random, r->brim ? 8 : 4);
     if (r->stutters)
         g->index_entries = 8u << below(&r->random, 2);
-    r->sparse = !r->stutters && chance(&r->random, r->brim ? 2 : 3);
+    r->sparse = !r->stutters && (r->brim ? !chance(&r->random, 6) : chance(&r->random, 3));
     r->live_limit = r->brim                 ? UINT64_MAX
                     : chance(&r->random, 6) ? 8u << 20
                                             : 256u << 10 << below(&r->random, 3);

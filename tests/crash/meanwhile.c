@@ -46,6 +46,8 @@ void meanwhile_turn(void *arg)
     r->between = true;
     r->busy = team_self();
     r->counts->moments++;
+    if (much)
+        workload_trims(r);
     for (unsigned n = 1 + below(&r->random, much ? 16 : 4); n > 0 && !r->death && !r->failed; n--)
         turn(r, much);
     r->busy = TEAM_SIZE;
@@ -132,13 +134,35 @@ static void job_sync(void *arg)
     j->rc = background_sync(j->run->log);
 }
 
-void meanwhile_aside(struct trial *r, bool checkpoint)
+/* As retain (background.c). */
+static void job_retention(void *arg)
 {
+    struct job *j = arg;
+    struct log *log = j->run->log;
+    uint64_t now = now_realtime(), moved = atomic_load(&log->moved);
+    for (enum retain_next next = RETAIN_MORE; j->rc == 0 && next != RETAIN_DONE;) {
+        seq_take_wait(log);
+        next = retain_run(log, now);
+        (void)seq_epoch(log);
+        seq_give(log);
+        if (next == RETAIN_SYNC)
+            j->rc = background_sync(log);
+        if (next == RETAIN_MOVE)
+            retain_move(log, true);
+    }
+    j->run->counts->moved += atomic_load(&log->moved) - moved;
+}
+
+void meanwhile_aside(struct trial *r, enum aside what)
+{
+    static void (*const jobs[])(void *arg) = {job_checkpoint, job_sync, job_retention};
     struct job j = {.run = r};
+    r->now.old = chance_now() + 1000000; /* as job_tick */
     r->aside = true;
-    team_call(r->team, TEAM_SIZE - 1, checkpoint ? job_checkpoint : job_sync, &j);
+    team_call(r->team, TEAM_SIZE - 1, jobs[what], &j);
     r->aside = false;
     if (!r->death && j.rc && j.rc != -EMBAR_EFULL)
-        trial_fail(r, "%s aside: %d", checkpoint ? "a checkpoint" : "a sync", j.rc);
+        trial_fail(r, "the background thread's job %d: %d", (int)what, j.rc);
+    workload_trims(r);
     trial_tidy(r);
 }

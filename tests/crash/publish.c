@@ -249,14 +249,14 @@ static uint64_t choose_sequence(struct trial *r, const struct node *n, const str
 static void choose_batch(struct trial *r, struct entry_batch *m, uint32_t most)
 {
     uint32_t dice = below(&r->random, 100);
-    if (r->packed)
-        dice = dice < 80 ? 60 : 99;
+    if (r->filling)
+        dice = 60;
     else if (r->brim && dice < 55) /* so that it is full soon */
         dice = 99;
     if (dice < 55)
         m->length = LEDGER_MIN + below(&r->random, 300);
     else if (dice < 80)
-        m->length = 300 + below(&r->random, 5000);
+        m->length = 300 + below(&r->random, r->filling ? 3000 : 5000);
     else if (dice < 90)
         m->length = 64 * (1 + below(&r->random, 200));
     else
@@ -397,6 +397,7 @@ struct flight *publish_reserve(struct trial *r)
     }
     if (j.rc == -EMBAR_EFULL) {
         r->now.starved = true;
+        r->filling = false;
         r->live_limit /= r->brim ? 1 : 2;
         r->pressed = r->pressed || chance(&r->random, 6);
     } else if (j.rc != -EMBAR_EGONE || !r->between) { /* as above */

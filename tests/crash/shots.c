@@ -272,7 +272,7 @@ static void die(struct trial *r, bool kill)
 
 void shots_now(struct trial *r)
 {
-    if (r->death || r->failed)
+    if (r->death || r->failed || (r->filling && r->log && !chance(&r->shots, 20)))
         return;
     see(r);
     r->counts->points++;
@@ -312,7 +312,7 @@ void shots_event(void *arg, enum shadow_event event, uint64_t number)
     if (event == SHADOW_DRAINED)
         r->root_drained = root;
     bool kill = fresh && event == SHADOW_WRITEBACK && chance(&r->shots, r->stutters ? 2 : 12);
-    if (!r->formatting && (kill || r->dies_in-- == 0) && !r->failed) {
+    if (!r->formatting && !r->filling && (kill || r->dies_in-- == 0) && !r->failed) {
         see(r);
         die(r, kill);
     }

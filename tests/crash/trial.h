@@ -81,10 +81,11 @@ struct trial {
     bool formatting; /* inside of pool_format */
     bool brim;       /* little space, most topics with retention, nobody else trims */
     bool packed;     /* at the brim: small batches that stay stand in the way of large ones */
-    bool pressed;    /* not even retention found space: some must go by hand */
-    bool between;    /* somebody flushes and others have their turn, or may not */
-    bool aside;      /* the background thread is at work, without the role but for moments */
-    unsigned busy;   /* who flushes; TEAM_SIZE: nobody */
+    bool filling;  /* small batches of all topics until it is full; few images are taken of that */
+    bool pressed;  /* not even retention found space: some must go by hand */
+    bool between;  /* somebody flushes and others have their turn, or may not */
+    bool aside;    /* the background thread is at work, without the role but for moments */
+    unsigned busy; /* who flushes; TEAM_SIZE: nobody */
     struct pin pins[PINS];
     bool fresh;           /* not opened yet: short, and much depends on it */
     uint8_t old_uuid[16]; /* of the pool that is formatted over, */
@@ -124,13 +125,15 @@ void workload_settle(struct trial *r);
 void workload_close(struct trial *r);
 
 /* meanwhile.c: others have their turns while somebody flushes; a reply is begun or ends; all end, looked at or
- * not; a checkpoint or a sync as the background thread makes them, while others go on. */
+ * not; what the background thread does without the role, or nearly so, while others go on. */
+enum aside { ASIDE_CHECKPOINT, ASIDE_SYNC, ASIDE_RETENTION };
 void meanwhile_turn(void *arg);
 void meanwhile_pin(struct trial *r);
 void meanwhile_unpin(struct trial *r, bool look);
-void meanwhile_aside(struct trial *r, bool checkpoint);
-/* workload.c: trim, create or remove something. */
+void meanwhile_aside(struct trial *r, enum aside what);
+/* workload.c: trim, create or remove something; what retention trimmed is promised from now on. */
 void workload_control(struct trial *r);
+void workload_trims(struct trial *r);
 /* A member that is not busy. */
 unsigned trial_member(struct trial *r);
 /* chance.c: the time of the trial, and how it passes. */

@@ -70,11 +70,10 @@ static uint8_t some_order(struct trial *r)
 /* Such as come into force within a short life. */
 static void settings(struct trial *r, struct control *c)
 {
-    if (r->packed)
-        return;
-    c->policy = !chance(&r->random, 4);
-    c->value = chance(&r->random, 3) ? below(&r->random, 200u << 10) : 0;
-    c->value2 = chance(&r->random, 3) ? (1 + below(&r->random, 5)) * 1000000000ull : 0;
+    c->policy = chance(&r->random, 4) == r->packed;
+    c->value = chance(&r->random, r->packed ? 12 : 3) ? below(&r->random, 200u << 10) : 0;
+    c->value2 =
+        chance(&r->random, r->packed ? 12 : 3) ? (1 + below(&r->random, 5)) * 1000000000ull : 0;
 }
 
 static struct control named(struct trial *r, enum media_control_kind kind)
@@ -150,7 +149,7 @@ static void job_tick(void *arg)
 }
 
 /* What retention trimmed: nobody is told by name, so the base says it. Once seen it may not go back. */
-static void trims_seen(struct trial *r)
+void workload_trims(struct trial *r)
 {
     for (unsigned i = 0; i < r->now.nodes && !r->death; i++) {
         const struct node *n = &r->now.node[i];
@@ -196,7 +195,7 @@ static void expire(struct trial *r)
             trial_fail(r, "session %" PRIu64 " was fenced and nobody was told", holding);
         r->controlling = false; /* no space for the entry */
     }
-    trims_seen(r);
+    workload_trims(r);
     trial_tidy(r);
 }
 
@@ -256,9 +255,13 @@ static struct node *largest(struct trial *r)
 
 static void tick(struct trial *r)
 {
+    if (chance(&r->random, 2)) {
+        meanwhile_aside(r, ASIDE_RETENTION);
+        return;
+    }
     struct job j = {.run = r};
     team_call(r->team, trial_member(r), job_tick, &j);
-    trims_seen(r);
+    workload_trims(r);
     trial_tidy(r);
 }
 
@@ -274,22 +277,48 @@ void workload_control(struct trial *r)
         control(r, named(r, MEDIA_C_CREATE));
 }
 
+/* Small batches of many topics side by side, of which half go: then what is free is in pieces between those that
+ * stay, and a large batch has them moved. */
+static void scatter(struct trial *r)
+{
+    for (unsigned i = 0; i < 40 && r->now.nodes < LEDGER_NODES - 8 && !r->death && !r->failed; i++)
+        control(r, named(r, MEDIA_C_CREATE));
+    r->filling = true;
+    for (unsigned i = 0; i < 900 && r->filling && !r->death && !r->failed; i++) {
+        struct flight *f = publish_reserve(r);
+        if (f)
+            publish_announce(r, f);
+        if (i % 8 == 7)
+            publish_commit(r);
+    }
+    r->filling = false;
+    for (unsigned i = 0; i < r->now.nodes && !r->death && !r->failed; i += 2)
+        if (!r->now.node[i].is_dir)
+            trim(r, &r->now.node[i], true);
+}
+
 void workload_step(struct trial *r)
 {
     uint32_t dice = below(&r->random, 100);
     struct flight *f = NULL;
     struct node *n = NULL;
     r->counts->operations++;
+    if (r->packed && chance(&r->random, 25)) {
+        scatter(r);
+        return;
+    }
     if (r->now.nodes < 3 || dice < 4) {
         if (r->now.nodes < LEDGER_NODES - 2)
             control(r, named(r, chance(&r->random, 4) ? MEDIA_C_MKDIR : MEDIA_C_CREATE));
     } else if (r->pressed || kept(r) > r->live_limit) {
         r->pressed = false;
-        trim(r, r->packed ? some_node(r, false) : largest(r), chance(&r->random, 2));
+        n = r->packed && !chance(&r->random, 4) ? some_node(r, false) : largest(r);
+        trim(r, n, r->packed || chance(&r->random, 2));
         r->live_limit = r->live_limit < (256u << 10) ? 256u << 10 : r->live_limit;
     } else if (dice < 46) {
         f = publish_reserve(r);
         if (!f && r->brim && r->now.starved && !r->death && !r->failed) {
+            chance_pass(60000000); /* moves are not tried again at once */
             tick(r); /* the background thread was woken; what it trims is filled again at once */
             f = r->death || r->failed ? NULL : publish_reserve(r);
         }
@@ -323,14 +352,14 @@ void workload_step(struct trial *r)
         expire(r);
     } else if (dice < 97) {
         if (medium_is_file(&r->medium) && !chance(&r->random, 4))
-            meanwhile_aside(r, true);
+            meanwhile_aside(r, ASIDE_CHECKPOINT);
         else
             checkpoint(r);
     } else if (dice < 98) {
         vouched(r);
     } else {
         if (r->medium.variant == MEDIUM_FILE && chance(&r->random, 2))
-            meanwhile_aside(r, false);
+            meanwhile_aside(r, ASIDE_SYNC);
         else
             tick(r);
     }
