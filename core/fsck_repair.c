@@ -109,7 +109,8 @@ static char *quoted(const char *text)
             *to++ = '\\';
         *to++ = *text;
     }
-    strcpy(to, "\"");
+    *to++ = '"';
+    *to = 0;
     return out;
 }
 

@@ -69,7 +69,6 @@ static const struct argp_option options[] = {
     {NULL, 'o', "OPTS", 0, "Mount options, as mount.fuse3(8) has them", 0},
     {0}};
 
-/* The file that region_open would make is named by the caller's directory, not by ours. */
 static unsigned number_parse(struct argp_state *state, const char *what, const char *text,
                              unsigned long max)
 {
@@ -90,13 +89,26 @@ static int durability_parse(struct argp_state *state, const char *text)
     return MEDIA_DURABLE_PROCESS;
 }
 
+/* A pool's file is named from the caller's directory, which the daemon leaves; the table of mounts and
+ * .embar/status tell it to others. */
+static const char *spec_parse(struct argp_state *state, const char *arg)
+{
+    char here[PATH_MAX], *path;
+    bool is_path = *arg && strncmp(arg, "mem:", 4) != 0 && strncmp(arg, "node:", 5) != 0;
+    if (!is_path || *arg == '/')
+        return arg;
+    if (!getcwd(here, sizeof here) || asprintf(&path, "%s/%s", here, arg) < 0)
+        argp_failure(state, EXIT_FAILURE, errno, "--cxl %s", arg);
+    return path;
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct fs *fs = state->input;
     struct fs_options *o = &fs->opt;
     struct embar_error err;
     switch (key) {
-    case KEY_CXL: o->spec = arg; return 0;
+    case KEY_CXL: o->spec = spec_parse(state, arg); return 0;
     case KEY_SIZE:
         if (size_parse(arg, &o->size) || o->size == 0)
             argp_error(state, "--size is a number of bytes like 64M or 2GiB, not \"%s\".", arg);
