@@ -595,7 +595,10 @@ static int finish(struct move_job *job, bool aside)
 {
     struct log *log = job->log;
     int rc = 0;
-    if (extents_holding(log->extents) || job->rewrite || log->manifest.runs > 0)
+    role_take(log, aside);
+    bool due = extents_holding(log->extents) || job->rewrite || log->manifest.runs > 0;
+    role_give(log, aside);
+    if (due)
         rc = checkpoint(log, aside);
     if (rc == 0 && extents_waiting(log->extents))
         rc = background_sync(log);
