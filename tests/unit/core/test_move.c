@@ -180,7 +180,7 @@ static void scattered_space_becomes_one_piece(void **state)
     const struct log_options o = {.manual = true};
     static struct world w;
     for (int file = 0; file < 3; file++) {
-        world_open(&w, 64 << 20, &o, file);
+        world_open(&w, 32 << 20, &o, file);
         scatter(&w, &d, 30000);
         struct log_stat st = stat_of(&w);
         assert_true(st.free > 4ull * w.most);
@@ -212,10 +212,11 @@ static void killed_anywhere_nothing_is_lost(void **state)
     static struct world w;
     static uint32_t id[TOPICS];
     static uint64_t end[TOPICS];
+    const struct draws begun = campaign_begin("killed");
     for (int file = 0; file < 3; file++) {
         bool crashed = true;
-        for (uint64_t n = 1; crashed; n += 1 + n / 5) {
-            struct draws d = campaign_begin("killed");
+        for (uint64_t n = 1; crashed; n += 1 + n / campaign_rounds(4)) {
+            struct draws d = begun;
             world_open(&w, 8 << 20, &o, file);
             scatter(&w, &d, 9000);
             for (unsigned i = 0; i < w.topics; i++) {
