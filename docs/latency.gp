@@ -20,10 +20,10 @@ plot "< awk '/^# pub|^# TCP/ { exit } $2 == 0' latency.dat" using 1:3 title "pub
 set title "At 10,000 a second"
 set xlabel "of so many messages one takes longer"
 set style data lines
-plot "< awk '/^# / { on = /^# publish->ack at 10000/ || (on && /Value/) } on && NF == 4 && !/#/' latency.dat" \
+plot "< awk '/^# / { on = /^# publish->ack at 10000\\/s/ || (on && /Value/) } on && NF == 4 && !/#/' latency.dat" \
          using 4:1 title "publish to ack", \
-     "< awk '/^# / { on = /^# publish->sub.* at 10000/ || (on && /Value/) } on && NF == 4 && !/#/' latency.dat" \
+     "< awk '/^# / { on = /^# publish->sub.* at 10000\\/s/ || (on && /Value/) } on && NF == 4 && !/#/' latency.dat" \
          using 4:1 title "publish to subscriber", \
-     "< awk '/^# / { on = /^# TCP echo at 10000/ || (on && /Value/) } on && NF == 4 && !/#/' latency.dat" \
+     "< awk '/^# / { on = /^# TCP echo at 10000\\/s/ || (on && /Value/) } on && NF == 4 && !/#/' latency.dat" \
          using 4:1 title "TCP echo"
 unset multiplot
