@@ -90,6 +90,8 @@ static void geometry(struct trial *r)
         g->regions = 8;
     }
     r->packed = r->brim && chance(&r->random, 2);
+    if (r->packed)
+        g->max_order = 4 + below(&r->random, 2);
     r->stutters = chance(&r->random, r->brim ? 8 : 4);
     if (r->stutters)
         g->index_entries = 8u << below(&r->random, 2);

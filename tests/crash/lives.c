@@ -81,7 +81,7 @@ static bool live(struct trial *r)
         return false;
     }
     adopt(r, o.log);
-    r->fresh = r->was_off = false;
+    r->fresh = r->was_off = r->crowded = false;
     r->log = o.log;
     return true;
 }

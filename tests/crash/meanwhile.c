@@ -38,8 +38,9 @@ void meanwhile_turn(void *arg)
 {
     struct trial *r = arg;
     bool much = r->aside && r->log && !atomic_load(&r->log->seq.running);
-    if (r->between || !r->log || r->death || r->failed ||
-        !chance(&r->random, much      ? 2
+    if (r->between || r->packing || !r->log || r->death || r->failed ||
+        !chance(&r->random, r->moving ? (much ? 30 : 4)
+                            : much    ? 2
                             : r->brim ? 8
                                       : 60))
         return;

@@ -249,7 +249,9 @@ static uint64_t choose_sequence(struct trial *r, const struct node *n, const str
 static void choose_batch(struct trial *r, struct entry_batch *m, uint32_t most)
 {
     uint32_t dice = below(&r->random, 100);
-    if (r->filling)
+    if (r->moving && !r->between)
+        dice = 99;
+    else if (r->filling)
         dice = 60;
     else if (r->brim && dice < 55) /* so that it is full soon */
         dice = 99;
@@ -354,7 +356,8 @@ void publish_announce(struct trial *r, struct flight *f)
 struct flight *publish_reserve(struct trial *r)
 {
     struct flight *f = flight_in(r, FLIGHT_FREE);
-    struct node *n = some_node(r, false);
+    struct node *n = r->moving && !r->between ? ledger_node(&r->now, r->large) : NULL;
+    n = n ? n : some_node(r, false);
     if (!f || !n)
         return NULL;
     *f = (struct flight){.completion.done = batch_done, .run = r, .topic = n->id};

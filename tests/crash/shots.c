@@ -272,7 +272,7 @@ static void die(struct trial *r, bool kill)
 
 void shots_now(struct trial *r)
 {
-    if (r->death || r->failed || (r->filling && r->log && !chance(&r->shots, 20)))
+    if (r->death || r->failed || (r->packing && r->log && !chance(&r->shots, 20)))
         return;
     see(r);
     r->counts->points++;
@@ -303,7 +303,7 @@ void shots_event(void *arg, enum shadow_event event, uint64_t number)
         pages_leak(r->medium.pages, draw(&r->shots));
     if (r->hosts && chance(&r->shots, 8))
         hosts_glance(r);
-    uint32_t one_in = r->hosts ? 400 : r->sparse ? 40 : r->stutters ? 100 : 2;
+    uint32_t one_in = r->hosts ? 400 : r->moving ? 6 : r->sparse ? 40 : r->stutters ? 100 : 2;
     if (!r->failed && chance(&r->shots, r->fresh && !r->hosts ? 1 : r->log ? one_in : 2))
         shots_now(r);
     /* The moment when a root is seen and not durable is short and worth dying in. */
@@ -312,7 +312,7 @@ void shots_event(void *arg, enum shadow_event event, uint64_t number)
     if (event == SHADOW_DRAINED)
         r->root_drained = root;
     bool kill = fresh && event == SHADOW_WRITEBACK && chance(&r->shots, r->stutters ? 2 : 12);
-    if (!r->formatting && !r->filling && (kill || r->dies_in-- == 0) && !r->failed) {
+    if (!r->formatting && !r->packing && (kill || r->dies_in-- == 0) && !r->failed) {
         see(r);
         die(r, kill);
     }

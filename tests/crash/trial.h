@@ -81,11 +81,15 @@ struct trial {
     bool formatting; /* inside of pool_format */
     bool brim;       /* little space, most topics with retention, nobody else trims */
     bool packed;     /* at the brim: small batches that stay stand in the way of large ones */
-    bool filling;  /* small batches of all topics until it is full; few images are taken of that */
-    bool pressed;  /* not even retention found space: some must go by hand */
-    bool between;  /* somebody flushes and others have their turn, or may not */
-    bool aside;    /* the background thread is at work, without the role but for moments */
-    unsigned busy; /* who flushes; TEAM_SIZE: nobody */
+    bool packing;    /* it is being made so: nobody dies, and few images are taken; */
+    bool filling;    /* small batches of all topics until it is full */
+    bool crowded;    /* that was done in this life */
+    bool moving;     /* a large batch waits: images are taken often; */
+    uint32_t large;  /* its topic */
+    bool pressed;    /* not even retention found space: some must go by hand */
+    bool between;    /* somebody flushes and others have their turn, or may not */
+    bool aside;      /* the background thread is at work, without the role but for moments */
+    unsigned busy;   /* who flushes; TEAM_SIZE: nobody */
     struct pin pins[PINS];
     bool fresh;           /* not opened yet: short, and much depends on it */
     uint8_t old_uuid[16]; /* of the pool that is formatted over, */

@@ -277,12 +277,36 @@ void workload_control(struct trial *r)
         control(r, named(r, MEDIA_C_CREATE));
 }
 
-/* Small batches of many topics side by side, of which half go: then what is free is in pieces between those that
- * stay, and a large batch has them moved. */
+void workload_settle(struct trial *r)
+{
+    for (unsigned i = 0; i < FLIGHTS && !r->death; i++)
+        if (r->flight[i].state == FLIGHT_RESERVED)
+            publish_abandon(r, &r->flight[i]);
+    publish_commit(r);
+}
+
+/* Nothing is on its way, in or out: whatever stands in a block may be moved. */
+static void calm(struct trial *r)
+{
+    workload_settle(r);
+    if (r->death || r->failed)
+        return;
+    meanwhile_unpin(r, true);
+    if (r->open)
+        topic_put(r->open);
+    r->open = NULL;
+}
+
+/* Small batches of some topics side by side, until it is full. */
 static void scatter(struct trial *r)
 {
-    for (unsigned i = 0; i < 40 && r->now.nodes < LEDGER_NODES - 8 && !r->death && !r->failed; i++)
+    struct node *n;
+    for (unsigned i = 0; i < 40 && r->now.nodes < 16 && !r->death && !r->failed; i++)
         control(r, named(r, MEDIA_C_CREATE));
+    while (r->now.nodes > 20 && !r->death && !r->failed && (n = some_node(r, false)))
+        control(r, (struct control){.kind = MEDIA_C_REMOVE, .id = n->id});
+    if (!r->death && !r->failed)
+        calm(r);
     r->filling = true;
     for (unsigned i = 0; i < 900 && r->filling && !r->death && !r->failed; i++) {
         struct flight *f = publish_reserve(r);
@@ -292,9 +316,54 @@ static void scatter(struct trial *r)
             publish_commit(r);
     }
     r->filling = false;
-    for (unsigned i = 0; i < r->now.nodes && !r->death && !r->failed; i += 2)
-        if (!r->now.node[i].is_dir)
-            trim(r, &r->now.node[i], true);
+}
+
+/* Every so many topics' data goes: what is free is in pieces between those that stay. */
+static void thin(struct trial *r, unsigned first, unsigned step)
+{
+    for (unsigned i = first; i < r->now.nodes && !r->death && !r->failed; i += step)
+        if (!r->now.node[i].is_dir && r->now.node[i].id != r->large)
+            trim(r, &r->now.node[i], !chance(&r->random, 6));
+}
+
+/* Large batches of one topic, until there is no place for one, which waits so many times. */
+static void enlarge(struct trial *r, unsigned waits)
+{
+    r->moving = true;
+    for (unsigned i = 0, vain = 0; i < 40 && vain <= waits && !r->death && !r->failed; i++) {
+        r->now.starved = false;
+        struct flight *f = publish_reserve(r);
+        if (f) {
+            publish_announce(r, f);
+            publish_commit(r);
+        } else if (r->now.starved && !r->death && !r->failed && ++vain <= waits) {
+            calm(r);
+            chance_pass(1100000000); /* moves are not tried again at once */
+            if (!r->death && !r->failed)
+                tick(r);
+        }
+    }
+    r->moving = false;
+}
+
+/* What stays stands in the way of large batches, until it is moved. Now and then a crash comes in the middle. */
+static void crowd(struct trial *r)
+{
+    r->packing = true;
+    scatter(r);
+    const struct node *n = some_node(r, false);
+    r->large = n ? n->id : 0;
+    thin(r, 0, 2);
+    enlarge(r, 0);
+    if (!r->death && !r->failed)
+        calm(r);
+    thin(r, 1, 4);
+    if (chance(&r->random, 2) && !r->death && !r->failed)
+        checkpoint(r);
+    r->packing = false;
+    if (chance(&r->random, 3) && !r->death)
+        r->dies_in = below(&r->random, 150);
+    enlarge(r, 5);
 }
 
 void workload_step(struct trial *r)
@@ -303,8 +372,9 @@ void workload_step(struct trial *r)
     struct flight *f = NULL;
     struct node *n = NULL;
     r->counts->operations++;
-    if (r->packed && chance(&r->random, 25)) {
-        scatter(r);
+    if (r->packed && (!r->crowded || chance(&r->random, 60))) {
+        r->crowded = true;
+        crowd(r);
         return;
     }
     if (r->now.nodes < 3 || dice < 4) {
@@ -375,14 +445,6 @@ static void job_close(void *arg)
 {
     struct job *j = arg;
     log_close(j->run->log);
-}
-
-void workload_settle(struct trial *r)
-{
-    for (unsigned i = 0; i < FLIGHTS && !r->death; i++)
-        if (r->flight[i].state == FLIGHT_RESERVED)
-            publish_abandon(r, &r->flight[i]);
-    publish_commit(r);
 }
 
 void workload_close(struct trial *r)
