@@ -65,12 +65,15 @@ static int grants_assume(struct log *log)
     return fold_grant(log, log->slot, 0, log->pool.geo.regions / log->pool.geo.brokers);
 }
 
-/* From one root, around what is damaged behind it; NULL: from nothing. */
-static int load_from(struct fsck *f, const struct fsck_root *base, bool lenient,
+/* Entries up to *limit; -EAGAIN: fewer, up to what it says then. */
+static int load_upto(struct fsck *f, const struct fsck_root *base, bool lenient, uint64_t *limit,
                      struct embar_error *err)
 {
     int rc = log_make(f, &f->log, err);
-    if (rc == 0 && base) {
+    if (rc)
+        return rc;
+    f->log->limit = *limit;
+    if (base) {
         f->log->lenient = lenient;
         rc = checkpoint_load(f->log, &base->root, err);
         atomic_init(&f->log->checkpoint, le64_get(base->root.number));
@@ -81,12 +84,25 @@ static int load_from(struct fsck *f, const struct fsck_root *base, bool lenient,
         rc = grants_assume(f->log);
     if (rc == 0)
         rc = fsck_replay(f, f->log, base);
-    f->base = base ? base->at : NULL;
-    if (rc && f->log) {
+    *limit = f->log->limit;
+    if (rc) {
         log_free(f->log);
         f->log = NULL;
     }
     fsck_orphans_drop(f);
+    return rc;
+}
+
+/* From one root, around what is damaged behind it; NULL: from nothing. */
+static int load_from(struct fsck *f, const struct fsck_root *base, bool lenient,
+                     struct embar_error *err)
+{
+    uint64_t limit = UINT64_MAX;
+    size_t said = f->report->count;
+    int rc;
+    while ((rc = load_upto(f, base, lenient, &limit, err)) == -EAGAIN)
+        fsck_unsay(f, said);
+    f->base = base ? base->at : NULL;
     return rc;
 }
 

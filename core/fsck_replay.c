@@ -16,6 +16,8 @@ static int step(struct salvage *v)
     struct entry e, part;
     uint32_t next = 0, behind = 0;
     uint64_t number = v->number + 1;
+    if (v->number >= log->limit)
+        return 0;
     if (!salvage_entry(v, v->term, number, v->chain, &e, &next)) {
         if (number > v->trusted)
             return 0;
@@ -59,10 +61,12 @@ static int step(struct salvage *v)
                      number + 1);
         }
     }
-    if (v->booted && number > v->trusted && e.kind != MEDIA_TERM && e.kind != MEDIA_GRANT &&
-        e.kind != MEDIA_MOVE && !recover_whole(log, &e, split ? &part : NULL))
-        return 0;
-    int rc = salvage_fold(v, &e, split ? &part : NULL);
+    int rc = 1;
+    if (v->booted && number > v->trusted)
+        rc = recover_doubt(v->replay, &e, split ? &part : NULL);
+    if (rc != 1)
+        return rc;
+    rc = salvage_fold(v, &e, split ? &part : NULL);
     v->number = number + split;
     v->chain = split ? behind : next;
     v->term = e.term;
@@ -130,6 +134,11 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
         rc = salvage_rest(&v);
     if (rc == 0)
         rc = salvage_aside(&v);
+    uint64_t limit = rc ? UINT64_MAX : recover_limit(v.replay);
+    if (limit != UINT64_MAX) {
+        log->limit = limit;
+        rc = -EAGAIN;
+    }
     free(v.action);
     recover_end(v.replay);
     f->number = v.number;

@@ -658,6 +658,12 @@ bool recover_entry(struct replay *r, uint32_t term, uint64_t number, uint32_t ch
 int recover_fold(struct replay *r, const struct entry *e, const struct entry *part)
     __attribute__((warn_unused_result));
 void recover_forget(struct replay *r);
+/* A batch or action (of a split batch: both entries) above what is trusted, on a file whose machine has
+ * booted since, before it is folded. 1: it may be; 0: it is the cut; -ENOMEM. What is live in the end
+ * must be whole where it stands: the last entry before the first batch that is not, or UINT64_MAX. */
+int recover_doubt(struct replay *r, const struct entry *head, const struct entry *part)
+    __attribute__((warn_unused_result));
+uint64_t recover_limit(const struct replay *r);
 void recover_end(struct replay *r);
 
 /* settle.c: for looking only, what was recovered and where the index goes on. */

@@ -341,6 +341,15 @@ static int suspect_add(struct replay *r, const struct entry *head, const struct 
     return 0;
 }
 
+int recover_doubt(struct replay *r, const struct entry *head, const struct entry *part)
+{
+    /* A control record's place is not given away before the next checkpoint. */
+    if (head->kind == MEDIA_CONTROL)
+        return recover_whole(r->log, head, NULL);
+    int rc = head->kind == MEDIA_BATCH ? suspect_add(r, head, part) : 0;
+    return rc ? rc : 1;
+}
+
 /* Is the batch live, or trimmed from a run that still is? A run is walked from its first record. */
 static bool walked(const struct topic *t, uint64_t end)
 {
@@ -358,8 +367,7 @@ static bool unmoved(const struct topic *t, const struct suspect *s)
     return !s->split || (i + 1 < t->run_count && topic_run(t, i + 1)->payload == s->part.payload);
 }
 
-/* The last entry before the first such batch that is not whole; UINT64_MAX when all are. */
-static uint64_t suspects_limit(const struct replay *r)
+uint64_t recover_limit(const struct replay *r)
 {
     for (size_t i = 0; i < r->suspects; i++) {
         const struct suspect *s = &r->suspect[i];
@@ -393,13 +401,8 @@ static int replay_one(struct replay *r, uint64_t number)
     }
     const struct entry *head = r->has_part ? &r->first : &e;
     const struct entry *part = r->has_part ? &e : NULL;
-    if (r->verify && number > r->trusted) {
-        /* A control record's place is not given away before the next checkpoint. */
-        if (head->kind == MEDIA_CONTROL && !recover_whole(log, head, NULL))
-            return 0;
-        if (head->kind == MEDIA_BATCH && (rc = suspect_add(r, head, part)) != 0)
-            return rc;
-    }
+    if (r->verify && number > r->trusted && (rc = recover_doubt(r, head, part)) != 1)
+        return rc;
     rc = replay_fold(r, head, part);
     if (rc)
         return rc;
@@ -481,7 +484,7 @@ static int replay(struct replay *r, struct embar_error *err)
     rc = 1;
     while (rc == 1 && r->number < log->limit)
         rc = replay_one(r, r->number + (r->has_part ? 2 : 1));
-    uint64_t limit = rc < 0 ? UINT64_MAX : suspects_limit(r);
+    uint64_t limit = rc < 0 ? UINT64_MAX : recover_limit(r);
     if (limit != UINT64_MAX) {
         log->limit = limit;
         return -EAGAIN;
@@ -548,8 +551,10 @@ struct replay *recover_begin(struct log *log)
 
 void recover_end(struct replay *r)
 {
-    if (r)
+    if (r) {
         times_settle(r->log);
+        free(r->suspect);
+    }
     free(r);
 }
 
