@@ -351,6 +351,53 @@ static void saved(void **state)
     fsck_report_drop(&r);
 }
 
+/* What a file holds, in `data`. */
+static size_t content(const char *dir, const char *name, char *data, size_t size)
+{
+    char path[160];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    size_t n = fread(data, 1, size, f);
+    fclose(f);
+    return n;
+}
+
+/* Whole, but nothing tells where in its topic it stood: it is saved aside, with what it is. */
+static void unplaced(void **state)
+{
+    struct pool_of *p = *state;
+    const unsigned first = BATCHES - 8, lone = first + 1; /* between two that are damaged */
+    uint64_t where;
+    for (unsigned i = first; i <= first + 2; i += 2) {
+        (void)record(p, i, &where);
+        memset(p->image + where, 0, MEDIA_LINE);
+    }
+    memset(last_entry(p, 7), 0, 4 * MEDIA_LINE);
+    struct side s = record(p, lone, &where);
+    struct fsck_report r;
+    assert_int_equal(run(p, true, &r), 0);
+    const struct fsck_finding *f = trial_finding(&r, FSCK_UNPLACED);
+    assert_non_null(f);
+    assert_int_equal(f->id, p->id);
+    assert_int_equal(f->place.from, where);
+    assert_int_equal(r.left, 0);
+    char name[32], want[512], got[512], data[LENGTH];
+    data_of(lone, data);
+    snprintf(name, sizeof name, "%012llx-batch", (unsigned long long)s.run0);
+    assert_int_equal(content(r.saved, name, got, sizeof got), LENGTH);
+    assert_memory_equal(got, data, LENGTH);
+    int n = snprintf(want, sizeof want,
+                     "{\"topic\": \"t\", \"id\": %u, \"offset\": null, \"session\": %llu, "
+                     "\"sequence\": %u, \"time\": %llu, \"messages\": 10, \"bytes\": %u, "
+                     "\"lengths\": %u, \"files\": [\"%s\"]}\n",
+                     (unsigned)p->id, (unsigned long long)p->session, lone + 1,
+                     (unsigned long long)s.time, LENGTH, LENGTH / 10, name);
+    assert_int_equal(content(r.saved, "batches.jsonl", got, sizeof got), n);
+    assert_memory_equal(got, want, (size_t)n);
+    fsck_report_drop(&r);
+}
+
 /* ---- A repair that is killed ------------------------------------------------------------------ */
 
 /* The image as it stands at the n-th write-back, drain or copy. */
@@ -586,6 +633,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(side, begin, end),
         cmocka_unit_test_setup_teardown(payload, begin, end),
         cmocka_unit_test_setup_teardown(saved, begin, end),
+        cmocka_unit_test_setup_teardown(unplaced, begin, end),
         cmocka_unit_test_setup_teardown(killed, begin, end),
         cmocka_unit_test(booted_reused),
         cmocka_unit_test(booted_cut),
