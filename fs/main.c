@@ -97,9 +97,10 @@ static const char *spec_parse(struct argp_state *state, const char *arg)
     bool is_path = *arg && strncmp(arg, "mem:", 4) != 0 && strncmp(arg, "node:", 5) != 0;
     if (!is_path || *arg == '/')
         return arg;
-    if (!getcwd(here, sizeof here) || asprintf(&path, "%s/%s", here, arg) < 0)
-        argp_failure(state, EXIT_FAILURE, errno, "--cxl %s", arg);
-    return path;
+    if (getcwd(here, sizeof here) && asprintf(&path, "%s/%s", here, arg) >= 0)
+        return path;
+    argp_failure(state, EXIT_FAILURE, errno, "--cxl %s", arg);
+    return NULL;
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
