@@ -2,7 +2,8 @@
  *
  * Handles are opaque. Every function may be called from any thread, with two exceptions: a
  * subscription is used by one thread at a time, and no handle is used after it was closed. The
- * library keeps no state but in its handles, installs no signal handler and raises no signal.
+ * library keeps no state but in its handles, and in each thread where it published last; it
+ * installs no signal handler and raises no signal.
  *
  * Functions return 0 (or a count) or a negative code, -errno or -EMBAR_E... (embar/error.h). Where
  * they take a struct embar_error * it may be NULL; on failure it holds a whole sentence.
@@ -106,8 +107,8 @@ struct embar_publisher_options {
 
 /* Told once for each message or batch that was accepted: err is NULL when it is done in the sense
  * of the publisher's ack, else why it is not. Called by the publisher's own thread, in the
- * topic's order (each thread's messages in theirs) at order 5; at orders 0 and 2 a batch is told as soon as it is committed itself. It must
- * not block and must not call functions of this publisher. */
+ * topic's order (each thread's messages in theirs) at order 5; at orders 0 and 2 a batch is told as
+ * soon as it is committed itself. It must not block and must not call functions of this publisher. */
 typedef void (*embar_done)(void *arg, const struct embar_error *err);
 
 /* Open a topic for publishing. Waits until the broker answered. opt may be NULL. */
@@ -137,8 +138,8 @@ int embar_publish_batch(struct embar_publisher *pub, const struct iovec *iov, in
 int embar_publish_wait(struct embar_publisher *pub, const void *data, size_t length,
                        struct embar_error *err) __attribute__((warn_unused_result));
 
-/* Send what is begun, by any thread, and wait until all that was accepted before is done and told. timeout_ms < 0:
- * no limit but the reconnect deadline; -ETIMEDOUT. */
+/* Send what is begun, by any thread, and wait until all that was accepted before is done and told.
+ * timeout_ms < 0: no limit but the reconnect deadline; -ETIMEDOUT. */
 int embar_flush(struct embar_publisher *pub, int timeout_ms, struct embar_error *err)
     __attribute__((warn_unused_result));
 
