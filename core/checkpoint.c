@@ -198,7 +198,7 @@ static int root_put(void *arg)
     return 0;
 }
 
-/* For a checker, should the page be lost. In the page of the other root, which is not touched. */
+/* For a checker, should the root be lost, or be put back to what it was before. */
 static int root_copy_put(void *arg)
 {
     const struct root_place *p = arg;

@@ -423,7 +423,8 @@ int salvage_break(struct salvage *v)
     g->from = v->number + 1;
     g->to = v->trusted + 1;
     g->before = UINT64_MAX;
-    for (uint64_t m = g->from + 1; m <= v->trusted && !g->known; m++)
+    /* What stands right behind the watermark continues what it vouches for, too. */
+    for (uint64_t m = g->from + 1; m <= v->trusted + 1 && !g->known; m++)
         if (stands(v, m, &e, &next)) {
             struct side s;
             g->known = true;

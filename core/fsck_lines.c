@@ -70,24 +70,47 @@ int fsck_supers(struct fsck *f, struct embar_error *err)
 
 /* ---- Slots -------------------------------------------------------------------------------- */
 
+#define MARK_MEANS                                                                                 \
+    "It says in turn with another one how far the index was durable. Without it a lost end of "    \
+    "the "                                                                                         \
+    "index is perhaps not noticed."
+#define SYNCED_MEANS                                                                               \
+    "It says in turn with another one how far the pool was on the disk, which counts after a "     \
+    "crash of the machine."
+
 struct line_kind {
     enum fsck_kind kind;
     const char *name, *means;
     size_t crc_at;
 };
 
-static const struct line_kind line_kinds[4] = {
-    {FSCK_CLAIM, "claim", "It says who served the slot last, which the next opening writes anew.",
-     offsetof(struct media_claim, crc)},
-    {FSCK_HEARTBEAT, "heartbeat", "It matters only while the slot is served.",
-     offsetof(struct media_heartbeat, crc)},
-    {FSCK_WATERMARK, "watermark",
-     "It says how far the index was durable. Without it a lost end of the index is not noticed.",
-     offsetof(struct media_watermark, crc)},
-    {FSCK_WATERMARK, "synced watermark",
-     "It says how far the pool was on the disk, which counts after a crash of the machine.",
-     offsetof(struct media_watermark, crc)},
+enum { CLAIM, HEARTBEAT, MARK, SYNCED, MARK_2, SYNCED_2, LINES };
+
+static const struct line_kind line_kinds[LINES] = {
+    [CLAIM] = {FSCK_CLAIM, "claim",
+               "It says who served the slot last, which the next opening writes anew.",
+               offsetof(struct media_claim, crc)},
+    [HEARTBEAT] = {FSCK_HEARTBEAT, "heartbeat", "It matters only while the slot is served.",
+                   offsetof(struct media_heartbeat, crc)},
+    [MARK] = {FSCK_WATERMARK, "watermark", MARK_MEANS, offsetof(struct media_watermark, crc)},
+    [SYNCED] = {FSCK_WATERMARK, "synced watermark", SYNCED_MEANS,
+                offsetof(struct media_watermark, crc)},
+    [MARK_2] = {FSCK_WATERMARK, "second watermark", MARK_MEANS,
+                offsetof(struct media_watermark, crc)},
+    [SYNCED_2] = {FSCK_WATERMARK, "second synced watermark", SYNCED_MEANS,
+                  offsetof(struct media_watermark, crc)},
 };
+
+static const void *line_at(const struct pool *p, unsigned slot, unsigned i)
+{
+    switch (i) {
+    case CLAIM: return pool_claim(p, slot);
+    case HEARTBEAT: return pool_heartbeat(p, slot);
+    case MARK:
+    case MARK_2: return pool_watermark(p, slot, i == MARK_2);
+    default: return pool_synced(p, slot, i == SYNCED_2);
+    }
+}
 
 /* Did anybody ever write into the slot's roots or index? */
 static bool used(const struct fsck *f, unsigned slot)
@@ -107,23 +130,23 @@ static bool used(const struct fsck *f, unsigned slot)
 /* A claim comes before anything else of a term, a watermark with its first entry. */
 static bool missing(const struct fsck *f, unsigned slot, unsigned i)
 {
-    if (i == 0)
+    if (i == CLAIM)
         return used(f, slot);
     struct media_claim c = *pool_claim(&f->pool, slot);
-    return i == 2 && used(f, slot) &&
+    return (i == MARK || i == MARK_2) && used(f, slot) &&
            (recover_claim_term(&f->pool, slot) == 0 || le64_get(c.start) > 1);
 }
 
 static void lines_of(struct fsck *f, unsigned slot)
 {
-    const char *base = (const char *)pool_claim(&f->pool, slot);
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < LINES; i++) {
         const struct line_kind *k = &line_kinds[i];
+        const void *at = line_at(&f->pool, slot, i);
         char line[MEDIA_LINE];
-        memcpy(line, base + (size_t)i * MEDIA_LINE, sizeof line);
+        memcpy(line, at, sizeof line);
         bool gone = zero(line, sizeof line);
         bool ok = gone ? !missing(f, slot, i) : whole(line, sizeof line, k->crc_at);
-        if (ok && i == 0 && !gone)
+        if (ok && i == CLAIM && !gone)
             ok = le32_get(((const struct media_claim *)line)->magic) == MEDIA_CLAIM_MAGIC;
         if (ok)
             continue;
@@ -134,10 +157,17 @@ static void lines_of(struct fsck *f, unsigned slot)
                  &(struct finding){.kind = k->kind,
                                    .severity = FSCK_WARNING,
                                    .action = FSCK_REWRITE,
-                                   .place = place_of(f, base + (size_t)i * MEDIA_LINE, MEDIA_LINE)},
+                                   .place = place_of(f, at, MEDIA_LINE)},
                  "The %s of slot %u %s. %s", k->name, slot,
                  gone ? "is gone: it is all zeros" : "fails its checksum", k->means);
     }
+}
+
+/* Put back to an earlier moment: the copy was written behind what stood there. */
+static bool root_is_back(const struct media_root *r, const struct media_root *copy)
+{
+    return checkpoint_root_valid(r) && checkpoint_root_valid(copy) &&
+           le64_get(copy->generation) > le64_get(r->generation);
 }
 
 static void roots_of(struct fsck *f, unsigned slot)
@@ -145,9 +175,10 @@ static void roots_of(struct fsck *f, unsigned slot)
     for (unsigned i = 0; i < 2; i++) {
         struct media_root r = *pool_root(&f->pool, slot, i);
         struct media_root copy = *pool_root_copy(&f->pool, slot, i);
-        /* The copy follows the root: a root that was never written has none. */
+        /* The copy follows the root: a root that was never written has none, and none is newer. */
         bool stands = checkpoint_root_valid(&copy), none = zero(&r, sizeof r);
-        if (checkpoint_root_valid(&r) || (none && !stands))
+        bool back = root_is_back(&r, &copy);
+        if (!back && (checkpoint_root_valid(&r) || (none && !stands)))
             continue;
         f->state_damaged = true;
         f->root_damaged = true;
@@ -157,7 +188,9 @@ static void roots_of(struct fsck *f, unsigned slot)
                                    .action = FSCK_REWRITE,
                                    .place = place_of(f, pool_root(&f->pool, slot, i), sizeof r)},
                  "Checkpoint root %c of slot %u %s. %s", i ? 'B' : 'A', slot,
-                 none ? "is gone: it is all zeros" : "fails its checksum",
+                 back   ? "is an older one again, which was overwritten since"
+                 : none ? "is gone: it is all zeros"
+                        : "fails its checksum",
                  stands ? "Its copy is whole." : "Its copy is damaged too.");
     }
 }
@@ -187,8 +220,9 @@ unsigned fsck_roots(struct fsck *f, struct fsck_root *r, unsigned n)
         for (unsigned which = 0; which < 2 && found < n; which++) {
             struct media_root *at = pool_root(&f->pool, slot, which);
             r[found] = (struct fsck_root){.root = *at, .at = at};
-            if (!checkpoint_root_valid(&r[found].root))
-                r[found].root = *pool_root_copy(&f->pool, slot, which);
+            struct media_root copy = *pool_root_copy(&f->pool, slot, which);
+            if (!checkpoint_root_valid(&r[found].root) || root_is_back(&r[found].root, &copy))
+                r[found].root = copy;
             found += checkpoint_root_valid(&r[found].root);
         }
     qsort(r, found, sizeof *r, newest_first);

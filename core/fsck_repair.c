@@ -173,10 +173,15 @@ static int save_all(struct fsck *f, struct embar_error *err)
         rc = fsck_save(f, "superblock", MEDIA_SUPER_AT, MEDIA_PAGE, err);
     if (rc == 0 && f->super_damaged[1])
         rc = fsck_save(f, "superblock-copy", MEDIA_SUPER_ALT, MEDIA_PAGE, err);
-    for (unsigned slot = 0; rc == 0 && slot < f->pool.geo.slots; slot++)
-        if ((f->state_damaged && slot == f->log->slot) || f->lines_damaged >> slot & 1)
+    for (unsigned slot = 0; rc == 0 && slot < f->pool.geo.slots; slot++) {
+        bool changes = (f->state_damaged && slot == f->log->slot) || f->lines_damaged >> slot & 1;
+        if (changes)
             rc =
                 fsck_save(f, "slot", offset_of(f, pool_claim(&f->pool, slot)), 3 * MEDIA_PAGE, err);
+        if (rc == 0 && changes)
+            rc = fsck_save(f, "slot-copies", offset_of(f, pool_root_copy(&f->pool, slot, 0)),
+                           3 * MEDIA_PAGE, err);
+    }
     for (size_t i = 0; rc == 0 && i < r->count; i++) {
         const struct fsck_finding *x = &r->finding[i];
         if (x->kind == FSCK_UNPLACED)
@@ -252,12 +257,15 @@ static int lines_write(struct fsck *f)
             continue;
         char *lines = (char *)pool_claim(&f->pool, slot);
         bool mine = slot == log->slot;
-        uint64_t at = offset_of(f, lines);
+        unsigned marks = 0, syncs = 0;
+        uint64_t at = offset_of(f, lines), second = offset_of(f, pool_watermark(&f->pool, slot, 1));
         rc = region_zero(f->region, at + (mine ? MEDIA_LINE : 0), (mine ? 1 : 4) * MEDIA_LINE);
+        if (rc == 0 && !mine)
+            rc = region_zero(f->region, second, 2 * MEDIA_LINE);
         if (rc == 0 && mine)
-            rc = index_watermark(&log->pool, slot, f->number, log->term);
+            rc = index_watermark(&log->pool, slot, &marks, f->number, log->term);
         if (rc == 0 && mine)
-            rc = index_synced(&log->pool, slot, f->number, log->term);
+            rc = index_synced(&log->pool, slot, &syncs, f->number, log->term);
         if (rc == 0 && mine)
             rc = log_claim(log, 0);
     }

@@ -180,24 +180,34 @@ static int watermark_put(void *arg)
     return pool_put(arg);
 }
 
-static int watermark_write(const struct pool *pool, struct media_watermark *at, uint64_t number,
-                           uint32_t term)
+static int watermark_write(const struct pool *pool, struct media_watermark *at[2], unsigned *turn,
+                           uint64_t number, uint32_t term)
 {
     struct media_watermark w = {.number = le64_of(number), .term = le32_of(term)};
     memcpy(w.boot_id, pool->boot_id, sizeof w.boot_id);
     w.crc = le32_of(watermark_crc(&w));
-    struct pool_record r = {pool, at, &w, sizeof w};
-    return guard_run(pool->region, watermark_put, &r);
+    struct pool_record r = {pool, at[*turn & 1], &w, sizeof w};
+    int rc = guard_run(pool->region, watermark_put, &r);
+    if (rc == 0 && *turn == 0) {
+        r.at = at[1];
+        rc = guard_run(pool->region, watermark_put, &r);
+    }
+    ++*turn;
+    return rc;
 }
 
-int index_watermark(const struct pool *pool, unsigned slot, uint64_t number, uint32_t term)
+int index_watermark(const struct pool *pool, unsigned slot, unsigned *turn, uint64_t number,
+                    uint32_t term)
 {
-    return watermark_write(pool, pool_watermark(pool, slot), number, term);
+    struct media_watermark *at[] = {pool_watermark(pool, slot, 0), pool_watermark(pool, slot, 1)};
+    return watermark_write(pool, at, turn, number, term);
 }
 
-int index_synced(const struct pool *pool, unsigned slot, uint64_t number, uint32_t term)
+int index_synced(const struct pool *pool, unsigned slot, unsigned *turn, uint64_t number,
+                 uint32_t term)
 {
-    return watermark_write(pool, pool_synced(pool, slot), number, term);
+    struct media_watermark *at[] = {pool_synced(pool, slot, 0), pool_synced(pool, slot, 1)};
+    return watermark_write(pool, at, turn, number, term);
 }
 
 uint64_t index_watermark_read(const struct pool *pool, const struct media_watermark *w,

@@ -324,9 +324,10 @@ int log_open(struct log **out, const struct log_options *opt, struct embar_error
 /* The last lines of a term; a pool that failed gets none, so that the next open looks for itself. */
 static void log_sign_off(struct log *log)
 {
-    int rc = index_watermark(&log->pool, log->slot, log->seq.next - 1, log->term);
+    log->marks = log->syncs = 0;
+    int rc = index_watermark(&log->pool, log->slot, &log->marks, log->seq.next - 1, log->term);
     if (rc == 0)
-        rc = index_synced(&log->pool, log->slot, log->seq.next - 1, log->term);
+        rc = index_synced(&log->pool, log->slot, &log->syncs, log->seq.next - 1, log->term);
     if (rc == 0)
         rc = log_claim(log, 0);
     if (rc == 0 && log->region->needs_sync)

@@ -482,6 +482,8 @@ struct log {
     struct move move;
 
     atomic_uint_fast64_t committed, durable, synced, checkpoint; /* entry numbers */
+    /* Watermarks that were written in this term: with the sequencer's role; by whoever syncs. */
+    unsigned marks, syncs;
     /* Largest index time of all topics: no batch that is announced now is older. Relaxed: who saw a
      * commit saw it by what told him. Stored by the sequencer. */
     atomic_uint_fast64_t clock;

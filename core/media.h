@@ -1,4 +1,4 @@
-/* The pool's on-media format, version 3: every struct that stands in a pool, and nothing else.
+/* The pool's on-media format, version 4: every struct that stands in a pool, and nothing else.
  *
  * All integers are little-endian; all structs are line-sized or line-aligned; a CRC field covers
  * its whole struct with the field itself as zero, unless its comment says otherwise. Sizes and
@@ -7,9 +7,11 @@
  *   0                superblock, and its copy at 4096
  *   slot_base + i*slot_stride, for each slot i (one broker, one host, one writer):
  *     +0             4 lines: claim, heartbeat, watermark, synced watermark
- *     +4096, +8192   checkpoint roots A and B; at +2048 of each a copy of the other
+ *     +4096, +8192   checkpoint roots A and B
  *     +12288         pending rings: `producers` rings of `descriptors` records
  *     then           index ring: `index_entries` records; record number n stands at n % entries
+ *     +slot_stride, less 3 pages: copies of the roots A and B, in a page each; in the last page
+ *                    the second watermark and synced watermark, at +128 and +192
  *   data_base        blocks of 2^block_shift bytes, handed out as power-of-two extents, each
  *                    aligned to its size relative to data_base
  */
@@ -21,10 +23,9 @@
 #define MEDIA_LINE      64u
 #define MEDIA_PAGE      4096u
 #define MEDIA_MAGIC     "EMBARFS" /* with its NUL: 8 bytes */
-#define MEDIA_VERSION   3u
+#define MEDIA_VERSION   4u
 #define MEDIA_SUPER_AT  0u
 #define MEDIA_SUPER_ALT 4096u
-#define MEDIA_ROOT_COPY 2048u /* in the page of a root: a copy of the other root */
 
 #define MEDIA_COMPAT_KNOWN   0ull
 #define MEDIA_INCOMPAT_KNOWN 0ull
@@ -91,7 +92,8 @@ struct media_heartbeat {
 };
 
 /* All entries up to and including `number` are durable (watermark: in the sense of flush+drain;
- * synced watermark: a file pool's fdatasync, meaningful only across boots). */
+ * synced watermark: a file pool's fdatasync, meaningful only across boots). Of each there are two
+ * lines, written in turn: the larger number counts. */
 struct media_watermark {
     le64 number;         /*  0..7  */
     le32 term;           /*  8..11 */

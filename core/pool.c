@@ -18,6 +18,7 @@
 
 #define SLOT_BASE   (2ull * MEDIA_PAGE) /* behind both superblocks */
 #define SLOT_FIXED  (3ull * MEDIA_PAGE) /* lines and roots, before the rings */
+#define SLOT_COPIES (3ull * MEDIA_PAGE) /* of roots and watermarks, at the end */
 #define MAX_SIZE    (1ull << 48)        /* pool offsets have 48 bits */
 #define MIB         (1ull << 20)
 #define MIN_BLOCK   12u
@@ -82,7 +83,7 @@ static uint64_t stride_of(const struct pool_geometry *g)
 {
     uint64_t pending = (uint64_t)g->producers * g->descriptors * sizeof(struct media_entry);
     uint64_t index = g->index_entries * sizeof(struct media_entry);
-    return round_up(SLOT_FIXED + pending + index, MEDIA_PAGE);
+    return round_up(SLOT_FIXED + pending + index, MEDIA_PAGE) + SLOT_COPIES;
 }
 
 static uint64_t max_batch_of(const struct pool_geometry *g)
@@ -498,14 +499,20 @@ struct media_heartbeat *pool_heartbeat(const struct pool *p, unsigned slot)
     return (void *)slot_at(p, slot, 1 * MEDIA_LINE);
 }
 
-struct media_watermark *pool_watermark(const struct pool *p, unsigned slot)
+/* Page `i` of the copies, as far from what they are copies of as the slot is long. */
+static uint64_t copies_at(const struct pool *p, unsigned i)
 {
-    return (void *)slot_at(p, slot, 2 * MEDIA_LINE);
+    return p->slot_stride - SLOT_COPIES + (uint64_t)MEDIA_PAGE * i;
 }
 
-struct media_watermark *pool_synced(const struct pool *p, unsigned slot)
+struct media_watermark *pool_watermark(const struct pool *p, unsigned slot, unsigned which)
 {
-    return (void *)slot_at(p, slot, 3 * MEDIA_LINE);
+    return (void *)slot_at(p, slot, (which & 1 ? copies_at(p, 2) : 0) + 2 * MEDIA_LINE);
+}
+
+struct media_watermark *pool_synced(const struct pool *p, unsigned slot, unsigned which)
+{
+    return (void *)slot_at(p, slot, (which & 1 ? copies_at(p, 2) : 0) + 3 * MEDIA_LINE);
 }
 
 struct media_root *pool_root(const struct pool *p, unsigned slot, unsigned which)
@@ -515,7 +522,7 @@ struct media_root *pool_root(const struct pool *p, unsigned slot, unsigned which
 
 struct media_root *pool_root_copy(const struct pool *p, unsigned slot, unsigned which)
 {
-    return (void *)slot_at(p, slot, (uint64_t)MEDIA_PAGE * (2 - (which & 1)) + MEDIA_ROOT_COPY);
+    return (void *)slot_at(p, slot, copies_at(p, which & 1));
 }
 
 struct media_entry *pool_descriptor(const struct pool *p, unsigned slot, unsigned producer,

@@ -67,10 +67,11 @@ bool pool_is_blank(struct region *r);
 /* Places. Nothing is checked: callers pass numbers below the geometry's. */
 struct media_claim *pool_claim(const struct pool *p, unsigned slot);
 struct media_heartbeat *pool_heartbeat(const struct pool *p, unsigned slot);
-struct media_watermark *pool_watermark(const struct pool *p, unsigned slot);
-struct media_watermark *pool_synced(const struct pool *p, unsigned slot);
+/* which: 0 or 1. */
+struct media_watermark *pool_watermark(const struct pool *p, unsigned slot, unsigned which);
+struct media_watermark *pool_synced(const struct pool *p, unsigned slot, unsigned which);
 struct media_root *pool_root(const struct pool *p, unsigned slot, unsigned which);
-/* The root's copy, in the page of the other root. */
+/* The root's copy. */
 struct media_root *pool_root_copy(const struct pool *p, unsigned slot, unsigned which);
 struct media_entry *pool_descriptor(const struct pool *p, unsigned slot, unsigned producer,
                                     uint64_t number);

@@ -180,7 +180,7 @@ static int harden(struct log *log, uint64_t first)
     if (rc)
         return fail(log, rc);
     if (background_only(log)) {
-        if (index_synced(&log->pool, log->slot, log->seq.next - 1, log->term))
+        if (index_synced(&log->pool, log->slot, &log->syncs, log->seq.next - 1, log->term))
             return fail(log, -EMBAR_EFAULTED);
         atomic_store_explicit(&log->synced, log->seq.next - 1, memory_order_release);
     }
@@ -193,7 +193,7 @@ static int harden(struct log *log, uint64_t first)
 static void watermark(struct log *log)
 {
     if (!log_faulted(log) &&
-        index_watermark(&log->pool, log->slot, log->seq.next - 1, log->term) != 0)
+        index_watermark(&log->pool, log->slot, &log->marks, log->seq.next - 1, log->term) != 0)
         log_fault(log, -EMBAR_EFAULTED);
 }
 

@@ -245,9 +245,10 @@ static void look(const struct pool *p, unsigned slot, struct slot_facts *f)
     memcpy(&f->claim, pool_claim(p, slot), sizeof(f->claim));
     f->claimed = le32_get(f->claim.magic) == MEDIA_CLAIM_MAGIC &&
                  whole(&f->claim, sizeof(f->claim), offsetof(struct media_claim, crc));
-    f->watermark = mark(pool_watermark(p, slot));
-    f->synced = mark(pool_synced(p, slot));
     for (unsigned which = 0; which < 2; which++) {
+        uint64_t w = mark(pool_watermark(p, slot, which)), s = mark(pool_synced(p, slot, which));
+        f->watermark = w > f->watermark ? w : f->watermark;
+        f->synced = s > f->synced ? s : f->synced;
         struct media_root root;
         memcpy(&root, pool_root(p, slot, which), sizeof(root));
         if (le32_get(root.magic) == MEDIA_ROOT_MAGIC &&

@@ -37,11 +37,11 @@ void witness_closed(struct trial *r)
     const struct media_claim *claim = pool_claim(&pool, 0);
     if (le32_get(claim->pid) != 0 || !same_line(&seen, &left, claim))
         trial_fail(r, "closed, the pool does not say so");
-    if (le64_get(pool_watermark(&pool, 0)->number) < r->now.number ||
-        !same_line(&seen, &left, pool_watermark(&pool, 0)) ||
-        !same_line(&seen, &left, pool_synced(&pool, 0)))
-        trial_fail(r, "closed, the watermark does not stand at the end");
     for (unsigned which = 0; which < 2; which++) {
+        if (le64_get(pool_watermark(&pool, 0, which)->number) < r->now.number ||
+            !same_line(&seen, &left, pool_watermark(&pool, 0, which)) ||
+            !same_line(&seen, &left, pool_synced(&pool, 0, which)))
+            trial_fail(r, "closed, the watermark does not stand at the end");
         const char *copy = (const char *)pool_root_copy(&pool, 0, which);
         for (size_t at = 0; at < sizeof(struct media_root); at += MEDIA_LINE)
             if (!same_line(&seen, &left, copy + at))
@@ -176,8 +176,9 @@ static struct target choose(struct trial *r, const struct pool *pool)
     switch (below(&r->shots, 8)) {
     case 0: return (struct target){"the superblock", pool->base, sizeof(struct media_super), true};
     case 1: return (struct target){"the claim", pool_claim(pool, 0), MEDIA_LINE, true};
-    case 2: return (struct target){"the watermark", pool_watermark(pool, 0), MEDIA_LINE, true};
-    case 3: return (struct target){"the synced watermark", pool_synced(pool, 0), MEDIA_LINE, true};
+    case 2: return (struct target){"the watermark", pool_watermark(pool, 0, 0), MEDIA_LINE, true};
+    case 3:
+        return (struct target){"the synced watermark", pool_synced(pool, 0, 0), MEDIA_LINE, true};
     case 4: return (struct target){"a root", root, sizeof *root, false};
     case 5: return manifest_of(r, pool);
     case 6: return table_of(r, pool);

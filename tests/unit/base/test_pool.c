@@ -60,15 +60,19 @@ static void check_pool(const struct pool *p)
         char *next = area + p->slot_stride;
         assert_ptr_equal(pool_claim(p, s), area);
         assert_ptr_equal(pool_heartbeat(p, s), area + 64);
-        assert_ptr_equal(pool_watermark(p, s), area + 128);
-        assert_ptr_equal(pool_synced(p, s), area + 192);
+        assert_ptr_equal(pool_watermark(p, s, 0), area + 128);
+        assert_ptr_equal(pool_synced(p, s, 0), area + 192);
+        assert_ptr_equal(pool_root_copy(p, s, 0), next - 12288);
+        assert_ptr_equal(pool_root_copy(p, s, 1), next - 8192);
+        assert_ptr_equal(pool_watermark(p, s, 1), next - 4096 + 128);
+        assert_ptr_equal(pool_synced(p, s, 1), next - 4096 + 192);
         assert_ptr_equal(pool_root(p, s, 0), area + 4096);
         assert_ptr_equal(pool_root(p, s, 1), area + 8192);
         assert_ptr_equal(pool_descriptor(p, s, 0, 0), area + 12288);
         assert_ptr_equal(pool_descriptor(p, s, 0, p->geo.descriptors), area + 12288);
         char *last = (char *)pool_descriptor(p, s, p->geo.producers - 1, UINT64_MAX);
         assert_ptr_equal(pool_entry(p, s, 0), last + 64);
-        assert_true((char *)pool_entry(p, s, UINT64_MAX) + 64 <= next);
+        assert_true((char *)pool_entry(p, s, UINT64_MAX) + 64 <= next - 12288);
         assert_ptr_equal(pool_entry(p, s, p->geo.index_entries + 3), pool_entry(p, s, 3));
     }
     assert_true(pool_in_data(p, p->data_base, p->data_size));

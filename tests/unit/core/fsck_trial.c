@@ -17,141 +17,6 @@ static void *memory_new(void)
     return p;
 }
 
-/* ---- A pool ---------------------------------------------------------------------------------- */
-
-#define TOPICS 8u
-
-struct load {
-    struct fixture f;
-    struct draws *d;
-    uint32_t topic[TOPICS], dir;
-    unsigned topics;
-    struct {
-        uint64_t id, sequence;
-        uint32_t topic;
-    } session[TOPICS];
-    unsigned sessions, names;
-};
-
-static void load_publish(struct load *l)
-{
-    static const uint32_t most[] = {20, 200, 2000, 9000, 60000};
-    char data[60000];
-    uint32_t lengths[64], sum = 0;
-    uint32_t count = 1 + pick(l->d, 60), each = most[pick(l->d, 5)] / count + 1;
-    bool equal = one_in(l->d, 2);
-    uint32_t one = 1 + pick(l->d, each);
-    for (uint32_t i = 0; i < count; i++) {
-        lengths[i] = equal ? one : 1 + pick(l->d, each);
-        if (sum + lengths[i] > sizeof data) {
-            count = i;
-            break;
-        }
-        sum += lengths[i];
-    }
-    for (uint32_t i = 0; i < sum; i++)
-        data[i] = (char)draw(l->d);
-    unsigned k = pick(l->d, l->topics), s = pick(l->d, TOPICS);
-    uint64_t session = 0, sequence = 0;
-    uint32_t id = l->topic[k];
-    if (s < l->sessions && one_in(l->d, 2)) {
-        id = l->session[s].topic;
-        session = l->session[s].id;
-        sequence = l->session[s].sequence + 1;
-    }
-    struct topic *t = log_topic(l->f.log, id);
-    if (!t)
-        return;
-    struct commit c =
-        fixture_publish(&l->f, t, session, 1, sequence, data, sum, equal ? NULL : lengths, count);
-    if (c.status == 0 && session)
-        l->session[s].sequence = sequence;
-    if (c.status) { /* no space: give some up */
-        struct control trim = {.kind = MEDIA_C_TRIM,
-                               .id = id,
-                               .value = topic_base(t) + (topic_end(t) - topic_base(t)) / 2};
-        (void)fixture_try(&l->f, trim, NULL);
-    }
-    topic_put(t);
-}
-
-static void load_topic(struct load *l)
-{
-    struct control c = {.kind = MEDIA_C_CREATE,
-                        .parent = one_in(l->d, 2) ? l->dir : LOG_ROOT_ID,
-                        .mode = 0600 | pick(l->d, 0100),
-                        .order = 5,
-                        .ack = 1};
-    struct commit commit;
-    snprintf(c.name, sizeof c.name, "topic%u", l->names++);
-    if (l->topics < TOPICS && fixture_try(&l->f, c, &commit) == 0)
-        l->topic[l->topics++] = commit.id;
-}
-
-static void load_control(struct load *l)
-{
-    unsigned k = pick(l->d, l->topics);
-    struct control c = {.id = l->topic[k]};
-    struct commit commit;
-    struct topic *t;
-    switch (pick(l->d, 7)) {
-    case 0: load_topic(l); return;
-    case 1:
-        c.kind = MEDIA_C_ATTR;
-        c.flags = MEDIA_A_MODE;
-        c.mode = pick(l->d, 01000);
-        break;
-    case 2:
-        c.kind = MEDIA_C_RENAME;
-        c.parent = one_in(l->d, 2) ? l->dir : LOG_ROOT_ID;
-        snprintf(c.name, sizeof c.name, "renamed%u", l->names++);
-        break;
-    case 3:
-        c.kind = MEDIA_C_OPEN;
-        if (l->sessions < TOPICS && fixture_try(&l->f, c, &commit) == 0) {
-            l->session[l->sessions].topic = c.id;
-            l->session[l->sessions].sequence = 0;
-            l->session[l->sessions++].id = commit.session;
-        }
-        return;
-    case 4:
-        if (l->topics < 3 || !one_in(l->d, 4))
-            return;
-        c.kind = MEDIA_C_REMOVE;
-        l->topic[k] = l->topic[--l->topics];
-        for (unsigned i = 0; i < l->sessions;)
-            if (l->session[i].topic == c.id)
-                l->session[i] = l->session[--l->sessions];
-            else
-                i++;
-        break;
-    case 5:
-        t = log_topic(l->f.log, c.id);
-        c.kind = MEDIA_C_TRIM;
-        c.value = topic_base(t) + pick(l->d, (uint32_t)(topic_end(t) - topic_base(t) + 1));
-        topic_put(t);
-        break;
-    default: assert_int_equal(log_checkpoint(l->f.log), 0); return;
-    }
-    (void)fixture_try(&l->f, c, NULL);
-}
-
-static void load_begin(struct load *l, struct draws *d)
-{
-    struct log_options o = {.manual = true};
-    o.geo.index_entries = 64u << pick(d, 3);
-    o.geo.descriptors = 4;
-    o.geo.max_order = 3 + pick(d, 3);
-    memset(l, 0, sizeof *l);
-    l->d = d;
-    fixture_open_as(&l->f, TRIAL_SIZE, &o);
-    l->dir = (uint32_t)fixture_control(
-        &l->f, (struct control){
-                   .kind = MEDIA_C_MKDIR, .parent = LOG_ROOT_ID, .mode = 0755, .name = "dir"});
-    load_topic(l);
-    load_topic(l);
-}
-
 /* ---- What it holds ---------------------------------------------------------------------------- */
 
 static void area_add(struct trial *t, const char *name, uint64_t at, uint64_t size)
@@ -171,9 +36,12 @@ static void areas_find(struct trial *t, struct log *log)
     area_add(t, "superblock", MEDIA_SUPER_AT, sizeof(struct media_super));
     area_add(t, "superblock's copy", MEDIA_SUPER_ALT, sizeof(struct media_super));
     area_add(t, "slot lines", offset_of(p, pool_claim(p, 0)), 4 * MEDIA_LINE);
-    area_add(t, "watermark", offset_of(p, pool_watermark(p, 0)), MEDIA_LINE);
+    area_add(t, "watermark", offset_of(p, pool_watermark(p, 0, 0)), MEDIA_LINE);
+    area_add(t, "second watermark", offset_of(p, pool_watermark(p, 0, 1)), 2 * MEDIA_LINE);
     area_add(t, "root A", offset_of(p, pool_root(p, 0, 0)), sizeof(struct media_root));
     area_add(t, "root B", offset_of(p, pool_root(p, 0, 1)), sizeof(struct media_root));
+    area_add(t, "root A's copy", offset_of(p, pool_root_copy(p, 0, 0)), sizeof(struct media_root));
+    area_add(t, "root B's copy", offset_of(p, pool_root_copy(p, 0, 1)), sizeof(struct media_root));
     area_add(t, "index", offset_of(p, pool_entry(p, 0, 0)),
              p->geo.index_entries * sizeof(struct media_entry));
     uint64_t live = log->recovered < 8 ? log->recovered : 8;
@@ -283,33 +151,17 @@ static int image_open(struct log **log, struct region *r, char *image, bool read
 
 void trial_build(struct trial *t, struct draws *d)
 {
-    struct load l;
+    struct fixture f;
     struct embar_error err;
     struct region r;
     struct log *log;
     memset(t, 0, sizeof *t);
-    load_begin(&l, d);
-    unsigned rounds = 40 + pick(d, 400), at = pick(d, rounds);
-    for (unsigned i = 0; i < rounds; i++) {
-        if (one_in(d, 12))
-            load_control(&l);
-        else
-            load_publish(&l);
-        if (one_in(d, 60))
-            fixture_reopen(&l.f);
-        else if (one_in(d, 60))
-            fixture_kill(&l.f);
-        if (i == at)
-            t->earlier = fixture_copy(&l.f);
-    }
-    t->killed = !one_in(d, 4);
-    if (!t->killed)
-        fixture_reopen(&l.f), log_close(l.f.log), l.f.log = NULL;
+    t->killed = trial_load(&f, d, &t->earlier);
     t->pristine = memory_new();
-    memcpy(t->pristine, l.f.memory, TRIAL_SIZE);
-    if (l.f.log)
-        log_close(l.f.log);
-    munmap(l.f.memory, TRIAL_SIZE);
+    memcpy(t->pristine, f.memory, TRIAL_SIZE);
+    if (f.log)
+        log_close(f.log);
+    munmap(f.memory, TRIAL_SIZE);
     t->image = memory_new();
     memcpy(t->image, t->pristine, TRIAL_SIZE);
     assert_int_equal(image_open(&log, &r, t->pristine, true, &err), 0);
@@ -454,6 +306,12 @@ static bool same(const struct trial *t, uint64_t at, uint64_t n)
     return memcmp(t->pristine + at, t->image + at, n) == 0;
 }
 
+/* The slot's lines and the second watermarks. */
+static bool lines_same(const struct trial *t)
+{
+    return same(t, t->area[2].at, t->area[2].size) && same(t, t->area[4].at, t->area[4].size);
+}
+
 /* The watermark was put back to an earlier moment, and proves itself: what it does not vouch for any
  * more, and whose line is damaged, looks as if it had never been told to anybody. */
 static uint64_t rolled_from(const struct trial *t)
@@ -465,8 +323,13 @@ static uint64_t rolled_from(const struct trial *t)
     region_wrap(&is, t->image, TRIAL_SIZE, NULL);
     if (pool_attach(&a, &was, NULL) != 0 || pool_attach(&b, &is, NULL) != 0)
         return UINT64_MAX;
-    uint64_t before = index_watermark_read(&a, pool_watermark(&a, 0), &boot);
-    uint64_t now = index_watermark_read(&b, pool_watermark(&b, 0), &boot);
+    uint64_t before = 0, now = 0;
+    for (unsigned which = 0; which < 2; which++) {
+        uint64_t n = index_watermark_read(&a, pool_watermark(&a, 0, which), &boot);
+        before = n > before ? n : before;
+        n = index_watermark_read(&b, pool_watermark(&b, 0, which), &boot);
+        now = n > now ? n : now;
+    }
     for (uint64_t n = now + 1; now > 0 && now < before && n < t->next; n++)
         if (!same(t, offset_of(&a, pool_entry(&a, 0, n)), MEDIA_LINE))
             return n;
@@ -645,7 +508,7 @@ void trial_run(struct trial *t, const char *save, struct trial_outcome *out)
     out->findings = found.count;
     out->errors = found.errors;
     if (found.errors + found.warnings == 0) {
-        bool lines = same(t, t->area[2].at, t->area[2].size);
+        bool lines = lines_same(t);
         image_compare(t, hit, lines && !t->stale, &found, out);
         assert_true(!lines || t->stale || out->unreadable == 0);
     } else {
@@ -655,7 +518,7 @@ void trial_run(struct trial *t, const char *save, struct trial_outcome *out)
         assert_int_equal(repaired.count, found.count);
         /* Without a watermark nothing tells that the index lost its end. */
         bool lossless = found.errors == 0 && !t->stale && !trial_finding(&found, FSCK_WATERMARK) &&
-                        same(t, t->area[2].at, t->area[2].size);
+                        lines_same(t);
         image_compare(t, hit, lossless, &repaired, out);
         if (lossless)
             assert_int_equal(out->unreadable, 0);

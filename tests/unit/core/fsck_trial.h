@@ -62,6 +62,11 @@ struct trial_outcome {
 #define TRIAL_KINDS 9u
 const char *trial_kind_name(unsigned kind);
 
+/* fsck_load.c: live in a pool for a while. It is left open, to be copied as a kill would leave it
+ * (true), or was closed. earlier: as it stood at some moment. */
+struct fixture;
+bool trial_load(struct fixture *f, struct draws *d, char **earlier);
+
 void trial_build(struct trial *t, struct draws *d);
 void trial_free(struct trial *t);
 /* image = pristine, then some damage; says what in text. */

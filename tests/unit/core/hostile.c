@@ -124,7 +124,8 @@ static void areas_find(struct hostile *h, struct log *log)
     area_add(h, "superblock", MEDIA_SUPER_AT, sizeof(struct media_super));
     area_add(h, "second superblock", MEDIA_SUPER_ALT, sizeof(struct media_super));
     area_add(h, "slot lines", offset_of(p, pool_claim(p, 0)), 4 * MEDIA_LINE);
-    area_add(h, "watermark", offset_of(p, pool_watermark(p, 0)), MEDIA_LINE);
+    area_add(h, "watermark", offset_of(p, pool_watermark(p, 0, 0)), MEDIA_LINE);
+    area_add(h, "second watermark", offset_of(p, pool_watermark(p, 0, 1)), MEDIA_LINE);
     area_add(h, "root A", offset_of(p, pool_root(p, 0, 0)), sizeof(struct media_root));
     area_add(h, "root B", offset_of(p, pool_root(p, 0, 1)), sizeof(struct media_root));
     area_add(h, "descriptors", offset_of(p, pool_descriptor(p, 0, 0, 0)), 4 * MEDIA_LINE);
@@ -442,8 +443,10 @@ void hostile_seal(struct hostile *h)
     if (pool_attach(&p, &r, &err))
         return;
     seal_line(pool_claim(&p, 0), offsetof(struct media_claim, crc));
-    seal_line(pool_watermark(&p, 0), offsetof(struct media_watermark, crc));
-    seal_line(pool_synced(&p, 0), offsetof(struct media_watermark, crc));
+    for (unsigned which = 0; which < 2; which++) {
+        seal_line(pool_watermark(&p, 0, which), offsetof(struct media_watermark, crc));
+        seal_line(pool_synced(&p, 0, which), offsetof(struct media_watermark, crc));
+    }
     for (uint64_t at = p.data_base / MEDIA_LINE * MEDIA_LINE; inside(at, MEDIA_LINE);
          at += MEDIA_LINE)
         if (le32_get(((struct media_side *)(h->image + at))->magic) == MEDIA_SIDE_MAGIC)

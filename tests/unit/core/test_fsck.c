@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "core/crc.h"
 #include "core/log_state.h"
 #include "tests/unit/core/fixture.h"
 #include "tests/unit/core/fsck_trial.h"
@@ -194,8 +195,12 @@ static void lines(void **state)
     struct pool_of *p = *state;
     ((struct media_claim *)at(p, pool_claim(&p->f.log->pool, 0)))->term = le32_of(99);
     found(p, FSCK_CLAIM, FSCK_WARNING);
-    memset(at(p, pool_watermark(&p->f.log->pool, 0)), 0x55, MEDIA_LINE);
-    found(p, FSCK_WATERMARK, FSCK_WARNING);
+    for (unsigned which = 0; which < 2; which++) {
+        memset(at(p, pool_watermark(&p->f.log->pool, 0, which)), 0x55, MEDIA_LINE);
+        found(p, FSCK_WATERMARK, FSCK_WARNING);
+        memset(at(p, pool_synced(&p->f.log->pool, 0, which)), 0x55, MEDIA_LINE);
+        found(p, FSCK_WATERMARK, FSCK_WARNING);
+    }
     reads(p, 0, 0);
 }
 
@@ -205,6 +210,51 @@ static void root(void **state)
     memset(at(p, pool_root(&p->f.log->pool, 0, 0)), 0, sizeof(struct media_root));
     found(p, FSCK_ROOT, FSCK_WARNING);
     reads(p, 0, 0);
+}
+
+static void image_anew(struct pool_of *p)
+{
+    munmap(p->image, TRIAL_SIZE);
+    p->image = fixture_copy(&p->f);
+}
+
+/* Both roots are gone; then the newest is what it was two checkpoints ago, which proves itself. */
+static void roots(void **state)
+{
+    struct pool_of *p = *state;
+    const struct pool *pool = &p->f.log->pool;
+    struct media_root before = *pool_root(pool, 0, 0);
+    for (unsigned which = 0; which < 2; which++)
+        memset(at(p, pool_root(pool, 0, which)), 0, MEDIA_PAGE);
+    found(p, FSCK_ROOT, FSCK_WARNING);
+    reads(p, 0, 0);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(log_checkpoint(p->f.log), 0);
+    assert_true(le64_get(pool_root(pool, 0, 0)->generation) > le64_get(before.generation));
+    image_anew(p);
+    memcpy(at(p, pool_root(pool, 0, 0)), &before, sizeof before);
+    found(p, FSCK_ROOT, FSCK_WARNING);
+    reads(p, 0, 0);
+}
+
+/* One of the watermarks is what it was before, and proves itself: the other one still says that the
+ * last entry, or the one before it, was durable. */
+static void mark_back(void **state)
+{
+    struct pool_of *p = *state;
+    const struct log *log = p->f.log;
+    for (unsigned which = 0; which < 2; which++) {
+        const struct media_watermark *line = pool_watermark(&log->pool, 0, which);
+        bool newest = le64_get(line->number) == log->seq.next - 1;
+        struct media_watermark before = {.number = le64_of(3), .term = line->term};
+        memcpy(before.boot_id, line->boot_id, sizeof before.boot_id);
+        before.crc = le32_of(crc32c(0, &before, sizeof before));
+        image_anew(p);
+        *(struct media_watermark *)at(p, line) = before;
+        memset(last_entry(p, newest), 0, MEDIA_LINE);
+        found(p, FSCK_ENTRY, FSCK_WARNING);
+        reads(p, 0, 0);
+    }
 }
 
 /* The newest checkpoint's names: either of their two places, a whole page of it, and then both. */
@@ -521,7 +571,7 @@ static void booted_make(struct booted *b)
     booted_publish(b, 1, t[1]);
     uint64_t flipped = log->seq.next - 1;
     assert_int_equal(background_sync(b->f.log), 0);
-    struct media_watermark noted = *pool_synced(pool, 0);
+    struct media_watermark noted = *pool_synced(pool, 0, (b->f.log->syncs - 1) & 1);
     for (unsigned i = 0; i < 20; i++)
         booted_publish(b, 0, t[0]);
     struct side first;
@@ -539,7 +589,9 @@ static void booted_make(struct booted *b)
         topic_put(t[k]);
     b->image = fixture_copy(&b->f);
     const char *memory = b->f.memory;
-    memcpy(b->image + ((const char *)pool_synced(pool, 0) - memory), &noted, sizeof noted);
+    for (unsigned which = 0; which < 2; which++)
+        memcpy(b->image + ((const char *)pool_synced(pool, 0, which) - memory), &noted,
+               sizeof noted);
     b->image[(const char *)pool_entry(pool, 0, flipped) - memory + 20] ^= 1;
 }
 
@@ -624,6 +676,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(superblock, begin, end),
         cmocka_unit_test_setup_teardown(lines, begin, end),
         cmocka_unit_test_setup_teardown(root, begin, end),
+        cmocka_unit_test_setup_teardown(roots, begin, end),
+        cmocka_unit_test_setup_teardown(mark_back, begin, end),
         cmocka_unit_test_setup_teardown(manifest, begin, end),
         cmocka_unit_test_setup_teardown(entry_bit, begin, end),
         cmocka_unit_test_setup_teardown(line_ahead, begin, end),

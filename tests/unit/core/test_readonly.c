@@ -319,8 +319,9 @@ static void half_a_batch_is_no_change(void **state)
             memset(part, 0, sizeof *part);
         else
             memset((char *)part + (torn == 1 ? 8 : 40), 0, 8);
-        memset(copy + ((char *)pool_watermark(log_pool(f.log), 0) - (char *)f.memory), 0,
-               MEDIA_LINE);
+        for (unsigned which = 0; which < 2; which++)
+            memset(copy + ((char *)pool_watermark(log_pool(f.log), 0, which) - (char *)f.memory), 0,
+                   MEDIA_LINE);
         struct log_options look = {.region = &region, .readonly = true};
         assert_int_equal(log_open(&log, &look, &err), 0);
         struct topic *seen = log_topic(log, id);

@@ -1,0 +1,164 @@
+/* A pool with a history: topics, directories, sessions, trims, openings and kills, at random. See fsck_trial.h. */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/log_state.h"
+#include "tests/unit/core/fixture.h"
+#include "tests/unit/core/fsck_trial.h"
+
+#define TOPICS 8u
+
+struct load {
+    struct fixture *f;
+    struct draws *d;
+    uint32_t topic[TOPICS], dir;
+    unsigned topics;
+    struct {
+        uint64_t id, sequence;
+        uint32_t topic;
+    } session[TOPICS];
+    unsigned sessions, names;
+};
+
+static void load_publish(struct load *l)
+{
+    static const uint32_t most[] = {20, 200, 2000, 9000, 60000};
+    char data[60000];
+    uint32_t lengths[64], sum = 0;
+    uint32_t count = 1 + pick(l->d, 60), each = most[pick(l->d, 5)] / count + 1;
+    bool equal = one_in(l->d, 2);
+    uint32_t one = 1 + pick(l->d, each);
+    for (uint32_t i = 0; i < count; i++) {
+        lengths[i] = equal ? one : 1 + pick(l->d, each);
+        if (sum + lengths[i] > sizeof data) {
+            count = i;
+            break;
+        }
+        sum += lengths[i];
+    }
+    for (uint32_t i = 0; i < sum; i++)
+        data[i] = (char)draw(l->d);
+    unsigned k = pick(l->d, l->topics), s = pick(l->d, TOPICS);
+    uint64_t session = 0, sequence = 0;
+    uint32_t id = l->topic[k];
+    if (s < l->sessions && one_in(l->d, 2)) {
+        id = l->session[s].topic;
+        session = l->session[s].id;
+        sequence = l->session[s].sequence + 1;
+    }
+    struct topic *t = log_topic(l->f->log, id);
+    if (!t)
+        return;
+    struct commit c =
+        fixture_publish(l->f, t, session, 1, sequence, data, sum, equal ? NULL : lengths, count);
+    if (c.status == 0 && session)
+        l->session[s].sequence = sequence;
+    if (c.status) { /* no space: give some up */
+        struct control trim = {.kind = MEDIA_C_TRIM,
+                               .id = id,
+                               .value = topic_base(t) + (topic_end(t) - topic_base(t)) / 2};
+        (void)fixture_try(l->f, trim, NULL);
+    }
+    topic_put(t);
+}
+
+static void load_topic(struct load *l)
+{
+    struct control c = {.kind = MEDIA_C_CREATE,
+                        .parent = one_in(l->d, 2) ? l->dir : LOG_ROOT_ID,
+                        .mode = 0600 | pick(l->d, 0100),
+                        .order = 5,
+                        .ack = 1};
+    struct commit commit;
+    snprintf(c.name, sizeof c.name, "topic%u", l->names++);
+    if (l->topics < TOPICS && fixture_try(l->f, c, &commit) == 0)
+        l->topic[l->topics++] = commit.id;
+}
+
+static void load_control(struct load *l)
+{
+    unsigned k = pick(l->d, l->topics);
+    struct control c = {.id = l->topic[k]};
+    struct commit commit;
+    struct topic *t;
+    switch (pick(l->d, 7)) {
+    case 0: load_topic(l); return;
+    case 1:
+        c.kind = MEDIA_C_ATTR;
+        c.flags = MEDIA_A_MODE;
+        c.mode = pick(l->d, 01000);
+        break;
+    case 2:
+        c.kind = MEDIA_C_RENAME;
+        c.parent = one_in(l->d, 2) ? l->dir : LOG_ROOT_ID;
+        snprintf(c.name, sizeof c.name, "renamed%u", l->names++);
+        break;
+    case 3:
+        c.kind = MEDIA_C_OPEN;
+        if (l->sessions < TOPICS && fixture_try(l->f, c, &commit) == 0) {
+            l->session[l->sessions].topic = c.id;
+            l->session[l->sessions].sequence = 0;
+            l->session[l->sessions++].id = commit.session;
+        }
+        return;
+    case 4:
+        if (l->topics < 3 || !one_in(l->d, 4))
+            return;
+        c.kind = MEDIA_C_REMOVE;
+        l->topic[k] = l->topic[--l->topics];
+        for (unsigned i = 0; i < l->sessions;)
+            if (l->session[i].topic == c.id)
+                l->session[i] = l->session[--l->sessions];
+            else
+                i++;
+        break;
+    case 5:
+        t = log_topic(l->f->log, c.id);
+        c.kind = MEDIA_C_TRIM;
+        c.value = topic_base(t) + pick(l->d, (uint32_t)(topic_end(t) - topic_base(t) + 1));
+        topic_put(t);
+        break;
+    default: assert_int_equal(log_checkpoint(l->f->log), 0); return;
+    }
+    (void)fixture_try(l->f, c, NULL);
+}
+
+static void load_begin(struct load *l, struct fixture *f, struct draws *d)
+{
+    struct log_options o = {.manual = true};
+    o.geo.index_entries = 64u << pick(d, 3);
+    o.geo.descriptors = 4;
+    o.geo.max_order = 3 + pick(d, 3);
+    memset(l, 0, sizeof *l);
+    l->d = d;
+    l->f = f;
+    fixture_open_as(l->f, TRIAL_SIZE, &o);
+    l->dir = (uint32_t)fixture_control(
+        l->f, (struct control){
+                  .kind = MEDIA_C_MKDIR, .parent = LOG_ROOT_ID, .mode = 0755, .name = "dir"});
+    load_topic(l);
+    load_topic(l);
+}
+
+bool trial_load(struct fixture *f, struct draws *d, char **earlier)
+{
+    struct load l;
+    load_begin(&l, f, d);
+    unsigned rounds = 40 + pick(d, 400), at = pick(d, rounds);
+    for (unsigned i = 0; i < rounds; i++) {
+        if (one_in(d, 12))
+            load_control(&l);
+        else
+            load_publish(&l);
+        if (one_in(d, 60))
+            fixture_reopen(l.f);
+        else if (one_in(d, 60))
+            fixture_kill(l.f);
+        if (i == at)
+            *earlier = fixture_copy(l.f);
+    }
+    bool killed = !one_in(d, 4);
+    if (!killed)
+        fixture_reopen(l.f), log_close(l.f->log), l.f->log = NULL;
+    return killed;
+}
