@@ -1,4 +1,5 @@
-/* A pool with a history: topics, directories, sessions, trims, openings and kills, at random. See fsck_trial.h. */
+/* A pool with a history: topics, directories, sessions, trims, openings and kills, at random; in some
+ * it is so full that batches are moved about. See fsck_trial.h. */
 #include <stdio.h>
 #include <string.h>
 
@@ -7,6 +8,7 @@
 #include "tests/unit/core/fsck_trial.h"
 
 #define TOPICS 8u
+#define SMALL  300u
 
 struct load {
     struct fixture *f;
@@ -18,6 +20,7 @@ struct load {
         uint32_t topic;
     } session[TOPICS];
     unsigned sessions, names;
+    bool crowded; /* large batches until it is full, so that what stands in the way is moved */
 };
 
 static void load_publish(struct load *l)
@@ -25,7 +28,8 @@ static void load_publish(struct load *l)
     static const uint32_t most[] = {20, 200, 2000, 9000, 60000};
     char data[60000];
     uint32_t lengths[64], sum = 0;
-    uint32_t count = 1 + pick(l->d, 60), each = most[pick(l->d, 5)] / count + 1;
+    unsigned size = l->crowded && one_in(l->d, 2) ? 4 : pick(l->d, 5);
+    uint32_t count = 1 + pick(l->d, 60), each = most[size] / count + 1;
     bool equal = one_in(l->d, 2);
     uint32_t one = 1 + pick(l->d, each);
     for (uint32_t i = 0; i < count; i++) {
@@ -51,6 +55,11 @@ static void load_publish(struct load *l)
         return;
     struct commit c =
         fixture_publish(l->f, t, session, 1, sequence, data, sum, equal ? NULL : lengths, count);
+    if (c.status == -EMBAR_EFULL) { /* or in pieces that are too small: they are moved together */
+        log_tick(l->f->log, now_monotonic());
+        c = fixture_publish(l->f, t, session, 1, sequence, data, sum, equal ? NULL : lengths,
+                            count);
+    }
     if (c.status == 0 && session)
         l->session[s].sequence = sequence;
     if (c.status) { /* no space: give some up */
@@ -123,6 +132,27 @@ static void load_control(struct load *l)
     (void)fixture_try(l->f, c, NULL);
 }
 
+/* Small topics in all that is free, and every second of them removed: enough is free then, in pieces
+ * that are too small for a large batch. */
+static void load_scatter(struct load *l)
+{
+    uint32_t id[SMALL];
+    unsigned n = 0;
+    for (bool full = false; !full && n < SMALL; n++) {
+        char name[16], data[24000];
+        snprintf(name, sizeof name, "small%u", l->names++);
+        id[n] = fixture_topic(l->f, name);
+        uint32_t length = 1 + pick(l->d, sizeof data);
+        for (uint32_t i = 0; i < length; i++)
+            data[i] = (char)draw(l->d);
+        struct topic *t = log_topic(l->f->log, id[n]);
+        full = fixture_publish(l->f, t, 0, 0, 0, data, length, NULL, 1).status != 0;
+        topic_put(t);
+    }
+    for (unsigned i = 0; i < n; i += 2)
+        fixture_control(l->f, (struct control){.kind = MEDIA_C_REMOVE, .id = id[i]});
+}
+
 static void load_begin(struct load *l, struct fixture *f, struct draws *d)
 {
     struct log_options o = {.manual = true};
@@ -144,8 +174,11 @@ bool trial_load(struct fixture *f, struct draws *d, char **earlier)
 {
     struct load l;
     load_begin(&l, f, d);
-    unsigned rounds = 40 + pick(d, 400), at = pick(d, rounds);
+    l.crowded = one_in(d, 2);
+    unsigned rounds = 40 + pick(d, 400) + (l.crowded ? 300 : 0), at = pick(d, rounds);
     for (unsigned i = 0; i < rounds; i++) {
+        if (l.crowded && i + 30 == rounds)
+            load_scatter(&l);
         if (one_in(d, 12))
             load_control(&l);
         else
