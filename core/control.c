@@ -153,7 +153,10 @@ static int validate_session(struct log *log, struct control *c)
     struct session *s = session_find(log, c->value);
     if (!s)
         return -EMBAR_ESESSION;
-    c->epoch = s->epoch + 1;
+    uint32_t step = c->taken ? (1u << LOG_EPOCH_GAPS) - s->epoch % (1u << LOG_EPOCH_GAPS) : 1;
+    if (s->epoch > UINT32_MAX - step && c->kind == MEDIA_C_FENCE)
+        return -EMBAR_ELIMIT;
+    c->epoch = s->epoch + step;
     return 0;
 }
 

@@ -14,7 +14,7 @@ struct sentence {
 };
 
 #define FIRST EMBAR_ENOTPOOL
-#define LAST  EMBAR_EINVALID
+#define LAST  EMBAR_ETAKEN
 
 /* Indexed by code - FIRST. Each says the cause, then the remedy. */
 static const struct sentence ours[LAST - FIRST + 1] = {
@@ -104,6 +104,9 @@ static const struct sentence ours[LAST - FIRST + 1] = {
     [EMBAR_EINVALID - FIRST] = {EINVAL,
                                 "an argument or field lies outside of its bounds; see the manual "
                                 "for what it may be."},
+    [EMBAR_ETAKEN - FIRST] = {ESTALE,
+                              "another process has resumed this session; what was not acknowledged "
+                              "here may be missing: give each publisher a session of its own."},
 };
 
 /* What the system refuses most often; everything else is worded by the C library. */

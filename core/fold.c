@@ -213,6 +213,7 @@ static int fold_session(struct log *log, const struct control *c, uint64_t numbe
     struct session *s = session_find(log, c->value);
     if (!s)
         return -EMBAR_ECORRUPT;
+    int why = log_fenced(s->epoch, c->epoch);
     if (c->kind == MEDIA_C_FENCE) {
         session_fence(log, s, c->epoch);
         manifest_touch_session(log, s);
@@ -222,7 +223,7 @@ static int fold_session(struct log *log, const struct control *c, uint64_t numbe
     commit->messages = s->messages;
     commit->epoch = c->epoch;
     if (c->kind == MEDIA_C_FENCE) {
-        order_release(log, s, -EMBAR_EFENCED);
+        order_release(log, s, why);
     } else {
         order_release(log, s, -EMBAR_ESESSION);
         session_drop(log, s);

@@ -169,6 +169,7 @@ struct control {
     uint64_t altered;       /* filled in: when it is done, CLOCK_REALTIME ns */
     uint64_t number;        /* filled in: of its entry */
     uint64_t end, messages; /* TRIM, filled in: of the topic, by then */
+    bool taken;             /* FENCE: for a new process, which earlier ones must not follow */
     char name[MEDIA_MAX_NAME + 1];
     struct completion *completion;
     /* log's own */
@@ -308,6 +309,12 @@ struct session_stat {
     uint64_t id, sequence, messages, time;
     uint32_t topic, epoch, principal;
 };
+/* The low bits of a session's epoch count fences for a gap, the others how often a new process took
+ * it over. More gaps in a row than fit look like a takeover: that ends a publisher, and loses nothing. */
+#define LOG_EPOCH_GAPS 12u
+/* Why a batch of epoch `known` is refused in epoch `now`: -EMBAR_EFENCED: a gap; its publisher goes on
+ * in that epoch. -EMBAR_ETAKEN: its numbers are another process's now. */
+int log_fenced(uint32_t known, uint32_t now);
 /* -EMBAR_ESESSION when unknown. */
 int log_session(struct log *log, uint64_t id, struct session_stat *st);
 

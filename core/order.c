@@ -159,7 +159,7 @@ static void order_in_session(struct log *log, struct batch *b, struct session *s
 {
     bool fifo = is_fifo(b);
     if (b->epoch != s->epoch) {
-        refuse(log, b, -EMBAR_EFENCED);
+        refuse(log, b, log_fenced(b->epoch, s->epoch));
     } else if (session_taken(s, b->sequence)) {
         refuse_duplicate(log, b);
     } else if (fifo && b->sequence > s->ordered + 1) {

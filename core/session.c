@@ -190,6 +190,11 @@ void session_fence(struct log *log, struct session *s, uint32_t epoch)
     pthread_mutex_unlock(&log->sessions.lock);
 }
 
+int log_fenced(uint32_t known, uint32_t now)
+{
+    return known >> LOG_EPOCH_GAPS < now >> LOG_EPOCH_GAPS ? -EMBAR_ETAKEN : -EMBAR_EFENCED;
+}
+
 /* ---- Bounds ------------------------------------------------------------------------------- */
 
 /* The longest idle one that has outlived its lifetime, of `p` or of anybody. */

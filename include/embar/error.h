@@ -42,6 +42,7 @@ enum embar_errc {
     EMBAR_ESPEC = 1025,        /* a --cxl, --size or address argument that cannot be read */
     EMBAR_ENOSERVER = 1026,    /* no broker found to talk to */
     EMBAR_EINVALID = 1027,     /* an argument or field outside its bounds */
+    EMBAR_ETAKEN = 1028,       /* another process has resumed the session and goes on with it */
 };
 
 /* A code with its particulars. text is always NUL-terminated and is a whole sentence. */

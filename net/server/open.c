@@ -6,7 +6,9 @@
  * Who resumes without an epoch is a new process: it goes on behind what is committed with batches
  * cut anew. Batches of the old one may still stand unread in a socket; committed after our answer
  * they would make the new ones look like duplicates. So such a RESUME fences first and is answered
- * when that is committed; further connections then join under the epoch they were told.
+ * when that is committed; further connections then join under the epoch they were told. The old process
+ * is never told that epoch: it would number batches of its own like those of the new one, and each
+ * would be told that the other's are committed.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -92,6 +94,7 @@ static enum turn session_ask(struct conn *c, const struct wire_frame *f,
     a->control.kind = kind;
     a->control.id = topic;
     a->control.value = session;
+    a->control.taken = true;
     a->control.uid = c->uid;
     a->control.gid = c->gid;
     ask_submit(c);
@@ -111,10 +114,12 @@ static enum turn resume(struct conn *c, const struct wire_frame *f, const struct
         conn_refuse(c, f, -EMBAR_ESESSION, "that session belongs to another topic");
     else if (le32_get(o->epoch) == 0)
         return session_ask(c, f, MEDIA_C_FENCE, node->id, st.id);
-    else if (le32_get(o->epoch) != st.epoch)
-        refuse_fenced(c, f, &st);
-    else
+    else if (le32_get(o->epoch) == st.epoch)
         opened(c, f, o, node, &st);
+    else if (log_fenced(le32_get(o->epoch), st.epoch) == -EMBAR_ETAKEN)
+        conn_refuse(c, f, -EMBAR_ETAKEN, NULL);
+    else
+        refuse_fenced(c, f, &st);
     ask_end(c);
     return TURN_NEXT;
 }

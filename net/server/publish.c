@@ -156,6 +156,10 @@ static bool session_admits(struct conn *c, struct channel *ch)
         channel_error(ch, rc, in->ref, in->sequence, NULL);
         return false;
     }
+    if (in->epoch != st.epoch && log_fenced(in->epoch, st.epoch) == -EMBAR_ETAKEN) {
+        channel_error(ch, -EMBAR_ETAKEN, in->ref, in->sequence, NULL);
+        return false;
+    }
     if (in->epoch != st.epoch) {
         ch->error.epoch = st.epoch;
         ch->error.messages = st.messages;

@@ -162,6 +162,42 @@ static void a_lasting_gap_fences(void **state)
     fixture_close(&f);
 }
 
+/* A new process's fence is told from one for a gap, by whoever comes with an epoch from before: what is
+ * held, what comes later, over a restart and over gaps in between. */
+static void a_takeover_is_told_apart(void **state)
+{
+    (void)state;
+    struct fixture f;
+    open_manual(&f, 0, 0);
+    uint32_t id = fixture_topic(&f, "t");
+    struct topic *t = log_topic(f.log, id);
+    uint64_t s = session_open(&f, id);
+    struct sent held;
+    assert_int_equal(send(&f, 0, &held, t, s, 1, 3, "x"), 0);
+    log_commit(f.log);
+    fixture_control(&f, (struct control){.kind = MEDIA_C_FENCE, .value = s, .taken = true});
+    assert_true(held.done);
+    assert_int_equal(held.commit.status, -EMBAR_ETAKEN);
+    struct session_stat st;
+    assert_int_equal(log_session(f.log, s, &st), 0);
+    uint32_t mine = st.epoch;
+    for (unsigned i = 0; i < 3; i++)
+        fixture_control(&f, (struct control){.kind = MEDIA_C_FENCE, .value = s});
+    topic_put(t);
+    fixture_kill(&f);
+    t = log_topic(f.log, id);
+    assert_int_equal(log_session(f.log, s, &st), 0);
+    assert_int_equal(st.epoch, mine + 3);
+    assert_int_equal(fixture_publish(&f, t, s, 1, 1, "1", 1, NULL, 1).status, -EMBAR_ETAKEN);
+    assert_int_equal(fixture_publish(&f, t, s, mine, 1, "1", 1, NULL, 1).status, -EMBAR_EFENCED);
+    assert_int_equal(fixture_publish(&f, t, s, mine + 3, 1, "1", 1, NULL, 1).status, 0);
+    fixture_control(&f, (struct control){.kind = MEDIA_C_FENCE, .value = s, .taken = true});
+    assert_int_equal(fixture_publish(&f, t, s, mine + 3, 2, "2", 1, NULL, 1).status, -EMBAR_ETAKEN);
+    expect_text(t, "1");
+    topic_put(t);
+    fixture_close(&f);
+}
+
 /* Later arrivals with lower numbers do not put the fence off. */
 static void the_hold_counts_from_its_first_batch(void **state)
 {
@@ -564,6 +600,7 @@ int main(void)
         cmocka_unit_test(held_until_the_gap_is_filled),
         cmocka_unit_test(duplicates_of_held_batches),
         cmocka_unit_test(a_lasting_gap_fences),
+        cmocka_unit_test(a_takeover_is_told_apart),
         cmocka_unit_test(the_hold_counts_from_its_first_batch),
         cmocka_unit_test(closed_and_unknown_sessions),
         cmocka_unit_test(the_table_is_bounded),

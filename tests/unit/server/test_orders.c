@@ -217,7 +217,7 @@ static void a_new_process(void **state)
     assert_int_equal(le64_get(n.messages), 2);
     assert_int_not_equal(le32_get(n.epoch), epoch);
     send_batch(old, 2, epoch); /* too late */
-    assert_int_equal(expect_error(old), EMBAR_EFENCED);
+    assert_int_equal(expect_error(old), EMBAR_ETAKEN);
     send_batch(fd, 6, le32_get(n.epoch));
     hear_done(fd, 6, 6, 4, NULL, 0);
     holds(&r, "t", (const uint64_t[]){1, 5, 6}, 3);

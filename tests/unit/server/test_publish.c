@@ -188,7 +188,7 @@ static void new_process_fences(void **state)
     assert_int_equal(le64_get(n.messages), 1);
     assert_int_not_equal(le32_get(n.epoch), le32_get(o.epoch));
     send_bytes(old, b.p + b.n - 1, 1);
-    assert_int_equal(expect_error(old), EMBAR_EFENCED);
+    assert_int_equal(expect_error(old), EMBAR_ETAKEN);
     publish(fd, 1, 2, le32_get(n.epoch), "new", 3, NULL, 1);
     await_ack(fd, 1, 2);
     topic_is(&r, "t", "onenew", 6);
