@@ -237,11 +237,25 @@ static void renew_conns(struct embar_publisher *p)
     }
 }
 
+/* Is everything up to the fence's mark committed? Numbers go on above all that ever was; its messages
+ * are those before the first gap. Where the topic's order was not always 5 it may stand above batches
+ * that never came, and of those that were told ahead of a gap we do not know the counts any more.
+ * Where it was, pub_acked compares. */
+static bool fence_is_whole(const struct embar_publisher *p, uint64_t sequence, uint64_t messages)
+{
+    uint64_t count = p->info.messages;
+    if (p->info.order == 5 && !p->ahead)
+        return true;
+    for (const struct pub_batch *b = p->head; b && b->sequence <= sequence; b = b->next)
+        count += b->sequence > p->committed ? b->count : 0;
+    return p->acked_top <= p->committed && count == messages;
+}
+
 void pub_fenced(struct embar_publisher *p, uint32_t epoch, uint64_t sequence, uint64_t messages)
 {
     pthread_mutex_lock(&p->lock);
     /* Every batch that was on its way in the old epoch is refused: the first refusal tells all. */
-    bool news = epoch > p->info.epoch, ordered = p->info.order == 5;
+    bool news = epoch > p->info.epoch, whole = fence_is_whole(p, sequence, messages);
     if (news) {
         p->info.epoch = epoch;
         p->info.fences++;
@@ -249,14 +263,12 @@ void pub_fenced(struct embar_publisher *p, uint32_t epoch, uint64_t sequence, ui
     pthread_mutex_unlock(&p->lock);
     if (!news)
         return;
-    if (!ordered) {
-        /* Nothing is held for a gap there: only a new process fences, and it goes on above numbers
-         * of ours of which we cannot tell which are committed. */
+    if (!whole) {
         struct embar_error why;
         (void)embar_fail(
             &why, -EMBAR_EFENCED,
-            "Another process has resumed this publisher's session and goes on with it; "
-            "what was not acknowledged may be missing.");
+            "The session was fenced with batches committed behind a gap, so that it is "
+            "not known which are; what was not acknowledged may be missing.");
         pub_fail(p, &why);
         return;
     }

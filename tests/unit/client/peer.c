@@ -54,7 +54,7 @@ static void refuse(struct peer *p, int fd, uint16_t channel, uint64_t ref, uint3
     } body = {.e = {.code = le32_of(code),
                     .epoch = le32_of(p->epoch),
                     .sequence = le64_of(p->committed),
-                    .messages = le64_of(p->messages),
+                    .messages = le64_of(p->loose ? p->prefix : p->messages),
                     .text = le16_of(sizeof(text) - 1)}};
     memcpy(body.text, text, sizeof(text) - 1);
     answer(fd, WIRE_ERROR, channel, ref, &body, sizeof(body.e) + sizeof(text) - 1);
@@ -319,6 +319,8 @@ static bool publish(struct line *l, const struct wire_frame *f)
         p->fenced = true;
         p->epoch++;
         drop_held(p);
+        for (uint64_t s = p->committed; p->loose && s < PEER_LOOSE; s++)
+            p->committed = p->counts[s] ? s : p->committed; /* over the gaps */
         refuse(p, fd, channel, le64_get(f->ref), EMBAR_EFENCED);
         *broken = true;
     } else if (breaks && p->breaks % 2 == 0) {

@@ -29,8 +29,8 @@ struct peer {
 
     /* The script: set before a client comes. Counts are of PUBLISH frames, from 1; 0: never. */
     unsigned break_every; /* close instead of an ack at every so many; committed every other time */
-    uint64_t fence_at;    /* this sequence is lost once, and the session fenced */
-    uint64_t refuse_at;   /* this sequence is refused */
+    uint64_t fence_at; /* this sequence is lost once, and the session fenced, as after an order 5 */
+    uint64_t refuse_at; /* this sequence is refused */
     uint32_t refuse_code;
     unsigned damage;            /* so many frames are called damaged, and the connection closed */
     void (*damaged)(void *arg); /* called then */

@@ -150,6 +150,46 @@ static void done_is_told_ahead_of_a_gap(void **state)
     peer_stop(&p);
 }
 
+/* The order was another meanwhile, and a gap fenced the session: without one before it all goes on. */
+static void a_fence_is_gone_on_from(void **state)
+{
+    (void)state;
+    struct peer p = {.incarnation = 1, .loose = true, .fence_at = 40};
+    struct embar_publisher_info info = arrive(&p, 1);
+    assert_int_equal(info.fences, 1);
+    peer_stop(&p);
+}
+
+/* With one, what is missing below the fence's number must not pass for committed. */
+static void a_fence_over_a_gap_is_the_end(void **state)
+{
+    (void)state;
+    struct peer p = {
+        .incarnation = 1, .loose = true, .lose_every = 3, .lose_below = 4, .fence_at = 6};
+    struct told told = {0};
+    struct one ones[7];
+    struct embar_error err = {.code = 0};
+    peer_start(&p);
+    struct embar_client *c = connect_to(&p, 20000);
+    struct embar_publisher_options o = options(1);
+    struct embar_publisher *pub = open_on(c, &o);
+    for (unsigned i = 0; i < 6; i++) {
+        ones[i] = (struct one){&told, i, 0};
+        char buf[512];
+        struct iovec iov = {buf, message(buf, i)};
+        assert_int_equal(embar_publish_batch(pub, &iov, 1, NULL, 1, on_done, &ones[i]), 0);
+        if (i < 5)
+            await_done(pub, i < 2 ? i + 1 : i);
+    }
+    assert_int_equal(embar_flush(pub, 20000, &err), -EMBAR_EFENCED);
+    assert_non_null(strstr(err.text, "behind a gap"));
+    assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_NOW, &err), 0);
+    assert_int_equal(told.good, 4);
+    assert_int_equal(told.bad, 2);
+    embar_disconnect(c);
+    peer_stop(&p);
+}
+
 static void expect_disbelief(struct peer *p, unsigned connections)
 {
     struct told told = {0};
@@ -212,6 +252,8 @@ int main(void)
         cmocka_unit_test(what_was_lost_is_sent_again_and_nothing_else),
         cmocka_unit_test(the_same_over_four_connections),
         cmocka_unit_test(done_is_told_ahead_of_a_gap),
+        cmocka_unit_test(a_fence_is_gone_on_from),
+        cmocka_unit_test(a_fence_over_a_gap_is_the_end),
         cmocka_unit_test(an_ack_of_what_was_never_sent),
         cmocka_unit_test(an_ack_of_what_another_connection_sent),
         cmocka_unit_test(an_ack_whose_words_are_not_there),

@@ -258,6 +258,113 @@ static void taken_over(void **state)
     taken_over_at(5, 3);
 }
 
+/* ---- The topic's order changes meanwhile --------------------------------------------------- */
+
+static void set_order(const struct rig *r, uint8_t order)
+{
+    struct node_stat st;
+    struct commit commit;
+    assert_int_equal(log_resolve(r->log, "t", &st), 0);
+    struct control k = {.kind = MEDIA_C_ATTR, .id = st.id, .flags = MEDIA_A_ORDER, .order = order};
+    assert_int_equal(log_control_wait(r->log, &k, &commit), 0);
+}
+
+/* Each message once, in any order. */
+static void topic_has_each(const struct rig *r, const char *topic, unsigned count)
+{
+    struct stream s = read_topic(r, topic);
+    uint8_t data[MESSAGE];
+    bool *seen = calloc(count, sizeof(*seen));
+    assert_int_equal(s.size, (size_t)count * MESSAGE);
+    for (unsigned i = 0; i < count; i++) {
+        unsigned at = 0;
+        fill(data, MESSAGE, i);
+        while (at < count && (seen[at] || memcmp(s.buf + (size_t)at * MESSAGE, data, MESSAGE) != 0))
+            at++;
+        assert_true(at < count);
+        seen[at] = true;
+    }
+    free(seen);
+    free(s.buf);
+}
+
+static void orders_change(unsigned connections)
+{
+    static const uint8_t orders[] = {0, 5, 2, 5, 0, 2};
+    enum { EACH = 100, ROUNDS = 24 };
+    struct rig r = {.hold_ms = 3600000};
+    rig_start(&r);
+    struct embar_client *c;
+    struct embar_publisher *pub = publisher_on(r.socket, "t", connections, &c);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        publish_some(pub, i * EACH, (i + 1) * EACH);
+        set_order(&r, orders[i % 6]);
+    }
+    flush_all(pub);
+    struct embar_publisher_info info;
+    embar_publisher_info(pub, &info);
+    assert_int_equal(info.messages, ROUNDS * EACH);
+    assert_int_equal(info.fences, 0);
+    struct embar_error err = {.code = 0};
+    assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_KEEP, &err), 0);
+    embar_disconnect(c);
+    if (connections == 1)
+        topic_has(&r, "t", ROUNDS * EACH);
+    else
+        topic_has_each(&r, "t", ROUNDS * EACH);
+    rig_stop(&r);
+}
+
+static void the_order_changes(void **state)
+{
+    (void)state;
+    orders_change(1);
+    orders_change(3);
+}
+
+/* To 5 with a batch behind a gap, and a second gap that nobody fills: the fence's number stands above
+ * batches that never came. They must not pass for committed. */
+static void the_order_changes_over_a_gap(void **state)
+{
+    (void)state;
+    struct rig r = {.hold_ms = 50};
+    rig_start(&r);
+    struct embar_client *c;
+    make_topic(&r, 0);
+    struct embar_publisher *pub = publisher_on(r.socket, "t", 1, &c);
+    publish_some(pub, 0, 100);
+    flush_all(pub);
+    struct session_stat st = session_of(&r, pub);
+    int fd = peer(&r, true);
+    uint8_t text[MESSAGE];
+    fill(text, MESSAGE, 100);
+    join_session(fd, "t", 1, st.id, st.epoch);
+    publish(fd, 1, st.sequence + 3, st.epoch, text, MESSAGE, NULL, 1);
+    struct got g;
+    assert_true(receive(fd, &g)); /* its bit */
+    assert_int_equal(g.f.type, WIRE_ACK);
+    got_free(&g);
+    set_order(&r, 5);
+    publish(fd, 1, st.sequence + 5, st.epoch, text, MESSAGE, NULL, 1);
+    assert_int_equal(expect_error(fd), EMBAR_EFENCED);
+    for (unsigned i = 0; i < 10; i++) {
+        struct iovec iov = {text, MESSAGE};
+        int rc = embar_publish_batch(pub, &iov, 1, NULL, 1, NULL, NULL);
+        assert_true(rc == 0 || rc == -EMBAR_EFENCED);
+    }
+    struct embar_error err = {.code = 0};
+    assert_int_equal(embar_flush(pub, 30000, &err), -EMBAR_EFENCED);
+    assert_non_null(strstr(err.text, "behind a gap"));
+    struct embar_publisher_info info;
+    embar_publisher_info(pub, &info);
+    assert_int_equal(info.done_messages, 100);
+    assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_NOW, NULL), 0);
+    embar_disconnect(c);
+    close(fd);
+    topic_has(&r, "t", 101);
+    rig_stop(&r);
+}
+
 /* ---- A connection that stands still -------------------------------------------------------- */
 
 /* Between the publisher and the server; its second connection stops being read after a while. */
@@ -397,6 +504,8 @@ int main(void)
         cmocka_unit_test(a_foreign_gap),
         cmocka_unit_test(a_foreign_batch),
         cmocka_unit_test(taken_over),
+        cmocka_unit_test(the_order_changes),
+        cmocka_unit_test(the_order_changes_over_a_gap),
         cmocka_unit_test(a_connection_that_stands_still),
     };
     return cmocka_run_group_tests_name("server fence", tests, NULL, NULL);
