@@ -153,10 +153,9 @@ static void pub_close(struct load_worker *w)
 
 const struct load_ops pub_ops = {.open = pub_open, .run = pub_run, .close = pub_close};
 
-static void explain(struct report *r, const struct bench_options *o, const struct peer *peer)
+static void explain(struct report *r, const struct bench_options *o)
 {
     char a[32];
-    char b[32];
     if (o->seconds)
         report_fact(r, "a round", "%u s, at most %s", o->seconds, bytes_text(o->bytes, a));
     else
@@ -167,6 +166,12 @@ static void explain(struct report *r, const struct bench_options *o, const struc
                               : "embar_publish_batch from caller-owned memory (not copied)");
     report_fact(r, "order, ack", "%d, %d%s", o->order, o->ack,
                 o->ack == 0 ? " (sent, not acked!)" : "");
+}
+
+static void explain_baselines(struct report *r, const struct bench_options *o,
+                              const struct peer *peer)
+{
+    char b[32];
     report_fact(r, "recv size", "%s in the sinks; embarfs: 256 KiB at most",
                 bytes_text(o->recv_size, b));
     report_fact(r, "write-back", "equal-work sink: %s", peer->flush);
@@ -185,15 +190,16 @@ static void explain(struct report *r, const struct bench_options *o, const struc
 int bench_pub(const struct bench_options *o, struct report *r, struct embar_error *err)
 {
     struct daemon daemon;
-    struct peer peer;
+    struct peer peer = {0};
     int rc = bench_daemon(&daemon, o, err);
-    if (rc)
-        return rc;
-    rc = bench_peer(&peer, o, o->bytes, err);
+    if (rc == 0 && !o->subject_only) /* its memory is as large as a round */
+        rc = bench_peer(&peer, o, o->bytes, err);
     if (rc)
         return rc;
     bench_describe(r, o, &daemon);
-    explain(r, o, &peer);
+    explain(r, o);
+    if (!o->subject_only)
+        explain_baselines(r, o, &peer);
     struct bench_subject subject = {&daemon, o};
     struct pub_load pub = {&daemon, o, o->bytes / o->connections};
     struct peer_load raw = {.peer = &peer,
@@ -232,7 +238,8 @@ int bench_pub(const struct bench_options *o, struct report *r, struct embar_erro
     rc = rounds_run(c, count, o, err);
     for (unsigned i = 1; i < count && rc == 0; i++)
         report_ratio(r, c[0].series, c[i].series);
-    peer_stop(&peer);
+    if (!o->subject_only)
+        peer_stop(&peer);
     if (rc == 0)
         rc = subject_drop(&subject, err);
     daemon_close(&daemon);
