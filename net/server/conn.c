@@ -14,6 +14,8 @@
  * half-received batch is given back, what was announced stays under way.
  */
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -402,17 +404,39 @@ static void conn_write(struct conn *c)
 
 /* ---- In ------------------------------------------------------------------------------------ */
 
+/* What a receive says of the bytes behind it; one where only the stream's end is. */
+static void hear_queued(struct conn *c, struct msghdr *m)
+{
+    int n = 0;
+    const struct cmsghdr *h = CMSG_FIRSTHDR(m);
+    bool told = h && h->cmsg_level == IPPROTO_TCP && h->cmsg_type == TCP_CM_INQ &&
+                h->cmsg_len >= CMSG_LEN(sizeof(n));
+    if (told)
+        memcpy(&n, CMSG_DATA(h), sizeof(n));
+    c->queued = n > 0 ? (uint32_t)n : 0;
+    c->came = !told;
+}
+
 ssize_t conn_recv(struct conn *c, struct iovec *iov, int pieces)
 {
     size_t want = 0;
     for (int i = 0; i < pieces; i++)
         want += iov[i].iov_len;
+    union {
+        char room[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control;
     for (;;) {
-        ssize_t n = readv(c->fd, iov, pieces);
+        struct msghdr m = {.msg_iov = iov,
+                           .msg_iovlen = (size_t)pieces,
+                           .msg_control = c->tells ? &control : NULL,
+                           .msg_controllen = c->tells ? sizeof(control) : 0};
+        ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT);
         if (n > 0) {
+            hear_queued(c, &m);
             /* A short count of a stream means that it is empty now: the next byte is a new edge.
              * The end of the stream is told once, so it is read for until it comes. */
-            if ((size_t)n < want && !c->hup)
+            if (((size_t)n < want || (!c->came && c->queued == 0)) && !c->hup)
                 c->readable = false;
             c->received += (uint64_t)n;
             c->worker->brought += (uint64_t)n;
@@ -425,7 +449,8 @@ ssize_t conn_recv(struct conn *c, struct iovec *iov, int pieces)
         if (errno == EINTR)
             continue;
         if (errno == EAGAIN) {
-            c->readable = false;
+            c->readable = c->came = false;
+            c->queued = 0;
             return 0;
         }
         if (pool_is_gone(c, errno))

@@ -187,6 +187,9 @@ struct conn {
     _Alignas(64) int fd;
     enum conn_state state;
     bool readable, writable, hup; /* as epoll last told, edge-triggered */
+    bool tells;                   /* a receive says what waits in the socket behind it */
+    bool came;                    /* something may have come since the last one did */
+    uint32_t queued;              /* bytes that wait there at least */
     bool hello;                   /* HELLO was accepted */
     bool local;                   /* Unix socket */
     bool ready;                   /* on worker.ready */

@@ -277,6 +277,7 @@ static void admit(struct worker *w, int fd, bool local)
     } else {
         int one = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+        c->tells = setsockopt(fd, IPPROTO_TCP, TCP_INQ, &one, sizeof(one)) == 0;
     }
     c->tenant = staging_tenant(s->staging, c->uid);
     count_add(&w->count.accepted, 1);

@@ -1,8 +1,8 @@
 /* Body bytes in DRAM: how a batch begins, and where one goes that is too slow for the pool (step 3).
  *
  * A batch reserves pool space when its first 64 KiB (or all of it) are here. Mostly they wait in the
- * socket and nothing is copied; when the socket alone may not hold them, they are collected in a piece
- * of the staging pool. A batch that holds pool space and comes slower than its minimum rate loses it:
+ * socket, of which the last receive said how much it left there, and nothing is copied; when the socket
+ * alone may not hold them, they are collected in a piece of the staging pool. A batch that holds pool space and comes slower than its minimum rate loses it:
  * what is there moves to staging, the space goes back (CONN_MOVE), and the batch is collected there until
  * it is whole. Then it reserves, and is copied in once. The next batch of such a connection begins
  * there, until one came fast enough.
@@ -169,20 +169,28 @@ static bool share_allows(const struct conn *c)
 
 /* ---- Collecting ---------------------------------------------------------------------------- */
 
+static void ask_queued(struct conn *c)
+{
+    int n = 0;
+    if (ioctl(c->fd, FIONREAD, &n) == 0 && n > 0)
+        c->queued = (uint32_t)n;
+    c->came = false;
+}
+
 /* Nothing is staged yet: may all that is needed wait in the socket? TURN_NEXT: it is to be staged. */
 static enum turn look(struct conn *c, bool *enough)
 {
     uint32_t need = needed(c), have = c->in_to - c->in_from;
-    int queued = 0;
     *enough = true;
-    if (have >= need)
+    if (have + (uint64_t)c->queued >= need)
         return TURN_NEXT;
-    if (ioctl(c->fd, FIONREAD, &queued) != 0)
-        queued = 0;
-    if ((uint64_t)have + (uint32_t)queued >= need)
+    /* The last receive said less: that the socket is asked is the exception. */
+    if (c->came)
+        ask_queued(c);
+    if (have + (uint64_t)c->queued >= need)
         return TURN_NEXT;
     *enough = false;
-    if (have > 0 || queued > 0 || !c->readable)
+    if (have > 0 || c->queued > 0 || !c->readable)
         return c->readable ? TURN_NEXT : TURN_WAIT;
     /* Nothing to stage yet; at the end of the stream this receive says so. */
     struct iovec iov = {c->in, CONN_IN};

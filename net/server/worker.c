@@ -100,9 +100,9 @@ static void on_event(struct worker *w, const struct epoll_event *ev)
         if (c->closed)
             return;
         if (ev->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-            c->hup = c->readable = true;
+            c->hup = c->readable = c->came = true;
         if (ev->events & EPOLLIN)
-            c->readable = true;
+            c->readable = c->came = true;
         if (ev->events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
             c->writable = true;
         conn_ready(c);

@@ -1,0 +1,205 @@
+/* What a batch costs in system calls while a publisher keeps the socket full: a receive each, which takes the
+ * end of one batch and the head of the next, an acknowledgement for all of an epoch, and nothing else:
+ * no question how much waits, no change of the epoll set, no memory from the allocator but for a new extent.
+ * The calls are the test's own here, by the linker's --wrap; the worker is held before a receive until all
+ * is in the socket.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/server/rig.h"
+
+#define BATCHES 8u
+#define WARM    60u   /* floods: extents grow, and what is made once is there */
+#define FLOODS  16u   /* that are counted: 128 batches, an extent or two */
+#define SIZE    6000u /* more than the input buffer, so that a batch is not read with its header */
+#define HEAD    64u   /* bytes of a batch before its payload */
+
+static pthread_t tester;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards these two */
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static bool held;        /* the worker's receives wait */
+static int held_fd = -1; /* of the one that does */
+static struct {
+    atomic_uint receives, sends, questions, registrations, timers, allocations;
+} calls; /* of other threads than the tester's; read when these have answered */
+
+static void count(atomic_uint *n)
+{
+    if (!pthread_equal(pthread_self(), tester))
+        atomic_fetch_add(n, 1);
+}
+
+ssize_t __real_recvmsg(int fd, struct msghdr *m, int flags);
+ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int flags);
+ssize_t __real_sendmsg(int fd, const struct msghdr *m, int flags);
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags);
+ssize_t __real_readv(int fd, const struct iovec *iov, int pieces);
+ssize_t __wrap_readv(int fd, const struct iovec *iov, int pieces);
+int __real_ioctl(int fd, unsigned long what, void *arg);
+int __wrap_ioctl(int fd, unsigned long what, void *arg);
+int __real_epoll_ctl(int ep, int op, int fd, struct epoll_event *ev);
+int __wrap_epoll_ctl(int ep, int op, int fd, struct epoll_event *ev);
+int __real_timerfd_settime(int fd, int flags, const struct itimerspec *t, struct itimerspec *old);
+int __wrap_timerfd_settime(int fd, int flags, const struct itimerspec *t, struct itimerspec *old);
+void *__real_malloc(size_t n);
+void *__wrap_malloc(size_t n);
+void *__real_calloc(size_t k, size_t n);
+void *__wrap_calloc(size_t k, size_t n);
+void *__real_realloc(void *p, size_t n);
+void *__wrap_realloc(void *p, size_t n);
+
+ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int flags)
+{
+    if (!pthread_equal(pthread_self(), tester)) {
+        pthread_mutex_lock(&lock);
+        while (held) {
+            held_fd = fd;
+            pthread_cond_wait(&changed, &lock);
+        }
+        pthread_mutex_unlock(&lock);
+    }
+    count(&calls.receives);
+    return __real_recvmsg(fd, m, flags);
+}
+
+ssize_t __wrap_readv(int fd, const struct iovec *iov, int pieces)
+{
+    count(&calls.receives);
+    return __real_readv(fd, iov, pieces);
+}
+
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags)
+{
+    count(&calls.sends);
+    return __real_sendmsg(fd, m, flags);
+}
+
+int __wrap_ioctl(int fd, unsigned long what, void *arg)
+{
+    count(&calls.questions);
+    return __real_ioctl(fd, what, arg);
+}
+
+int __wrap_epoll_ctl(int ep, int op, int fd, struct epoll_event *ev)
+{
+    count(&calls.registrations);
+    return __real_epoll_ctl(ep, op, fd, ev);
+}
+
+int __wrap_timerfd_settime(int fd, int flags, const struct itimerspec *t, struct itimerspec *old)
+{
+    count(&calls.timers);
+    return __real_timerfd_settime(fd, flags, t, old);
+}
+
+void *__wrap_malloc(size_t n)
+{
+    count(&calls.allocations);
+    return __real_malloc(n);
+}
+
+void *__wrap_calloc(size_t k, size_t n)
+{
+    count(&calls.allocations);
+    return __real_calloc(k, n);
+}
+
+void *__wrap_realloc(void *p, size_t n)
+{
+    count(&calls.allocations);
+    return __real_realloc(p, n);
+}
+
+static void hold(bool on)
+{
+    pthread_mutex_lock(&lock);
+    held = on;
+    held_fd = -1;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+}
+
+/* Are so many bytes in the socket of the receive that waits? */
+static bool arrived(void *bytes)
+{
+    int n = 0;
+    pthread_mutex_lock(&lock);
+    if (held_fd >= 0)
+        assert_int_equal(__real_ioctl(held_fd, FIONREAD, &n), 0);
+    pthread_mutex_unlock(&lock);
+    return n == *(int *)bytes;
+}
+
+struct sender {
+    int fd;
+    uint64_t sequence;
+    uint32_t epoch;
+    uint8_t data[SIZE];
+};
+
+/* Put a number of batches into the socket while nobody receives; then let them be received. */
+static void flood(struct sender *s)
+{
+    hold(true);
+    for (unsigned i = 0; i < BATCHES; i++)
+        publish(s->fd, 7, ++s->sequence, s->epoch, s->data, SIZE, NULL, 1);
+    until(arrived, &(int){BATCHES * (HEAD + SIZE)});
+    memset(&calls, 0, sizeof(calls));
+    hold(false);
+    (void)await_ack(s->fd, 7, s->sequence);
+}
+
+static void steady(void **state)
+{
+    (void)state;
+    struct rig r = {.workers = 1, .tick_ms = 60000};
+    struct sender s = {0};
+    tester = pthread_self();
+    fill(s.data, sizeof(s.data), 1);
+    rig_start(&r);
+    s.fd = peer(&r, false);
+    s.epoch = le32_get(open_topic(s.fd, "steady", 7, WIRE_S_NEW, 0).epoch);
+    unsigned allocations = 0;
+    for (unsigned i = 0; i < WARM + FLOODS; i++) {
+        flood(&s);
+        if (i < WARM)
+            continue;
+        assert_int_equal(calls.receives, BATCHES + 1);
+        assert_int_equal(calls.sends, 1);
+        assert_int_equal(calls.questions, 0);
+        assert_int_equal(calls.registrations, 0);
+        assert_int_equal(calls.timers, 0);
+        allocations += calls.allocations;
+    }
+    assert_in_range(allocations, 0, FLOODS / 4);
+    close(s.fd);
+    struct stream all = read_topic(&r, "steady");
+    assert_int_equal(all.size, s.sequence * SIZE);
+    for (uint64_t i = 0; i < s.sequence; i++)
+        assert_memory_equal(all.buf + i * SIZE, s.data, SIZE);
+    free(all.buf);
+    rig_stop(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(steady)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
