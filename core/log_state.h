@@ -414,8 +414,10 @@ struct retain {
     } queue[RETAIN_KINDS];
     uint64_t squeezed;         /* CLOCK_REALTIME ns */
     atomic_uint_fast64_t date; /* CLOCK_REALTIME ns of the next turn, UINT64_MAX: none. Relaxed */
-    atomic_uint_fast64_t want; /* bytes that a reservation did not find, and a flag; relaxed */
-    atomic_bool due;           /* a turn would do something; relaxed, see seq.handed */
+    /* Bytes that a reservation did not find; [1]: in one piece. Relaxed. */
+    atomic_uint_fast64_t want[2];
+    bool moving;     /* for which of them RETAIN_MOVE was said; who runs turns */
+    atomic_bool due; /* a turn would do something; relaxed, see seq.handed */
 };
 
 /* The last two: when that is done, more. */
@@ -459,6 +461,8 @@ struct move {
 /* Would moving perhaps make the place that `want` bytes lack (whole: in one piece)? enough: only where
  * as much is free. */
 bool move_wanted(const struct log *log, uint64_t want, bool whole, bool enough);
+/* Not now, but after the pause that follows an attempt? */
+bool move_awaited(const struct log *log, uint64_t want, bool whole);
 /* Clear one block. 0: it is free; -EBUSY: not before somebody has read; or why not. aside: without the
  * role, which is taken and given back; else it is held. */
 int move_run(struct log *log, uint64_t want, bool whole, bool aside);

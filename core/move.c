@@ -60,7 +60,8 @@ struct move_job {
     struct log *log;
     struct move_unit *unit;
     size_t count, capacity;
-    bool rewrite;               /* a checkpoint is needed */
+    bool rewrite;               /* a checkpoint is needed, which writes about */
+    uint64_t rewritten;         /* bytes elsewhere */
     const struct move_unit *at; /* being copied */
 };
 
@@ -227,6 +228,7 @@ static int plan(struct move_job *job, uint64_t at, unsigned order)
         struct topic *t = names_id(&log->names, e->owner);
         if (e->survey == log->move.survey && e->rewritten) {
             rewrite(job, e);
+            job->rewritten += e->live;
             continue;
         }
         bool empty = e->runs == 0;
@@ -605,7 +607,8 @@ static int finish(struct move_job *job, bool aside)
     return rc;
 }
 
-bool move_wanted(const struct log *log, uint64_t want, bool whole, bool enough)
+/* Could an attempt come to anything, if not at once? */
+static bool is_hopeful(const struct log *log, uint64_t want, bool whole, bool enough)
 {
     const struct move *m = &log->move;
     struct extents_stat st;
@@ -616,9 +619,22 @@ bool move_wanted(const struct log *log, uint64_t want, bool whole, bool enough)
     extents_stat(log->extents, &st);
     if (enough && st.free < st.reserve + (need << log->pool.geo.block_shift))
         return false;
-    if (m->failed && !m->busy && extents_freed(log->extents) == m->freed)
-        return false;
-    return !m->failed || now_monotonic() >= m->retry;
+    return !m->failed || m->busy || extents_freed(log->extents) != m->freed;
+}
+
+static bool is_pausing(const struct move *m)
+{
+    return m->failed && now_monotonic() < m->retry;
+}
+
+bool move_wanted(const struct log *log, uint64_t want, bool whole, bool enough)
+{
+    return is_hopeful(log, want, whole, enough) && !is_pausing(&log->move);
+}
+
+bool move_awaited(const struct log *log, uint64_t want, bool whole)
+{
+    return is_hopeful(log, want, whole, false) && is_pausing(&log->move);
 }
 
 int move_run(struct log *log, uint64_t want, bool whole, bool aside)
@@ -635,6 +651,7 @@ int move_run(struct log *log, uint64_t want, bool whole, bool aside)
         rc = commit(&job, aside);
     bool planned = rc == 0;
     bool rewritten = job.rewrite;
+    m->spent += job.rewritten;
     job_end(&job);
     job = (struct move_job){.log = log, .rewrite = rewritten};
     if (planned) {

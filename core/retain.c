@@ -29,7 +29,6 @@
 #define KEEP_SLACK (64ull << 10)
 #define TURN       64u           /* trims before others get the role */
 #define RETRY_NS   (SECOND / 10) /* after a trim that found no space */
-#define WHOLE      (1ull << 63)  /* in retain.want: in one piece */
 #define DAMAGED_NS (60 * SECOND) /* a topic whose oldest batch cannot be read */
 
 /* ---- Queues ------------------------------------------------------------------------------- */
@@ -207,11 +206,10 @@ void retain_destroy(struct log *log)
 
 void retain_starve(struct log *log, uint64_t bytes, bool whole)
 {
-    struct retain *r = &log->retain;
-    bytes |= whole ? WHOLE : 0;
-    uint64_t want = atomic_load_explicit(&r->want, memory_order_relaxed);
+    atomic_uint_fast64_t *wanted = &log->retain.want[whole];
+    uint64_t want = atomic_load_explicit(wanted, memory_order_relaxed);
     while (want < bytes && !atomic_compare_exchange_weak_explicit(
-                               &r->want, &want, bytes, memory_order_relaxed, memory_order_relaxed))
+                               wanted, &want, bytes, memory_order_relaxed, memory_order_relaxed))
         ;
     note_due(log);
     /* seq_cst, with the background thread's last look before it sleeps. */
@@ -310,17 +308,17 @@ static void squeeze(struct log *log, uint64_t now)
         reserve_idle(t);
 }
 
-static int trim_victims(struct log *log, unsigned *left, uint64_t now)
+static int trim_victims(struct log *log, bool whole, unsigned *left, uint64_t now)
 {
     struct retain *r = &log->retain;
     struct extents_stat before;
-    uint64_t wanted = atomic_load_explicit(&r->want, memory_order_relaxed), given = 0;
-    uint64_t want = wanted & ~WHOLE;
-    bool whole = wanted & WHOLE;
+    uint64_t want = atomic_load_explicit(&r->want[whole], memory_order_relaxed), given = 0;
+    if (want == 0)
+        return 0;
     extents_stat(log->extents, &before);
-    if (want > 0 && !room(log, want, whole))
+    if (!room(log, want, whole))
         squeeze(log, now);
-    while (want > 0 && !room(log, want, whole)) {
+    while (!room(log, want, whole)) {
         uint64_t time = 0;
         if (*left == 0)
             return 0;
@@ -330,9 +328,11 @@ static int trim_victims(struct log *log, unsigned *left, uint64_t now)
         if (extents_waiting(log->extents))
             return -EBUSY;
         struct topic *t = queue_first(log, RETAIN_FULL);
-        if (move_wanted(log, want, whole, t != NULL))
+        if (move_wanted(log, want, whole, t != NULL)) {
+            r->moving = whole;
             return -EXDEV;
-        if (!t && log->move.busy)
+        }
+        if (!t && move_awaited(log, want, whole))
             return -EAGAIN;
         if (!t)
             break;
@@ -356,7 +356,7 @@ static int trim_victims(struct log *log, unsigned *left, uint64_t now)
             queue_later(log, t, RETAIN_FULL, time);
     }
     /* Who came meanwhile with a larger one says so again. */
-    atomic_compare_exchange_strong_explicit(&r->want, &wanted, 0, memory_order_relaxed,
+    atomic_compare_exchange_strong_explicit(&r->want[whole], &want, 0, memory_order_relaxed,
                                             memory_order_relaxed);
     log->move.spent = 0;
     log->move.busy = false;
@@ -379,15 +379,20 @@ static int turn(struct log *log, uint64_t now, unsigned left, bool *more)
         left--;
     }
     if (rc == 0)
-        rc = trim_victims(log, &left, now);
+        rc = trim_victims(log, false, &left, now);
+    if (rc == 0 || rc == -EAGAIN) {
+        int other = trim_victims(log, true, &left, now); /* neither waits for the other */
+        rc = other ? other : rc;
+    }
     *more = left == 0;
     return rc;
 }
 
 void retain_move(struct log *log, bool aside)
 {
-    uint64_t want = atomic_load_explicit(&log->retain.want, memory_order_relaxed);
-    (void)!move_run(log, want & ~WHOLE, want & WHOLE, aside);
+    bool whole = log->retain.moving;
+    (void)!move_run(log, atomic_load_explicit(&log->retain.want[whole], memory_order_relaxed),
+                    whole, aside);
 }
 
 enum retain_next retain_run(struct log *log, uint64_t now)

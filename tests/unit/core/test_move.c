@@ -146,18 +146,30 @@ static struct log_stat stat_of(struct world *w)
     return st;
 }
 
-/* Small topics that may not be trimmed all over the pool, and every second of them removed. */
-static void scatter(struct world *w, struct draws *d, uint32_t small)
+/* Small topics that may not be trimmed all over the pool. */
+static void fill(struct world *w, struct draws *d, uint32_t small)
 {
     while (w->topics < TOPICS && publish(w, topic_make(w), 1 + pick(d, small), 1) == 0)
         for (unsigned i = pick(d, 4);
              i > 0 && publish(w, w->t[w->topics - 1], 1 + pick(d, small), 1) == 0; i--)
             ;
+}
+
+/* Every second of them is removed. */
+static void thin(struct world *w)
+{
     for (unsigned i = 0; i < w->topics; i += 2)
         topic_drop(w, i);
-    log_tick(w->f.log, now_monotonic());         /* on a file a sync frees them */
+    if (w->f.needs_sync)
+        log_tick(w->f.log, now_monotonic());     /* which frees them */
     while (publish(w, w->t[1], w->most, 1) == 0) /* what is in one piece already */
         ;
+}
+
+static void scatter(struct world *w, struct draws *d, uint32_t small)
+{
+    fill(w, d, small);
+    thin(w);
 }
 
 /* It waits for space, and the background's turn makes some. */
@@ -202,6 +214,60 @@ static void scattered_space_becomes_one_piece(void **state)
         world_check(&w);
         world_close(&w);
     }
+}
+
+/* A batch whose record takes more than half of its place, so that it cannot stand in two pieces. */
+static int publish_whole(struct world *w, struct topic *t)
+{
+    enum { COUNT = 1008 };
+    static uint32_t length[COUNT];
+    for (unsigned i = 0; i < COUNT; i++)
+        length[i] = 1;
+    oracle_fill(t->id, topic_end(t), bytes, COUNT);
+    return fixture_publish(&w->f, t, 0, 0, 0, bytes, COUNT, length, COUNT).status;
+}
+
+/* Two wait, the larger one for two pieces, the other for one: neither is forgotten for the other. */
+static void who_waits_for_one_piece_hides_nobody(void **state)
+{
+    (void)state;
+    struct draws d = campaign_begin("hides");
+    const struct log_options o = {.manual = true};
+    static struct world w;
+    world_open(&w, 32 << 20, &o, 0);
+    fill(&w, &d, 30000);
+    while (publish_whole(&w, w.t[5]) == 0)
+        ;
+    thin(&w);
+    assert_int_equal(publish(&w, w.t[1], w.most, 1), -EMBAR_EFULL);
+    log_tick(w.f.log, now_monotonic());
+    assert_int_equal(publish(&w, w.t[1], w.most, 1), 0);
+    assert_int_equal(publish_whole(&w, w.t[5]), 0);
+    world_check(&w);
+    world_close(&w);
+}
+
+/* A place that was waited for is there by now, and the last attempt to make one is over: no turn
+ * comes for it any more, so that an idle log sleeps. */
+static void what_is_there_is_waited_for_no_more(void **state)
+{
+    (void)state;
+    const struct log_options o = {.manual = true};
+    static struct world w;
+    world_open(&w, 32 << 20, &o, 0);
+    struct topic *t = topic_make(&w);
+    while (publish(&w, t, 3000, 1) == 0)
+        ;
+    uint64_t some = topic_base(t) + (100u << 10);
+    fixture_control(&w.f, (struct control){.kind = MEDIA_C_TRIM, .id = t->id, .value = some});
+    w.f.log->move.failed = w.f.log->move.busy = true;
+    w.f.log->move.retry = UINT64_MAX;
+    retain_starve(w.f.log, 3064, false);
+    log_tick(w.f.log, now_monotonic());
+    assert_true(retain_wait(w.f.log, now_realtime()) == UINT64_MAX);
+    assert_int_equal(publish(&w, t, 3000, 1), 0);
+    world_check(&w);
+    world_close(&w);
 }
 
 /* A process killed at any write-back, drain or copy of a move leaves all of it. */
@@ -530,6 +596,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scattered_space_becomes_one_piece),
+        cmocka_unit_test(who_waits_for_one_piece_hides_nobody),
+        cmocka_unit_test(what_is_there_is_waited_for_no_more),
         cmocka_unit_test(killed_anywhere_nothing_is_lost),
         cmocka_unit_test(readers_keep_what_they_read),
         cmocka_unit_test(publishers_go_on_by_themselves),
