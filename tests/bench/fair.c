@@ -1,6 +1,7 @@
 /* `embar bench fair`: what others do to a connection. A publisher at a fixed rate, alone, beside one
  * that sends 16 MiB batches flat out, and beside one that sends such a batch byte by byte; and how
- * evenly many publishers that all want everything are served.
+ * evenly many publishers that all want everything are served. The greedy one is also measured on a
+ * broker of its own: what it does to the publisher from there, the machine does.
  *
  * Workers: 0 is the paced publisher (latency.c); 1, in another process, the neighbour, which goes on
  * until the first is done. What they tell each other and the parent stands in shared memory.
@@ -30,7 +31,9 @@
 #define KEEP         (64u << 20) /* bytes that the neighbours' topics keep */
 #define EVENTS       64
 
-enum neighbour { ALONE, GREEDY, TRICKLE, KINDS };
+#define ELSEWHERE_POOL (1u << 30)
+
+enum neighbour { ALONE, ELSEWHERE, GREEDY, TRICKLE, KINDS };
 
 struct fair_shared {
     struct paced_shared paced;
@@ -41,6 +44,7 @@ struct fair_shared {
 struct fair_load {
     struct paced_load paced; /* first: what worker 0 sees */
     enum neighbour kind;
+    const struct daemon *beside; /* the neighbour's broker */
     unsigned connections;
     struct fair_shared *shared;
 };
@@ -91,7 +95,7 @@ static int beside_open(struct load_worker *w, unsigned n, uint32_t size)
     raw_raise_limit();
     for (unsigned i = 0; i < n; i++)
         one[i].fd = -1;
-    int rc = raw_find(load->paced.daemon, &to, err);
+    int rc = raw_find(load->beside, &to, err);
     for (unsigned i = 0; i < n && rc == 0; i++) {
         one[i].fd = raw_connect(&to, err);
         rc = one[i].fd < 0 ? one[i].fd : raw_open(one[i].fd, NEIGHBOUR, err);
@@ -191,8 +195,8 @@ static int fair_run(struct load_worker *w)
 {
     const struct fair_load *load = w->load->arg;
     if (w->index > 0)
-        return load->kind == GREEDY ? greedy_run(load, w->own, &w->report->error)
-                                    : trickle_run(load, w->own, &w->report->error);
+        return load->kind == TRICKLE ? trickle_run(load, w->own, &w->report->error)
+                                     : greedy_run(load, w->own, &w->report->error);
     int rc = paced_ops.run(w);
     atomic_store_explicit(&load->shared->over, true, memory_order_relaxed);
     return rc;
@@ -324,7 +328,7 @@ static int neighbours_topic(struct daemon *d, bool make, struct embar_error *err
 
 struct fair {
     const struct bench_options *o;
-    struct daemon *daemon;
+    struct daemon *daemon, *elsewhere;
     struct fair_shared *shared;
     struct series *p50[KINDS], *p99[KINDS], *jain, *least, *speed;
     struct hist all[KINDS];
@@ -338,6 +342,7 @@ static struct fair_load load_of(const struct fair *f, enum neighbour kind)
                                         .rate = f->o->rates[0],
                                         .count = (uint64_t)(f->o->rates[0] * f->o->seconds)},
                               .kind = kind,
+                              .beside = kind == ELSEWHERE ? f->elsewhere : f->daemon,
                               .connections = f->o->connections,
                               .shared = f->shared};
 }
@@ -352,7 +357,7 @@ static int paced_round(struct fair *f, enum neighbour kind, bool counts, struct 
     memset(f->shared, 0, sizeof(*f->shared));
     int rc = bench_topic(f->daemon, f->o, err);
     if (rc == 0)
-        rc = neighbours_topic(f->daemon, true, err);
+        rc = neighbours_topic(kind == ELSEWHERE ? f->elsewhere : f->daemon, true, err);
     if (rc == 0)
         rc = load_run(&l, &result, err);
     if (rc || !counts)
@@ -383,7 +388,8 @@ static int many_round(struct fair *f, bool counts, struct embar_error *err)
 
 static int fair_rounds(struct fair *f, struct report *r, struct embar_error *err)
 {
-    static const char *const names[KINDS] = {"alone", "beside a greedy one", "beside a trickler"};
+    static const char *const names[KINDS] = {"alone", "beside a greedy one elsewhere",
+                                             "beside a greedy one", "beside a trickler"};
     char name[80];
     for (unsigned k = 0; k < KINDS; k++) {
         (void)snprintf(name, sizeof(name), "%s p50", names[k]);
@@ -404,22 +410,31 @@ static int fair_rounds(struct fair *f, struct report *r, struct embar_error *err
     }
     for (unsigned k = 0; k < KINDS && rc == 0; k++)
         report_distribution(r, names[k], &f->all[k]);
-    for (unsigned k = GREEDY; k < KINDS && rc == 0; k++) {
+    for (unsigned k = ALONE + 1; k < KINDS && rc == 0; k++) {
         report_ratio(r, f->p50[k], f->p50[ALONE]);
         report_ratio(r, f->p99[k], f->p99[ALONE]);
     }
+    if (rc == 0)
+        report_ratio(r, f->p99[GREEDY], f->p99[ELSEWHERE]);
     return rc;
 }
 
 int bench_fair(const struct bench_options *options, struct report *r, struct embar_error *err)
 {
     struct bench_options o = *options;
-    struct daemon daemon;
+    struct daemon daemon, elsewhere;
     if (!o.workers)
         o.workers = 1; /* they share it: with more each may have its own */
+    const struct daemon_options other = {
+        .program = o.program, .size = ELSEWHERE_POOL, .workers = o.workers};
     int rc = bench_daemon(&daemon, &o, err);
     if (rc)
         return rc;
+    rc = daemon_open(&elsewhere, &other, err);
+    if (rc) {
+        daemon_close(&daemon);
+        return rc;
+    }
     struct fair *f = calloc(1, sizeof(*f));
     struct fair_shared *shared =
         mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -427,11 +442,12 @@ int bench_fair(const struct bench_options *options, struct report *r, struct emb
         free(f);
         return embar_fail(err, -ENOMEM, "histograms");
     }
-    *f = (struct fair){.o = &o, .daemon = &daemon, .shared = shared};
+    *f = (struct fair){.o = &o, .daemon = &daemon, .elsewhere = &elsewhere, .shared = shared};
     bench_describe(r, &o, &daemon);
     report_fact(r, "the paced one", "%g messages of %u bytes a second for %u s, order %d, ack %d",
                 o.rates[0], o.message_size, o.seconds, o.order, o.ack);
-    report_fact(r, "the greedy one", "batches of 16 MiB, flat out");
+    report_fact(r, "the greedy one",
+                "batches of 16 MiB, flat out; elsewhere: to a broker of its own");
     report_fact(r, "the trickler", "a batch of 16 MiB: 4 MiB at once, then a byte a second");
     report_fact(r, "many", "%u publishers of 64 KiB batches, flat out, second half counted",
                 o.connections);
@@ -444,6 +460,7 @@ int bench_fair(const struct bench_options *options, struct report *r, struct emb
     int gone = rc ? 0 : neighbours_topic(&daemon, false, err);
     if (rc == 0 && gone == 0)
         rc = daemon_remove(&daemon, o.topic, err);
+    daemon_close(&elsewhere);
     daemon_close(&daemon);
     return rc ? rc : gone;
 }
