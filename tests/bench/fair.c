@@ -355,9 +355,10 @@ static int paced_round(struct fair *f, enum neighbour kind, bool counts, struct 
         &fair_ops, &fl, workers, workers, f->daemon->pid, f->o->seconds * 1000u + 60000};
     struct load_result result;
     memset(f->shared, 0, sizeof(*f->shared));
-    int rc = bench_topic(f->daemon, f->o, err);
+    /* The neighbours' first: making the paced one's waits until the pool is as free as it was. */
+    int rc = neighbours_topic(kind == ELSEWHERE ? f->elsewhere : f->daemon, true, err);
     if (rc == 0)
-        rc = neighbours_topic(kind == ELSEWHERE ? f->elsewhere : f->daemon, true, err);
+        rc = bench_topic(f->daemon, f->o, err);
     if (rc == 0)
         rc = load_run(&l, &result, err);
     if (rc || !counts)
