@@ -26,9 +26,10 @@
 
 #define NEIGHBOUR    "embar-bench-beside" /* its topic */
 #define GREEDY_BATCH (16u << 20)
-#define TRICKLE_HEAD (4u << 20)  /* of its batch that comes at once */
-#define SMALL_BATCH  (64u << 10) /* of the many */
-#define KEEP         (64u << 20) /* bytes that the neighbours' topics keep */
+#define GREEDY_SEND  (128u << 10) /* a call: a longer one keeps its core from others in the kernel */
+#define TRICKLE_HEAD (4u << 20)   /* of its batch that comes at once */
+#define SMALL_BATCH  (64u << 10)  /* of the many */
+#define KEEP         (64u << 20)  /* bytes that the neighbours' topics keep */
 #define EVENTS       64
 
 #define ELSEWHERE_POOL (1u << 30)
@@ -151,7 +152,7 @@ static int greedy_run(const struct fair_load *load, struct neighbours *b, struct
     struct one *o = &b->one[0];
     bool end;
     while (!over(load)) {
-        int rc = push(b, o, b->size, &end);
+        int rc = push(b, o, GREEDY_SEND, &end);
         if (rc == -EAGAIN)
             wait_writable(o->fd);
         else if (rc)
