@@ -361,7 +361,9 @@ static int paced_round(struct fair *f, enum neighbour kind, bool counts, struct 
     struct load_result result;
     memset(f->shared, 0, sizeof(*f->shared));
     /* The neighbours' first: making the paced one's waits until the pool is as free as it was. */
-    int rc = neighbours_topic(kind == ELSEWHERE ? f->elsewhere : f->daemon, true, err);
+    int rc = neighbours_topic(f->daemon, true, err);
+    if (rc == 0)
+        rc = neighbours_topic(f->elsewhere, true, err);
     if (rc == 0)
         rc = bench_topic(f->daemon, f->o, err);
     if (rc == 0)
