@@ -68,7 +68,7 @@ static void unpin(struct pub_conn *c, uint32_t low, uint32_t high)
 {
     for (uint32_t i = low; c->zero_next - i <= RING && i != c->zero_next; i++) {
         struct pub_batch **b = &c->zero_ring[i % RING];
-        if (*b && i - c->zero_first < RING) {
+        if (*b) { /* NULL: told before */
             (*b)->pins--;
             *b = NULL;
         }
