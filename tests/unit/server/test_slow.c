@@ -8,9 +8,13 @@
 #include <stdint.h>
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -274,11 +278,188 @@ static void exhausted(void **state)
     rig_stop(&r);
 }
 
+/* ---- Many, with the largest batches -------------------------------------------------------- */
+
+enum { CROWD = 40, LARGEST = (16 << 20) - (128 << 10), CROWD_FIRST = 1 << 20 };
+
+struct crowd {
+    const struct rig *rig;
+    unsigned index;
+    atomic_bool *over;
+    unsigned batches;
+    pthread_t thread;
+};
+
+static void fast_bytes(uint8_t *data, unsigned index, unsigned k)
+{
+    enum { FAST_SIZE = 60000 };
+    fill(data, FAST_SIZE, 1000u * (index + 1) + k % 32);
+}
+
+/* As fast as it is acked, until told to end; and so many batches at least. */
+static void *publish_fast(void *arg)
+{
+    struct crowd *w = arg;
+    enum { FAST_SIZE = 60000, LEAST = 32, MOST = 160, WINDOW = 8 };
+    uint8_t *data = malloc(FAST_SIZE);
+    uint64_t acked = 0;
+    char path[16];
+    int fd = peer(w->rig, w->index % 2);
+    snprintf(path, sizeof(path), "fast%u", w->index);
+    open_topic(fd, path, 1, WIRE_S_NONE, 0);
+    for (; w->batches < LEAST || (w->batches < MOST && !*w->over); w->batches++) {
+        fast_bytes(data, w->index, w->batches);
+        publish(fd, 1, w->batches + 1, 0, data, FAST_SIZE, NULL, 1);
+        if (w->batches >= acked + WINDOW)
+            acked = le64_get(await_ack(fd, 1, w->batches + 1 - WINDOW).sequence);
+    }
+    if (acked < w->batches)
+        await_ack(fd, 1, w->batches);
+    close(fd);
+    free(data);
+    return NULL;
+}
+
+static void fast_check(const struct rig *r, const struct crowd *w)
+{
+    enum { FAST_SIZE = 60000 };
+    uint8_t *data = malloc(FAST_SIZE);
+    char path[16];
+    snprintf(path, sizeof(path), "fast%u", w->index);
+    struct stream t = read_topic(r, path);
+    assert_int_equal(t.size, (size_t)w->batches * FAST_SIZE);
+    for (unsigned k = 0; k < w->batches; k++) {
+        fast_bytes(data, w->index, k);
+        assert_memory_equal(t.buf + (size_t)k * FAST_SIZE, data, FAST_SIZE);
+    }
+    free(t.buf);
+    free(data);
+}
+
+/* One byte more of each that was not refused; how many go on. What is reserved stays in its bound. */
+static unsigned trickle(const struct rig *r, int fd[CROWD], const struct batch_bytes *b, size_t *at)
+{
+    struct log_stat st;
+    unsigned alive = 0;
+    log_stat_all(r->log, &st);
+    assert_true(st.reserved <= st.data / 8);
+    for (unsigned i = 0; i < CROWD; i++) {
+        uint8_t first;
+        if (fd[i] < 0)
+            continue;
+        if (recv(fd[i], &first, 1, MSG_PEEK | MSG_DONTWAIT) == 1) {
+            assert_int_equal(expect_refusal(fd[i]), ETIMEDOUT);
+            fd[i] = -1;
+            continue;
+        }
+        if (send(fd[i], b->p + *at, 1, MSG_NOSIGNAL) == 1)
+            alive++;
+        else
+            assert_true(errno == EPIPE || errno == ECONNRESET); /* refused just now: told above */
+    }
+    ++*at;
+    return alive;
+}
+
+/* Forty batches of nearly 16 MiB, of each a mebibyte and then a byte a tick: all the space that may be
+ * reserved, twenty times, and more than staging gives one principal. Some are refused, the others go
+ * on; who publishes beside them does all the while. */
+static void crowded(void **state)
+{
+    (void)state;
+    struct rig r = {
+        .tick_ms = 20, .spec = "mem:256M", .staging = 64u << 20, .geo = {.max_order = 13}};
+    int fd[CROWD];
+    uint8_t *data = malloc(LARGEST);
+    atomic_bool over = false;
+    struct crowd fast[2];
+    size_t at = CROWD_FIRST;
+    fill(data, LARGEST, 99);
+    struct batch_bytes b = batch_make(1, 1, 0, data, LARGEST, NULL, 1);
+    rig_start(&r);
+    for (unsigned i = 0; i < 2; i++) {
+        fast[i] = (struct crowd){.rig = &r, .index = i, .over = &over};
+        assert_int_equal(pthread_create(&fast[i].thread, NULL, publish_fast, &fast[i]), 0);
+    }
+    /* Who gets no space is not read: so each sends its mebibyte as far as it is taken. */
+    size_t sent[CROWD] = {0};
+    struct server_stat st;
+    for (unsigned i = 0; i < CROWD; i++) {
+        char path[16];
+        fd[i] = peer(&r, i % 2);
+        snprintf(path, sizeof(path), "slow%u", i);
+        open_topic(fd[i], path, 1, WIRE_S_NONE, 0);
+    }
+    time_t end = time(NULL) + 60;
+    for (unsigned whole = 0; whole < CROWD;) {
+        assert_true(time(NULL) < end);
+        struct log_stat ls;
+        log_stat_all(r.log, &ls);
+        assert_true(ls.reserved <= ls.data / 8);
+        whole = 0;
+        for (unsigned i = 0; i < CROWD; i++) {
+            uint8_t first;
+            if (fd[i] >= 0 && recv(fd[i], &first, 1, MSG_PEEK | MSG_DONTWAIT) == 1) {
+                assert_int_equal(expect_refusal(fd[i]), ETIMEDOUT);
+                fd[i] = -1;
+            }
+            ssize_t n = fd[i] < 0 || sent[i] == CROWD_FIRST
+                            ? 0
+                            : send(fd[i], b.p + sent[i], CROWD_FIRST - sent[i],
+                                   MSG_NOSIGNAL | MSG_DONTWAIT);
+            sent[i] += n > 0 ? (size_t)n : 0;
+            whole += fd[i] < 0 || sent[i] == CROWD_FIRST;
+        }
+        struct timespec nap = {.tv_nsec = 1000000};
+        nanosleep(&nap, NULL);
+    }
+    unsigned alive = CROWD;
+    for (unsigned k = 0; k < 40; k++) {
+        struct timespec nap = {.tv_nsec = 10000000};
+        alive = trickle(&r, fd, &b, &at);
+        nanosleep(&nap, NULL);
+    }
+    server_stat(r.server, &st);
+    assert_true(st.moved >= alive);
+    assert_true(st.staged <= st.staging / 2); /* of one principal */
+    assert_in_range(alive, 1, CROWD - 1);
+    over = true;
+    for (unsigned i = 0; i < 2; i++) {
+        pthread_join(fast[i].thread, NULL);
+        fast_check(&r, &fast[i]);
+    }
+    /* Those that are left, but one, go; that one comes to its end. */
+    int last = -1;
+    unsigned which = 0;
+    for (unsigned i = 0; i < CROWD; i++) {
+        if (fd[i] < 0)
+            continue;
+        if (last >= 0)
+            close(last);
+        last = fd[i];
+        which = i;
+    }
+    send_bytes(last, b.p + at, b.n - at);
+    await_ack(last, 1, 1);
+    char path[16];
+    snprintf(path, sizeof(path), "slow%u", which);
+    struct stream t = read_topic(&r, path);
+    assert_int_equal(t.size, LARGEST);
+    assert_memory_equal(t.buf, data, LARGEST);
+    free(t.buf);
+    close(last);
+    until(nothing_staged, &r);
+    free(b.p);
+    free(data);
+    rig_stop(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tricklers), cmocka_unit_test(slow_beginning), cmocka_unit_test(cut),
         cmocka_unit_test(too_large), cmocka_unit_test(mute),           cmocka_unit_test(exhausted),
+        cmocka_unit_test(crowded),
     };
     return cmocka_run_group_tests_name("server slow", tests, NULL, NULL);
 }
