@@ -49,7 +49,7 @@ if [ "$(grep -c '^500 [012] ' "$scratch/plot")" != 3 ] ||
     [ "$(grep -c 'Total count = 1000]' "$scratch/plot")" != 3 ]; then
     die "bench latency wrote: $(cat "$scratch/plot")"
 fi
-measure 9 4 fair --rounds 2 --seconds 1 --connections 20 --rates 200
+measure 11 7 fair --rounds 2 --seconds 1 --connections 20 --rates 200
 # Containers may refuse io_uring.
 if python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None).syscall(425, 1, bytes(120)) < 0)'; then
     measure 15 10 loops "${small[@]}" --bytes 8M --connections 2
