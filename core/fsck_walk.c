@@ -145,8 +145,21 @@ static bool record_there(const struct walk *w, uint64_t at, struct side *s)
            side_read(p, at, s) == 0 && s->topic == w->t->id && s->order0 == w->r->order && !s->run1;
 }
 
+/* Is the record at `at` the first of those that go on, one behind the other, to the run's end? */
+static bool record_reaches(const struct walk *w, uint64_t at, struct side s)
+{
+    uint64_t end = w->r->payload + (w->limit - w->r->offset), next;
+    while ((next = s.run0 + s.run0_length) < end) {
+        at -= side_size(s.count, s.equal);
+        if (at < end || !record_there(w, at, &s) || s.run0 != next)
+            return false;
+    }
+    return next == end;
+}
+
 /* The record that comes next in the run below a damaged one: of those that stand there the one whose
- * payload is first, since one may stand in another's place. False: there is none. */
+ * payload is first, since one may stand in another's place. Some may be left of what stood there
+ * before: it proves itself by its payload, or by those that follow it. False: there is none. */
 static bool record_next(const struct walk *w, uint64_t *side, uint64_t *offset)
 {
     uint64_t here = w->r->payload + (w->offset - w->r->offset);
@@ -154,7 +167,8 @@ static bool record_next(const struct walk *w, uint64_t *side, uint64_t *offset)
     struct side s;
     for (uint64_t at = w->side; at >= end + MEDIA_LINE;) {
         at -= MEDIA_LINE;
-        if (!record_there(w, at, &s) || s.run0 <= here || s.run0 >= first)
+        if (!record_there(w, at, &s) || s.run0 <= here || s.run0 >= first ||
+            !(record_reaches(w, at, s) || side_payload_whole(&w->t->log->pool, &s)))
             continue;
         first = s.run0;
         *side = at;
@@ -405,6 +419,11 @@ static int known_put(struct walk *w)
     if (!p)
         return -ENOMEM;
     *p = (struct piece){.run = *w->r, .end = w->limit, .state = KNOWN};
+    /* A second half without its first is as lost, and its bytes are the first's to answer for. */
+    for (size_t i = w->i + 1; i < w->t->run_count && topic_run(w->t, i)->batches == 0 &&
+                              !run_is_damaged(topic_run(w->t, i));
+         i++)
+        p->end = topic_run_end(w->t, i);
     if (w->r->batches > 0)
         known_say(w);
     return 0;
