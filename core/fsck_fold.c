@@ -144,6 +144,8 @@ static void evict_from(struct salvage *v, struct topic *t, bool extent, uint64_t
         v->f->state_damaged = true;
         if (t->id == 0)
             continue;
+        if (topic_run_end(t, i) > t->ordered_end) /* for fsck_room: nobody orders here */
+            t->ordered_end = topic_run_end(t, i);
         table_rewrite(v->log, t);
         fsck_say(v->f,
                  &(struct finding){.kind = FSCK_LOST,
@@ -171,6 +173,44 @@ static void evict_extent(struct salvage *v, const struct entry *e)
     const struct pool *p = &v->log->pool;
     uint64_t base = pool_extent_base(p, e->payload, e->order);
     evict(v, true, base, base + (1ull << (e->order + p->geo.block_shift)));
+}
+
+static bool overlaps(const struct extent *e, uint64_t low, uint64_t high)
+{
+    return e->base < high && e->base + e->size > low;
+}
+
+/* A whole batch stands where pieces of the checkpoint did that was begun with: a newer one, which is
+ * damaged, had given them up. What they say was loaded from their copies, or was found otherwise. */
+static void evict_pieces(struct salvage *v, const struct entry *e)
+{
+    struct log *log = v->log;
+    struct manifest *m = &log->manifest;
+    uint64_t low = pool_extent_base(&log->pool, e->payload, e->order);
+    uint64_t high = low + (1ull << (e->order + log->pool.geo.block_shift));
+    size_t kept = 0;
+    bool hit = false;
+    for (struct topic *t = log->names.by_id; t; t = t->by_id.next) {
+        bool its = false;
+        for (size_t i = 0; i < t->table.count; i++)
+            its = its || overlaps(t->table.piece[i].extent, low, high);
+        if (its)
+            table_rewrite(log, t);
+    }
+    for (size_t i = 0; i < m->count; i++)
+        hit = hit || overlaps(m->piece[i].extent, low, high);
+    for (size_t i = 0; hit && i < m->count; i++)
+        checkpoint_retire(log, m->piece[i].extent);
+    if (hit)
+        m->count = 0;
+    m->whole = m->whole || hit;
+    for (size_t i = 0; i < log->retired_count; i++)
+        if (overlaps(log->retired[i], low, high))
+            extent_put_now(log->extents, log->retired[i]);
+        else
+            log->retired[kept++] = log->retired[i];
+    v->f->state_damaged = v->f->state_damaged || kept < log->retired_count;
+    log->retired_count = kept;
 }
 
 /* Kept in `ordered_time`, since nobody orders here: of the last batch whose record is still its own. */
@@ -346,7 +386,15 @@ int salvage_fold(struct salvage *v, const struct entry *e, const struct entry *p
         if (part && !claimable(log, part, NULL))
             evict_extent(v, part);
     }
-    if (!claimable(log, e, part)) {
+    bool blocked = !claimable(log, e, part);
+    if (blocked && recover_whole(log, e, part)) {
+        evict_pieces(v, e);
+        if (part)
+            evict_pieces(v, part);
+        blocked = !claimable(log, e, part);
+    }
+    if (blocked) {
+        v->damaged = true;
         fsck_say(f,
                  &(struct finding){.kind = FSCK_OVERLAP,
                                    .severity = FSCK_ERROR,

@@ -127,6 +127,23 @@ static void say_unusable(struct fsck *f, const struct fsck_root *r, bool newest)
              newest ? "newest checkpoint" : "checkpoint before it", le64_get(r->root.number));
 }
 
+/* Runs that do not stand where they are said to: who begins with an old checkpoint may find that
+ * others have their places, and nothing that tells. */
+static size_t misplaced(const struct log *log)
+{
+    size_t n = 0;
+    for (const struct topic *t = log->names.by_id; t; t = t->by_id.next)
+        for (size_t i = 0; i < t->run_count; i++) {
+            const struct run *r = topic_run(t, i);
+            struct side s;
+            if (r->batches == 0 || run_is_damaged(r))
+                continue;
+            n +=
+                side_read(&log->pool, r->side, &s) != 0 || s.topic != t->id || s.run0 != r->payload;
+        }
+    return n;
+}
+
 /* The root whose way loses least; the newest of equals. */
 static int load_best(struct fsck *f, struct embar_error *err)
 {
@@ -139,7 +156,7 @@ static int load_best(struct fsck *f, struct embar_error *err)
     /* With every table whole, if that goes; else around those that are damaged. */
     for (unsigned i = 0; i < 2 * n && least > 0; i++) {
         bool loads = load_from(f, &root[i % n], i >= n, err) == 0;
-        size_t errors = f->report->errors - before;
+        size_t errors = f->report->errors - before + (loads ? misplaced(f->log) : 0);
         load_drop(f, said);
         if (loads && errors < least) {
             least = errors;
