@@ -52,7 +52,8 @@ uint64_t checkpoint_room(uint64_t extent_size)
 /* Where there is space for it, the copy stands in another page: memory fails by pages at most. */
 unsigned checkpoint_order(const struct log *log, uint64_t bytes)
 {
-    return extents_order(log->extents, 2 * (bytes > MEDIA_PAGE ? bytes : MEDIA_PAGE));
+    bool apart = bytes < MEDIA_PAGE && !log->job.thrifty;
+    return extents_order(log->extents, 2 * (apart ? MEDIA_PAGE : bytes));
 }
 
 void checkpoint_copy(struct log *log, const struct extent *e, uint64_t bytes)
@@ -116,6 +117,31 @@ static int checkpoint_plan(struct log *log, bool merge)
     return rc;
 }
 
+/* Fewer, larger pieces where there is space for them; else no more than what extents_need was told. */
+static int checkpoint_plan_any(struct log *log)
+{
+    int rc = checkpoint_plan(log, true);
+    if (rc == -EMBAR_EFULL)
+        rc = checkpoint_plan(log, false);
+    if (rc != -EMBAR_EFULL)
+        return rc;
+    log->job.thrifty = true;
+    rc = checkpoint_plan(log, false);
+    log->job.thrifty = false;
+    return rc;
+}
+
+int checkpoint_fits(struct log *log)
+{
+    int rc = checkpoint_plan_any(log);
+    if (rc)
+        return rc;
+    for (struct topic *t = dirty_first(log); t; t = dirty_next(log, t))
+        table_unplan(log, t);
+    manifest_unplan(log);
+    return 0;
+}
+
 /* Is there not more space than when the last one found too little? */
 static bool is_hopeless(const struct log *log)
 {
@@ -140,10 +166,7 @@ static int checkpoint_begin(struct log *log)
         return -EMBAR_EFAULTED;
     if (is_hopeless(log))
         return -EMBAR_EFULL;
-    /* Fewer, larger pieces where there is space for them. */
-    int rc = checkpoint_plan(log, true);
-    if (rc == -EMBAR_EFULL)
-        rc = checkpoint_plan(log, false);
+    int rc = checkpoint_plan_any(log);
     job->failed = rc == -EMBAR_EFULL;
     job->freed = extents_freed(log->extents);
     if (rc)

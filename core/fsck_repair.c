@@ -234,6 +234,7 @@ static int state_write(struct fsck *f, struct embar_error *err)
     fold_need(log);
     for (struct topic *t = log->names.by_id; t; t = t->by_id.next)
         t->ordered_end = topic_end(t);
+    uint64_t generation = log->root_generation;
     int rc = lines_clear(f);
     if (rc == 0)
         rc = checkpoint_write(log);
@@ -242,6 +243,8 @@ static int state_write(struct fsck *f, struct embar_error *err)
     log->manifest.whole = true;
     if (rc == 0)
         rc = checkpoint_write(log);
+    if (rc == -EMBAR_EFULL && log->root_generation > generation)
+        rc = 0; /* the first one stands */
     if (rc)
         return embar_fail(err, rc, "writing a fresh checkpoint");
     f->number = f->highest;

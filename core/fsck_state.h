@@ -116,6 +116,10 @@ int fsck_walk(struct fsck *f) __attribute__((warn_unused_result));
 
 void fsck_bases(struct fsck *f);
 
+/* ---- fsck_room.c: after that, should a repair find too little space ---------------------------- */
+
+int fsck_room(struct fsck *f) __attribute__((warn_unused_result));
+
 /* ---- fsck_repair.c ---------------------------------------------------------------------------- */
 
 int fsck_repair(struct fsck *f, struct embar_error *err) __attribute__((warn_unused_result));

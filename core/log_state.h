@@ -527,6 +527,7 @@ struct log {
     struct media_root *root_spare; /* a checker's choice of what the next root overwrites */
     struct checkpoint_job {
         bool active;    /* between begin and end; then nobody else begins one */
+        bool thrifty;   /* being planned: both places of a piece in one page, where they fit */
         bool failed;    /* the last one found no space: nobody needs to wait for the next */
         uint64_t freed; /* blocks that had come free by then */
         struct media_root root;
@@ -587,6 +588,8 @@ void log_starved(struct log *log);
 int checkpoint_write(struct log *log);
 /* The same without the role, which is taken and given back around each sync. */
 int checkpoint_write_aside(struct log *log);
+/* Is there space for one now? 0, -EMBAR_EFULL. A checker's. */
+int checkpoint_fits(struct log *log);
 int checkpoint_load(struct log *log, const struct media_root *root, struct embar_error *err);
 /* Opening: begin to write back the roots. */
 int checkpoint_harden(struct log *log) __attribute__((warn_unused_result));
