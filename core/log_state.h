@@ -305,7 +305,7 @@ void session_fence(struct log *log, struct session *s, uint32_t epoch);
 /* May `principal` have one more? May close one that has outlived its lifetime. 0, -EMBAR_ELIMIT. */
 int session_room(struct log *log, uint32_t principal) __attribute__((warn_unused_result));
 
-/* ---- Sequencer (seq.c, control.c) --------------------------------------------------------- */
+/* ---- Sequencer (seq.c, seq_act.c, control.c) ---------------------------------------------- */
 
 #define EPOCH_BATCHES 512u
 #define HOLD_BATCHES  4096u /* held a session */

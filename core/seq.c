@@ -25,12 +25,12 @@
 
 #include "core/crc.h"
 #include "core/guard.h"
-#include "core/log_state.h"
+#include "core/seq_state.h"
 
 #define ROUNDS 64u
 
 /* Entries kept back for control actions, so that a full ring can still trim. */
-static uint64_t ring_margin(const struct log *log)
+uint64_t seq_ring_margin(const struct log *log)
 {
     return log->pool.geo.index_entries >= 64 ? 16 : 2;
 }
@@ -71,7 +71,7 @@ bool seq_pending(struct log *log)
 }
 
 /* How many entries fit before the ring meets what the newest checkpoint needs. */
-static uint64_t ring_room(const struct log *log)
+uint64_t seq_ring_room(const struct log *log)
 {
     uint64_t used =
         log->seq.next - 1 - atomic_load_explicit(&log->checkpoint, memory_order_relaxed);
@@ -83,11 +83,11 @@ int seq_room(struct log *log, uint64_t n)
 {
     if (log_faulted(log))
         return -EMBAR_EFAULTED; /* there will never be another checkpoint */
-    if (ring_room(log) >= n)
+    if (seq_ring_room(log) >= n)
         return 0;
     if (log->thread_started && log->region->needs_sync && !log->job.failed)
         return -EAGAIN;
-    return checkpoint_write(log) == 0 && ring_room(log) >= n ? 0 : -EMBAR_EFULL;
+    return checkpoint_write(log) == 0 && seq_ring_room(log) >= n ? 0 : -EMBAR_EFULL;
 }
 
 /* What was announced, as far as the epoch has room; with a status all of it is refused. */
@@ -116,7 +116,7 @@ static unsigned collect(struct log *log, unsigned limit, int status)
 
 /* ---- Entries ------------------------------------------------------------------------------ */
 
-static void entry_put(struct log *log, const struct entry *e)
+void seq_entry_put(struct log *log, const struct entry *e)
 {
     struct seq *q = &log->seq;
     struct media_entry *line = pool_entry(&log->pool, log->slot, e->number);
@@ -126,8 +126,8 @@ static void entry_put(struct log *log, const struct entry *e)
 
 /* The entry, or two, of a batch at log offset `offset`. Returns the number of the first. Under a
  * guard: what it leaves half done nobody goes on with once the log is faulted. */
-static uint64_t batch_entries(struct log *log, const struct batch *b, uint64_t offset, uint8_t kind,
-                              bool late)
+uint64_t seq_batch_entries(struct log *log, const struct batch *b, uint64_t offset, uint8_t kind,
+                           bool late)
 {
     struct entry e = {.number = log->seq.next,
                       .session = b->session,
@@ -147,7 +147,7 @@ static uint64_t batch_entries(struct log *log, const struct batch *b, uint64_t o
                       .slot = (uint8_t)log->slot,
                       .order = b->extent0->order};
     uint64_t number = e.number;
-    entry_put(log, &e);
+    seq_entry_put(log, &e);
     if (b->run1) {
         e.number = log->seq.next;
         e.offset = offset + b->run0_length;
@@ -156,20 +156,20 @@ static uint64_t batch_entries(struct log *log, const struct batch *b, uint64_t o
         e.kind = MEDIA_PART;
         e.flags = 0;
         e.order = b->extent1->order;
-        entry_put(log, &e);
+        seq_entry_put(log, &e);
     }
     return number;
 }
 
 /* The pool failed, or what is committed cannot be folded: our state is not the index's. */
-static int fail(struct log *log, int status)
+int seq_fail(struct log *log, int status)
 {
     log_fault(log, status);
     return -EMBAR_EFAULTED;
 }
 
 /* Make entries [first, next) durable in the sense of the pool. */
-static int harden(struct log *log, uint64_t first)
+int seq_harden(struct log *log, uint64_t first)
 {
     uint64_t n = log->seq.next - first;
     int rc = index_harden(&log->pool, log->slot, first, n);
@@ -178,10 +178,10 @@ static int harden(struct log *log, uint64_t first)
     if (rc == 0 && region_faulted(log->region)) /* whoever found it: no ack for what may be gone */
         rc = -EMBAR_EFAULTED;
     if (rc)
-        return fail(log, rc);
+        return seq_fail(log, rc);
     if (background_only(log)) {
         if (index_synced(&log->pool, log->slot, &log->syncs, log->seq.next - 1, log->term))
-            return fail(log, -EMBAR_EFAULTED);
+            return seq_fail(log, -EMBAR_EFAULTED);
         atomic_store_explicit(&log->synced, log->seq.next - 1, memory_order_release);
     }
     atomic_store_explicit(&log->committed, log->seq.next - 1, memory_order_release);
@@ -190,14 +190,14 @@ static int harden(struct log *log, uint64_t first)
 }
 
 /* Behind what was hardened. What was told by then stays told. */
-static void watermark(struct log *log)
+void seq_watermark(struct log *log)
 {
     if (!log_faulted(log) &&
         index_watermark(&log->pool, log->slot, &log->marks, log->seq.next - 1, log->term) != 0)
         log_fault(log, -EMBAR_EFAULTED);
 }
 
-static struct placed placed_of(const struct batch *b, uint64_t offset)
+struct placed seq_placed(const struct batch *b, uint64_t offset)
 {
     return (struct placed){.offset = offset,
                            .run0 = b->run0,
@@ -223,7 +223,7 @@ static int fold_items(struct log *log)
     for (unsigned i = 0; i < q->count; i++) {
         struct item *it = &q->items[i];
         struct batch *b = it->batch;
-        struct placed p = placed_of(b, it->offset);
+        struct placed p = seq_placed(b, it->offset);
         p.late = it->late;
         unsigned tries = 0;
         int rc;
@@ -295,207 +295,7 @@ void seq_tell(struct log *log)
     tell(log, 0);
 }
 
-/* ---- Control actions ---------------------------------------------------------------------- */
-
-struct record {
-    struct log *log;
-    struct batch b;
-    uint64_t offset, number;
-    char bytes[sizeof(struct media_control) + MEDIA_MAX_NAME];
-};
-
-static int record_store(void *arg)
-{
-    const struct record *r = arg;
-    struct log *log = r->log;
-    flush_copy(log->pool.flush, pool_at(&log->pool, r->b.run0), r->bytes, r->b.length);
-    return 0;
-}
-
-static int record_entry(void *arg)
-{
-    struct record *r = arg;
-    r->number = batch_entries(r->log, &r->b, r->offset, MEDIA_CONTROL, false);
-    return 0;
-}
-
-/* The action as a batch of topic 0, drained like any payload before its entry. */
-static int control_place(struct log *log, const struct control *c, struct record *r)
-{
-    struct batch *b = &r->b;
-    char *record = r->bytes;
-    struct media_control m;
-    control_encode(&m, c);
-    size_t name = le16_get(m.name_length);
-    memcpy(record, &m, sizeof m);
-    memcpy(record + sizeof m, c->name, name);
-    *b = (struct batch){.topic = log->control,
-                        .length = (uint32_t)(sizeof m + name),
-                        .count = 1,
-                        .equal = true,
-                        .time = now_realtime()};
-    int rc = reserve_in(log, b, EXTENT_META);
-    if (rc)
-        return rc;
-    b->payload_crc = crc32c(0, record, b->length);
-    r->log = log;
-    rc = guard_run(log->region, record_store, r);
-    if (rc == 0)
-        rc = side_write(&log->pool, b);
-    if (rc)
-        return fail(log, rc);
-    flush_drain(log->pool.flush);
-    return 0;
-}
-
-static int fold_record(struct log *log, const struct control *c, const struct record *r,
-                       struct commit *commit)
-{
-    struct placed p = placed_of(&r->b, r->offset);
-    unsigned tries = 0;
-    int rc;
-    do
-        rc = fold_batch(log, log->control, NULL, &p);
-    while (rc == -ENOMEM && fold_patience(&tries));
-    if (rc)
-        return rc;
-    do
-        rc = fold_control(log, c, r->number, commit);
-    while (rc == -ENOMEM && c->kind != MEDIA_C_RENAME &&
-           fold_patience(&tries)); /* it waits itself */
-    return rc;
-}
-
-int seq_control(struct log *log, struct control *c, struct commit *commit)
-{
-    struct record r;
-    if (log->readonly)
-        return -EROFS;
-    if (log_faulted(log))
-        return -EMBAR_EFAULTED;
-    int rc = control_validate(log, c);
-    commit->id = c->id;
-    if (rc == -ENOENT && c->kind == MEDIA_C_ATTR)
-        return fold_removed_attr(log, c);
-    if (rc == 1) {
-        commit->offset = c->value;
-        return 0;
-    }
-    if (rc)
-        return rc;
-    rc = seq_room(log, 1);
-    if (rc)
-        return rc;
-    c->number = log->seq.next;
-    rc = control_place(log, c, &r);
-    if (rc)
-        return rc;
-    r.offset = log->control->ordered_end;
-    log->control->ordered_end += r.b.length;
-    rc = guard_run(log->region, record_entry, &r);
-    if (rc)
-        return fail(log, rc);
-    rc = harden(log, r.number);
-    if (rc)
-        return rc;
-    rc = fold_record(log, c, &r, commit);
-    if (rc == 0 && (c->kind == MEDIA_C_ATTR || c->kind == MEDIA_C_CREATE))
-        retain_changed(log, c->id);
-    fold_need(log);
-    commit->number = r.number;
-    if (rc)
-        return fail(log, rc);
-    watermark(log);
-    return 0;
-}
-
-struct bare {
-    struct log *log;
-    const struct entry *entry;
-};
-
-static int bare_store(void *arg)
-{
-    const struct bare *b = arg;
-    entry_put(b->log, b->entry);
-    return 0;
-}
-
-/* An entry without a payload. */
-static int bare_entry(struct log *log, struct entry *e)
-{
-    int rc = seq_room(log, 1);
-    if (rc)
-        return rc;
-    e->number = log->seq.next;
-    e->term = log->term;
-    e->count = 1;
-    rc = guard_run(log->region, bare_store, &(struct bare){log, e});
-    if (rc)
-        return fail(log, rc);
-    rc = harden(log, e->number);
-    if (rc == 0)
-        watermark(log);
-    return rc;
-}
-
-int seq_term(struct log *log)
-{
-    return bare_entry(log, &(struct entry){.kind = MEDIA_TERM, .session = log->slot});
-}
-
-int seq_grant(struct log *log, uint32_t slot, uint64_t first, uint64_t count)
-{
-    struct entry e = {.kind = MEDIA_GRANT, .session = slot, .offset = first, .sequence = count};
-    int rc = bare_entry(log, &e);
-    return rc ? rc : fold_grant(log, slot, first, count);
-}
-
-struct moves {
-    struct log *log;
-    struct entry *entry;
-    unsigned n;
-};
-
-static int moves_store(void *arg)
-{
-    const struct moves *m = arg;
-    for (unsigned i = 0; i < m->n; i++) {
-        m->entry[i].number = m->log->seq.next;
-        entry_put(m->log, &m->entry[i]);
-    }
-    return 0;
-}
-
-int seq_moves(struct log *log, struct entry *entry, unsigned n)
-{
-    for (unsigned i = 0; i < n; i++) {
-        entry[i].kind = MEDIA_MOVE;
-        entry[i].term = log->term;
-        entry[i].slot = (uint8_t)log->slot;
-    }
-    int rc = seq_room(log, n + ring_margin(log) + 2);
-    if (rc)
-        return rc;
-    uint64_t first = log->seq.next;
-    rc = guard_run(log->region, moves_store, &(struct moves){log, entry, n});
-    if (rc)
-        return fail(log, rc);
-    rc = harden(log, first);
-    if (rc)
-        return rc;
-    for (unsigned i = 0; i < n; i++) {
-        unsigned tries = 0;
-        do
-            rc = fold_move(log, &entry[i]);
-        while (rc == -ENOMEM && fold_patience(&tries));
-        if (rc)
-            return fail(log, rc);
-    }
-    fold_need(log);
-    watermark(log);
-    return 0;
-}
+/* ---- Epochs ------------------------------------------------------------------------------- */
 
 static struct control *control_next(struct seq *q)
 {
@@ -514,8 +314,6 @@ static struct control *control_next(struct seq *q)
     return c;
 }
 
-/* ---- Epochs ------------------------------------------------------------------------------- */
-
 /* The entries of what was taken, in its arranged order. */
 static int items_store(void *arg)
 {
@@ -529,8 +327,9 @@ static int items_store(void *arg)
         it->late = it->batch->time < t->ordered_time;
         if (!it->late)
             t->ordered_time = it->batch->time;
-        it->number =
-            topic_deleted(t) ? 0 : batch_entries(log, it->batch, it->offset, MEDIA_BATCH, it->late);
+        it->number = topic_deleted(t)
+                         ? 0
+                         : seq_batch_entries(log, it->batch, it->offset, MEDIA_BATCH, it->late);
     }
     return 0;
 }
@@ -542,25 +341,25 @@ static int items_commit(struct log *log)
     seq_arrange(&log->seq);
     int rc = guard_run(log->region, items_store, log);
     if (rc)
-        return fail(log, rc);
+        return seq_fail(log, rc);
     bool written = log->seq.next > first; /* of removed topics alone: nothing */
     if (written) {
-        rc = harden(log, first);
+        rc = seq_harden(log, first);
         if (rc)
             return rc;
     }
     rc = fold_items(log);
     if (rc)
-        return fail(log, rc);
+        return seq_fail(log, rc);
     if (written)
-        watermark(log);
+        seq_watermark(log);
     return 0;
 }
 
 unsigned seq_epoch(struct log *log)
 {
     struct seq *q = &log->seq;
-    uint64_t margin = ring_margin(log);
+    uint64_t margin = seq_ring_margin(log);
     if (!q->controls && !q->ready && !seq_pending(log))
         return 0;
     int room = log->readonly ? -EROFS : seq_room(log, margin + 2);
@@ -578,7 +377,7 @@ unsigned seq_epoch(struct log *log)
         return 1;
     }
     /* A batch may take two entries. Without room all are refused, which bounds the wait. */
-    uint64_t fit = room ? EPOCH_BATCHES : (ring_room(log) - margin) / 2;
+    uint64_t fit = room ? EPOCH_BATCHES : (seq_ring_room(log) - margin) / 2;
     int status = room;
     unsigned taken = collect(log, fit < EPOCH_BATCHES ? (unsigned)fit : EPOCH_BATCHES, status);
     if (q->count > 0)
@@ -606,7 +405,7 @@ void log_commit(struct log *log)
         unsigned rounds = 0;
         while (rounds < ROUNDS && seq_epoch(log) > 0)
             rounds++;
-        bool due = ring_room(log) < log->pool.geo.index_entries / 2 || retain_due(log);
+        bool due = seq_ring_room(log) < log->pool.geo.index_entries / 2 || retain_due(log);
         seq_give(log);
         if (rounds == ROUNDS || due) {
             atomic_store_explicit(&log->seq.handed, true, memory_order_seq_cst);
