@@ -107,7 +107,8 @@ struct topic {
     uint64_t ordered_end, ordered_time;
 
     /* Retention (retain.c), sequencer only. */
-    bool retained; /* has a setting that may trim it */
+    bool retained;   /* has a setting that may trim it */
+    uint32_t picked; /* among the trims of this round, from 1; 0: not */
     struct {
         uint64_t key;
         uint32_t place; /* in the queue, from 1; 0: not there */
@@ -161,6 +162,8 @@ int topic_boundary(struct topic *t, uint64_t offset, uint64_t *at, uint64_t *mes
 /* Where the first batch begins that needs nothing of the extent around `offset`; the end when none
  * does. */
 uint64_t topic_extent_end(struct topic *t, uint64_t offset);
+/* Bytes of the extents that a trim to there would give up at most. */
+uint64_t topic_extents_below(struct topic *t, uint64_t to);
 /* End of run i (index into the live part). Lock held. */
 uint64_t topic_run_end(const struct topic *t, size_t i);
 /* The run that holds `offset`, which lies in [base, end). Lock held. */

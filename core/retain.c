@@ -12,6 +12,8 @@
  *   Full      When a reservation finds no space although there would be enough in one piece, it is
  *             put together (move.c). Else the topics whose policy is "trim" give up their oldest
  *             data, the oldest of all of them first, until the reservation fits and a little more. Topics whose policy is "block" lose nothing, and without others all wait.
+ *   Rounds    What is due together is hardened together: a round of trims, each of another topic, costs
+ *             one drain, or one sync of a file. Nothing is free before that.
  *   Queues    Three heaps of the topics that hold data under such a setting: who is over its bytes,
  *             whose oldest batch is due when, whose data is oldest. A key is a lower bound: a topic
  *             at the head is looked at again and put back when its time has not come. So nothing
@@ -23,11 +25,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "core/log_state.h"
+#include "core/seq_state.h"
 
 #define SECOND     1000000000ull
 #define KEEP_SLACK (64ull << 10)
-#define TURN       64u           /* trims before others get the role */
+#define TURN       64u           /* trims before others get the role; */
+#define TURN_SYNC  16384u        /* where each round is a sync, all that is due */
 #define RETRY_NS   (SECOND / 10) /* after a trim that found no space */
 #define DAMAGED_NS (60 * SECOND) /* a topic whose oldest batch cannot be read */
 
@@ -217,30 +220,42 @@ void retain_starve(struct log *log, uint64_t bytes, bool whole)
     background_wake(log);
 }
 
-/* ---- Trimming ----------------------------------------------------------------------------- */
+/* ---- Rounds ------------------------------------------------------------------------------- */
 
-static int trim_to(struct log *log, struct topic *t, uint64_t base)
+struct round {
+    struct log *log;
+    struct trim *trim;
+    unsigned count, capacity;
+};
+
+/* Out of that queue until the round is over. False: no memory, and nothing was done. */
+static bool round_add(struct round *r, struct topic *t, enum retain_kind kind, uint64_t to)
 {
-    struct control c = {.kind = MEDIA_C_TRIM, .id = t->id, .value = base};
-    struct commit commit = {0};
-    return seq_control(log, &c, &commit);
+    struct trim one = {.topic = t};
+    bool again = t->picked > 0 && t->picked <= r->count;
+    if (!again && r->count == r->capacity) {
+        unsigned capacity = r->capacity ? r->capacity * 2 : 16;
+        struct trim *grown = realloc(r->trim, capacity * sizeof *grown);
+        if (!grown)
+            return false;
+        r->trim = grown;
+        r->capacity = capacity;
+    }
+    if (again)
+        one = r->trim[t->picked - 1];
+    else
+        t->picked = ++r->count;
+    one.to = to > one.to ? to : one.to;
+    one.kinds |= 1u << kind;
+    r->trim[t->picked - 1] = one;
+    queue_remove(r->log, t, kind);
+    return true;
 }
 
-/* 0: go on; else: no space for an entry now. */
-static int trim_over(struct log *log, struct topic *t)
+/* Time of the batch that holds `offset`; *time stays as it is when none does. */
+static int time_at(struct topic *t, uint64_t offset, uint64_t *time)
 {
-    uint64_t end = topic_end(t);
-    int rc = over(t) ? trim_to(log, t, end - t->keep_bytes) : 0;
-    if (rc == -EMBAR_EFULL || rc == -EAGAIN)
-        return rc;
-    queue_remove(log, t, RETAIN_BYTES); /* damaged: tried again at its next batch */
-    return 0;
-}
-
-/* Time of the batch that holds the base. */
-static int oldest_time(struct topic *t, uint64_t *time)
-{
-    struct batch_cursor c = {.offset = topic_base(t)};
+    struct batch_cursor c = {.offset = offset};
     struct batch_view v;
     int rc = topic_next(t, &c, &v);
     if (rc == 1) {
@@ -250,43 +265,137 @@ static int oldest_time(struct topic *t, uint64_t *time)
     return rc < 0 ? rc : 0;
 }
 
-static int trim_aged(struct log *log, struct topic *t, uint64_t now)
+static int oldest_time(struct topic *t, uint64_t *time)
 {
-    uint64_t oldest = now, to;
-    int rc = oldest_time(t, &oldest);
-    uint64_t date = plus(plus(oldest, t->keep_age), age_slack(t->keep_age));
-    if (rc == 0 && date <= now) {
-        rc = topic_seek_time(t, now - t->keep_age, &to);
-        if (rc == 0)
-            rc = trim_to(log, t, to);
-        if (rc == -EMBAR_EFULL || rc == -EAGAIN)
-            return rc;
-        if (rc == 0)
-            rc = oldest_time(t, &oldest);
-        date = plus(plus(oldest, t->keep_age), age_slack(t->keep_age));
+    return time_at(t, topic_base(t), time);
+}
+
+static uint64_t date_of(const struct topic *t, uint64_t oldest)
+{
+    return plus(plus(oldest, t->keep_age), age_slack(t->keep_age));
+}
+
+/* Back into its queues, where they have more to do with it. There is room: it was in them. */
+static void round_put(struct log *log, const struct trim *trim, uint64_t now)
+{
+    struct topic *t = trim->topic;
+    bool again = trim->status == -EMBAR_EFULL || trim->status == -EAGAIN;
+    uint64_t oldest = now, full = t->queued[RETAIN_FULL].key;
+    int rc = trim->status;
+    t->picked = 0;
+    if (rc == 0)
+        rc = oldest_time(t, &oldest);
+    /* Damaged: tried again at its next batch, */
+    if (again && trim->kinds & 1u << RETAIN_BYTES)
+        (void)queue_add(log, t, RETAIN_BYTES, 0);
+    if (topic_base(t) == topic_end(t))
+        return;
+    /* or after a while. */
+    uint64_t date = date_of(t, oldest), due = rc || date <= now ? plus(now, DAMAGED_NS) : date;
+    if (trim->kinds & 1u << RETAIN_AGE)
+        (void)queue_add(log, t, RETAIN_AGE, again ? 0 : due);
+    if (trim->kinds & 1u << RETAIN_FULL && (again || rc == 0))
+        (void)queue_add(log, t, RETAIN_FULL, again ? full : oldest);
+}
+
+/* 0: go on; else: no space for an entry now. */
+static int round_run(struct round *r, uint64_t now)
+{
+    int rc = r->count > 0 ? seq_trims(r->log, r->trim, r->count) : 0;
+    for (unsigned i = 0; i < r->count; i++)
+        round_put(r->log, &r->trim[i], now);
+    r->count = 0;
+    return rc;
+}
+
+/* ---- Bytes and age ------------------------------------------------------------------------ */
+
+static int pick_over(struct round *r, unsigned *left)
+{
+    struct topic *t;
+    for (; *left > 0 && (t = queue_first(r->log, RETAIN_BYTES)); --*left) {
+        uint64_t end = topic_end(t);
+        if (!over(t))
+            queue_remove(r->log, t, RETAIN_BYTES);
+        else if (!round_add(r, t, RETAIN_BYTES, end - t->keep_bytes))
+            return -EAGAIN;
     }
-    queue_later(log, t, RETAIN_AGE, rc || date <= now ? plus(now, DAMAGED_NS) : date);
+    return 0;
+}
+
+static int pick_aged(struct round *r, unsigned *left, uint64_t now)
+{
+    struct topic *t;
+    for (; *left > 0 && (t = queue_first(r->log, RETAIN_AGE)) && t->queued[RETAIN_AGE].key <= now;
+         --*left) {
+        uint64_t oldest = now, to;
+        int rc = oldest_time(t, &oldest);
+        uint64_t date = date_of(t, oldest);
+        bool due = rc == 0 && date <= now;
+        if (due)
+            rc = topic_seek_time(t, now - t->keep_age, &to);
+        if (rc || !due)
+            queue_later(r->log, t, RETAIN_AGE, rc ? plus(now, DAMAGED_NS) : date);
+        else if (!round_add(r, t, RETAIN_AGE, to))
+            return -EAGAIN;
+    }
     return 0;
 }
 
 /* ---- A full pool -------------------------------------------------------------------------- */
 
-/* Room for the reservation, and for some that come after it. */
-static bool room(struct log *log, uint64_t want, bool whole)
+/* Bytes that are missing for the reservation, and for some that come after it. */
+static uint64_t lacking(struct log *log, uint64_t want)
 {
     struct extents_stat st;
     extents_stat(log->extents, &st);
     uint64_t spare = log->pool.data_size / 64;
-    return extents_fit(log->extents, want, whole) &&
-           st.free >= plus(st.reserve, want > spare ? want : spare);
+    uint64_t need = plus(st.reserve, want > spare ? want : spare);
+    return need > st.free ? need - st.free : 0;
 }
 
-/* The topic's oldest data, so much of it that an extent comes free and that it was worth an entry. */
-static int trim_oldest(struct log *log, struct topic *t, uint64_t want)
+/* All that it needs is there, and in a place. */
+static bool room(struct log *log, uint64_t want, bool whole)
+{
+    return extents_fit(log->extents, want, whole) && lacking(log, want) == 0;
+}
+
+/* How far to give up a topic's oldest data: so much that an extent comes free, and that it was worth an
+ * entry. */
+static uint64_t oldest_end(struct topic *t, uint64_t want)
 {
     uint64_t live = topic_end(t) - topic_base(t);
     uint64_t least = live / 8 < want ? live / 8 : want;
-    return trim_to(log, t, topic_extent_end(t, topic_base(t) + least));
+    return topic_extent_end(t, topic_base(t) + least);
+}
+
+/* The oldest data of all: one topic's, or that of as many as certainly must give up some. Whoever comes
+ * next has nothing older than what the others keep. */
+static int pick_victims(struct round *r, uint64_t want, unsigned *left)
+{
+    struct topic *t;
+    uint64_t lack = lacking(r->log, want), freed = 0, next = UINT64_MAX;
+    while (*left > 0 && (t = queue_first(r->log, RETAIN_FULL)) &&
+           (r->count == 0 || (freed < lack && t->queued[RETAIN_FULL].key <= next))) {
+        uint64_t time = 0, behind = UINT64_MAX;
+        int rc = oldest_time(t, &time);
+        if (rc == 0 && time > t->queued[RETAIN_FULL].key) {
+            queue_later(r->log, t, RETAIN_FULL, time);
+            continue;
+        }
+        --*left;
+        if (rc) {
+            queue_remove(r->log, t, RETAIN_FULL); /* damaged */
+            continue;
+        }
+        uint64_t to = oldest_end(t, want);
+        if (!round_add(r, t, RETAIN_FULL, to))
+            return -EAGAIN;
+        freed += topic_extents_below(t, to);
+        (void)!time_at(t, to, &behind);
+        next = behind < next ? behind : next;
+    }
+    return 0;
 }
 
 /* Half of what was given up did not come free: replies in flight or reservations hold it. */
@@ -308,8 +417,9 @@ static void squeeze(struct log *log, uint64_t now)
         reserve_idle(t);
 }
 
-static int trim_victims(struct log *log, bool whole, unsigned *left, uint64_t now)
+static int trim_victims(struct round *round, bool whole, unsigned *left, uint64_t now)
 {
+    struct log *log = round->log;
     struct retain *r = &log->retain;
     struct extents_stat before;
     uint64_t want = atomic_load_explicit(&r->want[whole], memory_order_relaxed), given = 0;
@@ -319,7 +429,6 @@ static int trim_victims(struct log *log, bool whole, unsigned *left, uint64_t no
     if (!room(log, want, whole))
         squeeze(log, now);
     while (!room(log, want, whole)) {
-        uint64_t time = 0;
         if (*left == 0)
             return 0;
         if (pinned(log, before.free, given))
@@ -327,7 +436,7 @@ static int trim_victims(struct log *log, bool whole, unsigned *left, uint64_t no
         /* What went already is free after a sync: more may not have to go. */
         if (extents_waiting(log->extents))
             return -EBUSY;
-        struct topic *t = queue_first(log, RETAIN_FULL);
+        const struct topic *t = queue_first(log, RETAIN_FULL);
         if (move_wanted(log, want, whole, t != NULL)) {
             r->moving = whole;
             return -EXDEV;
@@ -336,24 +445,13 @@ static int trim_victims(struct log *log, bool whole, unsigned *left, uint64_t no
             return -EAGAIN;
         if (!t)
             break;
-        int rc = oldest_time(t, &time);
-        if (rc == 0 && time > t->queued[RETAIN_FULL].key) {
-            queue_later(log, t, RETAIN_FULL, time);
-            continue;
-        }
-        uint64_t base = topic_base(t);
-        --*left;
-        if (rc == 0)
-            rc = trim_oldest(log, t, want);
-        given += topic_base(t) - base;
-        if (rc == -EMBAR_EFULL || rc == -EAGAIN)
-            return rc;
+        uint64_t trimmed = atomic_load_explicit(&log->trimmed, memory_order_relaxed);
+        int rc = pick_victims(round, want, left);
+        if (rc == 0 || round->count > 0)
+            rc = round_run(round, now);
+        given += atomic_load_explicit(&log->trimmed, memory_order_relaxed) - trimmed;
         if (rc)
-            queue_remove(log, t, RETAIN_FULL); /* damaged */
-        else if (topic_base(t) == topic_end(t) || oldest_time(t, &time))
-            queue_remove(log, t, RETAIN_FULL);
-        else
-            queue_later(log, t, RETAIN_FULL, time);
+            return rc;
     }
     /* Who came meanwhile with a larger one says so again. */
     atomic_compare_exchange_strong_explicit(&r->want[whole], &want, 0, memory_order_relaxed,
@@ -367,23 +465,19 @@ static int trim_victims(struct log *log, bool whole, unsigned *left, uint64_t no
 
 static int turn(struct log *log, uint64_t now, unsigned left, bool *more)
 {
-    struct topic *t;
-    int rc = 0;
-    while (rc == 0 && left > 0 && (t = queue_first(log, RETAIN_BYTES))) {
-        rc = trim_over(log, t);
-        left--;
-    }
-    while (rc == 0 && left > 0 && (t = queue_first(log, RETAIN_AGE)) &&
-           t->queued[RETAIN_AGE].key <= now) {
-        rc = trim_aged(log, t, now);
-        left--;
-    }
+    struct round round = {.log = log};
+    int rc = pick_over(&round, &left);
     if (rc == 0)
-        rc = trim_victims(log, false, &left, now);
+        rc = pick_aged(&round, &left, now);
+    int ran = round_run(&round, now);
+    rc = ran ? ran : rc;
+    if (rc == 0)
+        rc = trim_victims(&round, false, &left, now);
     if (rc == 0 || rc == -EAGAIN) {
-        int other = trim_victims(log, true, &left, now); /* neither waits for the other */
+        int other = trim_victims(&round, true, &left, now); /* neither waits for the other */
         rc = other ? other : rc;
     }
+    free(round.trim);
     *more = left == 0;
     return rc;
 }
@@ -403,7 +497,7 @@ enum retain_next retain_run(struct log *log, uint64_t now)
     atomic_store_explicit(&r->due, false, memory_order_relaxed);
     if (log->readonly || log_faulted(log))
         return RETAIN_DONE;
-    int rc = turn(log, now, TURN, &more);
+    int rc = turn(log, now, background_only(log) ? TURN_SYNC : TURN, &more);
     const struct topic *t = queue_first(log, RETAIN_AGE);
     uint64_t date = t ? t->queued[RETAIN_AGE].key : UINT64_MAX;
     if (rc == -EMBAR_EFULL || rc == -EAGAIN)

@@ -3,7 +3,8 @@
  *
  * A control action is a batch of topic 0 with an entry like any other (ordering rule "commit", seq.c):
  * validated, stored and drained, its entry hardened, then folded. All with the sequencer's role. Must
- * never validate an action against a state that one before it is still to change.
+ * never validate an action against a state that one before it is still to change: a control action is
+ * folded before the next one, and trims that are hardened together are of different topics.
  */
 #include <errno.h>
 #include <string.h>
@@ -63,27 +64,42 @@ static int control_place(struct log *log, const struct control *c, struct record
     return 0;
 }
 
-static int fold_record(struct log *log, const struct control *c, const struct record *r,
-                       struct commit *commit)
+/* Its bytes, drained, and its entry, not hardened yet. */
+static int control_write(struct log *log, const struct control *c, struct placed *p)
 {
-    struct placed p = seq_placed(&r->b, r->offset);
+    struct record r;
+    int rc = control_place(log, c, &r);
+    if (rc)
+        return rc;
+    r.offset = log->control->ordered_end;
+    log->control->ordered_end += r.b.length;
+    *p = seq_placed(&r.b, r.offset);
+    rc = guard_run(log->region, record_entry, &r);
+    return rc ? seq_fail(log, rc) : 0;
+}
+
+/* What stands behind its entry by now. */
+static int control_fold(struct log *log, const struct control *c, const struct placed *p,
+                        struct commit *commit)
+{
     unsigned tries = 0;
     int rc;
     do
-        rc = fold_batch(log, log->control, NULL, &p);
+        rc = fold_batch(log, log->control, NULL, p);
     while (rc == -ENOMEM && fold_patience(&tries));
     if (rc)
-        return rc;
+        return seq_fail(log, rc);
     do
-        rc = fold_control(log, c, r->number, commit);
+        rc = fold_control(log, c, c->number, commit);
     while (rc == -ENOMEM && c->kind != MEDIA_C_RENAME &&
            fold_patience(&tries)); /* it waits itself */
-    return rc;
+    commit->number = c->number;
+    return rc ? seq_fail(log, rc) : 0;
 }
 
 int seq_control(struct log *log, struct control *c, struct commit *commit)
 {
-    struct record r;
+    struct placed p;
     if (log->readonly)
         return -EROFS;
     if (log_faulted(log))
@@ -102,27 +118,112 @@ int seq_control(struct log *log, struct control *c, struct commit *commit)
     if (rc)
         return rc;
     c->number = log->seq.next;
-    rc = control_place(log, c, &r);
+    rc = control_write(log, c, &p);
+    if (rc == 0)
+        rc = seq_harden(log, c->number);
+    if (rc == 0)
+        rc = control_fold(log, c, &p, commit);
     if (rc)
         return rc;
-    r.offset = log->control->ordered_end;
-    log->control->ordered_end += r.b.length;
-    rc = guard_run(log->region, record_entry, &r);
-    if (rc)
-        return seq_fail(log, rc);
-    rc = seq_harden(log, r.number);
-    if (rc)
-        return rc;
-    rc = fold_record(log, c, &r, commit);
-    if (rc == 0 && (c->kind == MEDIA_C_ATTR || c->kind == MEDIA_C_CREATE))
+    if (c->kind == MEDIA_C_ATTR || c->kind == MEDIA_C_CREATE)
         retain_changed(log, c->id);
     fold_need(log);
-    commit->number = r.number;
-    if (rc)
-        return seq_fail(log, rc);
     seq_watermark(log);
     return 0;
 }
+
+/* ---- Trims --------------------------------------------------------------------------------- */
+
+static struct control trim_control(const struct trim *t)
+{
+    return (struct control){.kind = MEDIA_C_TRIM,
+                            .id = t->topic->id,
+                            .value = t->to,
+                            .value2 = t->first,
+                            .altered = t->altered,
+                            .number = t->number,
+                            .end = t->end,
+                            .messages = t->messages};
+}
+
+static int trim_write(struct log *log, struct trim *t)
+{
+    struct control c = trim_control(t);
+    t->number = 0;
+    int rc = control_validate(log, &c);
+    if (rc)
+        return rc < 0 ? rc : 0; /* 1: it begins there already */
+    c.number = log->seq.next;
+    rc = control_write(log, &c, &t->placed);
+    if (rc)
+        return rc;
+    t->to = c.value;
+    t->first = c.value2;
+    t->altered = c.altered;
+    t->number = c.number;
+    t->end = c.end;
+    t->messages = c.messages;
+    return 0;
+}
+
+/* How many trims the ring takes now, leaving those by hand what is kept for them. As long as there is
+ * no checkpoint for want of space: one, which may make some. */
+static int trims_room(struct log *log, uint64_t *fit)
+{
+    uint64_t keep = seq_ring_margin(log) + 2;
+    int rc = seq_room(log, keep + 1);
+    *fit = rc ? 1 : seq_ring_room(log) - keep;
+    return rc == -EMBAR_EFULL ? seq_room(log, 1) : rc;
+}
+
+/* The first of *n, as far as there is room; *n: how many these were. */
+static int trims_some(struct log *log, struct trim *trim, unsigned *n)
+{
+    uint64_t first = log->seq.next, fit = 0;
+    unsigned most = *n, done = 0;
+    int full = trims_room(log, &fit), rc = 0;
+    *n = 0;
+    while (full == 0 && done < most && log->seq.next - first < fit) {
+        rc = trim[done].status = trim_write(log, &trim[done]);
+        if (rc == -EMBAR_EFAULTED)
+            return rc;
+        if (rc == -EMBAR_EFULL)
+            full = rc;
+        else
+            done++;
+    }
+    *n = done;
+    if (log->seq.next == first)
+        return full;
+    rc = seq_harden(log, first);
+    for (unsigned i = 0; rc == 0 && i < done; i++) {
+        struct control c = trim_control(&trim[i]);
+        struct commit commit;
+        if (c.number > 0)
+            rc = control_fold(log, &c, &trim[i].placed, &commit);
+    }
+    if (rc)
+        return rc;
+    fold_need(log);
+    seq_watermark(log);
+    return full;
+}
+
+int seq_trims(struct log *log, struct trim *trim, unsigned n)
+{
+    unsigned done = 0;
+    int rc = 0;
+    while (rc == 0 && done < n) {
+        unsigned some = n - done;
+        rc = trims_some(log, trim + done, &some);
+        done += some;
+    }
+    for (; done < n; done++)
+        trim[done].status = rc;
+    return rc;
+}
+
+/* ---- Entries without a payload -------------------------------------------------------------- */
 
 struct bare {
     struct log *log;

@@ -1,4 +1,5 @@
-/* What seq.c and seq_act.c share, and nobody else (steps 7 and 8). All with the sequencer's role. */
+/* What seq.c, seq_act.c and retain.c share, and nobody else (steps 7 and 8). All with the sequencer's
+ * role. */
 #ifndef CORE_SEQ_STATE_H
 #define CORE_SEQ_STATE_H
 
@@ -22,5 +23,17 @@ int seq_harden(struct log *log, uint64_t first) __attribute__((warn_unused_resul
 void seq_watermark(struct log *log);
 /* The pool failed, or what is committed cannot be folded: our state is not the index's. */
 int seq_fail(struct log *log, int status);
+
+/* Trims of different topics: all hardened at once, then folded. Each says in its status what became of
+ * it; -EMBAR_EFULL and -EAGAIN, returned too: it was not tried for want of space or of a log. */
+struct trim {
+    struct topic *topic; /* in */
+    uint64_t to;         /* in; out: the base, where it was moved */
+    int status;
+    uint64_t first, altered, number, end, messages; /* as in a control action; number 0: none */
+    struct placed placed;
+    unsigned kinds; /* the caller's */
+};
+int seq_trims(struct log *log, struct trim *trim, unsigned n);
 
 #endif

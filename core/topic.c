@@ -264,6 +264,20 @@ uint64_t topic_extent_end(struct topic *t, uint64_t offset)
     return end;
 }
 
+uint64_t topic_extents_below(struct topic *t, uint64_t to)
+{
+    uint64_t bytes = 0, last = 0;
+    pthread_mutex_lock(&t->lock);
+    for (size_t i = 0; i < t->run_count && topic_run_end(t, i) <= to; i++) {
+        uint64_t extent = run_extent(t, i);
+        if (extent != last)
+            bytes += 1ull << (topic_run(t, i)->order + t->log->pool.geo.block_shift);
+        last = extent;
+    }
+    pthread_mutex_unlock(&t->lock);
+    return bytes;
+}
+
 int topic_boundary(struct topic *t, uint64_t offset, uint64_t *at, uint64_t *message)
 {
     uint64_t end = topic_end(t), base = topic_base(t);

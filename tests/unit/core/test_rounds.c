@@ -1,0 +1,263 @@
+/* Rounds of trims: what retention takes of many topics at once is hardened at once, one sync of a file
+ * for all of them; before it nothing is trimmed and no space is free, and a full pool gives up the
+ * oldest data and no more than it must. Linked with --wrap=region_sync. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log_state.h"
+#include "tests/churn/oracle.h"
+#include "tests/unit/core/campaign.h"
+#include "tests/unit/core/fixture.h"
+
+#define SECOND 1000000000ull
+#define MOST   2000u
+
+struct world {
+    struct fixture f;
+    struct topic *t[MOST];
+    uint64_t end[MOST], base[MOST];
+    unsigned topics;
+};
+
+/* ---- Syncs -------------------------------------------------------------------------------- */
+
+static struct {
+    struct world *w; /* whose bases must not move before the sync; NULL: nobody looks */
+    unsigned count;
+    uint64_t free;
+} watched;
+
+int __real_region_sync(struct region *r);
+int __wrap_region_sync(struct region *r);
+
+static uint64_t free_bytes(struct world *w)
+{
+    struct extents_stat st;
+    extents_stat(w->f.log->extents, &st);
+    return st.free;
+}
+
+int __wrap_region_sync(struct region *r)
+{
+    watched.count++;
+    for (unsigned i = 0; watched.w && i < watched.w->topics; i++)
+        assert_int_equal(topic_base(watched.w->t[i]), watched.w->base[i]);
+    /* An extent for the records of what is to be hardened, and no space yet of what they free. */
+    if (watched.w)
+        assert_true(free_bytes(watched.w) <= watched.free);
+    watched.w = NULL;
+    return __real_region_sync(r);
+}
+
+static void watch(struct world *w)
+{
+    watched.w = w;
+    watched.count = 0;
+    watched.free = free_bytes(w);
+}
+
+/* ---- A world ------------------------------------------------------------------------------ */
+
+static char bytes[1 << 20];
+
+static int publish(struct world *w, struct topic *t, uint32_t length)
+{
+    oracle_fill(t->id, topic_end(t), bytes, length);
+    return fixture_publish(&w->f, t, 0, 0, 0, bytes, length, NULL, 1).status;
+}
+
+static void topic_make(struct world *w, uint64_t keep, uint64_t age, uint8_t policy)
+{
+    struct control c = {.kind = MEDIA_C_CREATE,
+                        .parent = LOG_ROOT_ID,
+                        .mode = 0644,
+                        .order = 5,
+                        .value = keep,
+                        .value2 = age,
+                        .policy = policy};
+    snprintf(c.name, sizeof c.name, "t%u", w->topics);
+    w->t[w->topics++] = log_topic(w->f.log, (uint32_t)fixture_control(&w->f, c));
+}
+
+static void world_open(struct world *w, uint64_t size)
+{
+    const struct log_options o = {.manual = true};
+    memset(w, 0, sizeof *w);
+    fixture_open_file(&w->f, size, &o, true);
+}
+
+/* What is kept is as it was. */
+static void world_check(struct world *w)
+{
+    for (unsigned i = 0; i < w->topics; i++) {
+        size_t size;
+        char *got = fixture_read(w->t[i], &size);
+        assert_int_equal(topic_end(w->t[i]), w->end[i]);
+        assert_int_equal(size, w->end[i] - topic_base(w->t[i]));
+        assert_true(oracle_equal(w->t[i]->id, topic_base(w->t[i]), got, size));
+        free(got);
+    }
+}
+
+static void world_note(struct world *w)
+{
+    for (unsigned i = 0; i < w->topics; i++) {
+        w->base[i] = topic_base(w->t[i]);
+        w->end[i] = topic_end(w->t[i]);
+    }
+}
+
+static void world_put(struct world *w)
+{
+    for (unsigned i = 0; i < w->topics; i++)
+        topic_put(w->t[i]);
+}
+
+static void world_close(struct world *w)
+{
+    world_put(w);
+    fixture_close(&w->f);
+}
+
+/* ---- Age and bytes ------------------------------------------------------------------------ */
+
+/* A third each with an age, a bound of bytes, and both; a tenth of them keep everything. */
+static void world_due(struct world *w, unsigned topics)
+{
+    for (unsigned i = 0; i < topics; i++)
+        topic_make(w, i % 10 == 9 || i % 3 == 0 ? 0 : 1000,
+                   i % 10 == 9 || i % 3 == 1 ? 0 : 100 * SECOND, 0);
+    for (unsigned i = 0; i < topics; i++)
+        for (unsigned k = 0; k < 3; k++)
+            assert_int_equal(publish(w, w->t[i], i % 3 == 1 ? 30000 : 300), 0);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    world_note(w);
+}
+
+static uint64_t base_due(const struct world *w, unsigned i)
+{
+    if (i % 10 == 9)
+        return 0;
+    return i % 3 == 1 ? w->end[i] - 30000 : w->end[i];
+}
+
+static void a_round_is_one_sync(void **state)
+{
+    (void)state;
+    static struct world w;
+    unsigned topics = campaign_rounds(600) < MOST ? campaign_rounds(600) : MOST;
+    world_open(&w, 128 << 20);
+    world_due(&w, topics);
+    watch(&w);
+    log_tick(w.f.log, now_monotonic() + 200 * SECOND);
+    assert_int_equal(watched.count, 1);
+    for (unsigned i = 0; i < topics; i++)
+        assert_int_equal(topic_base(w.t[i]), base_due(&w, i));
+    assert_true(free_bytes(&w) > watched.free);
+    world_check(&w);
+    /* Nothing is left to do. */
+    watched.count = 0;
+    log_tick(w.f.log, now_monotonic() + 200 * SECOND);
+    assert_int_equal(watched.count, 0);
+    world_close(&w);
+}
+
+/* By hand each is answered when it is durable. */
+static void by_hand_each_is_synced(void **state)
+{
+    (void)state;
+    static struct world w;
+    world_open(&w, 16 << 20);
+    world_due(&w, 10);
+    for (unsigned i = 0; i < 10; i++) {
+        watched.count = 0;
+        uint64_t before = w.f.log->synced;
+        fixture_control(
+            &w.f, (struct control){.kind = MEDIA_C_TRIM, .id = w.t[i]->id, .value = w.end[i]});
+        assert_int_equal(watched.count, 1);
+        assert_true(w.f.log->synced > before);
+    }
+    world_check(&w);
+    world_close(&w);
+}
+
+/* A process killed anywhere in a round: each topic begins where it began, or where it was to. */
+static void killed_anywhere_a_trim_is_whole(void **state)
+{
+    (void)state;
+    static struct world w;
+    static uint32_t id[30];
+    unsigned done = 0, left = 0;
+    bool crashed = true;
+    for (uint64_t n = 1; crashed; n += 1 + n / campaign_rounds(8)) {
+        world_open(&w, 16 << 20);
+        world_due(&w, 30);
+        for (unsigned i = 0; i < 30; i++)
+            id[i] = w.t[i]->id;
+        fixture_arm(&w.f, n);
+        log_tick(w.f.log, now_monotonic() + 200 * SECOND);
+        world_put(&w);
+        crashed = fixture_crash(&w.f);
+        if (!crashed)
+            fixture_kill(&w.f);
+        for (unsigned i = 0; i < 30; i++) {
+            w.t[i] = log_topic(w.f.log, id[i]);
+            uint64_t base = topic_base(w.t[i]), due = base_due(&w, i);
+            assert_true(base == w.base[i] || base == due);
+            done += due > 0 && base == due;
+            left += due > 0 && base < due;
+        }
+        world_check(&w);
+        world_close(&w);
+    }
+    assert_true(done > 0 && left > 0);
+}
+
+/* ---- A full pool -------------------------------------------------------------------------- */
+
+static void a_full_pool_gives_up_the_oldest_with_few_syncs(void **state)
+{
+    (void)state;
+    static struct world w;
+    world_open(&w, 16 << 20);
+    uint32_t want = (uint32_t)log_pool(w.f.log)->max_batch;
+    while (w.topics < MOST) {
+        topic_make(&w, 0, 0, 1);
+        if (publish(&w, w.t[w.topics - 1], 7000) != 0)
+            break;
+    }
+    assert_true(w.topics < MOST && w.topics > 1000);
+    world_note(&w);
+    struct topic *large = w.t[w.topics - 1];
+    assert_int_equal(publish(&w, large, want), -EMBAR_EFULL);
+    struct log_stat before, after;
+    log_stat_all(w.f.log, &before);
+    watch(&w);
+    log_tick(w.f.log, now_monotonic());
+    log_stat_all(w.f.log, &after);
+    uint64_t trims = after.trims - before.trims;
+    assert_true(trims > 20 && watched.count <= 5);
+    /* Of each an extent of one block came free: no more of them than were missing. */
+    assert_true(after.free < want + (64 << 10) + (w.f.size / 64));
+    bool kept = false;
+    for (unsigned i = 0; i + 1 < w.topics; i++) {
+        bool gone = topic_base(w.t[i]) == topic_end(w.t[i]) && w.end[i] > w.base[i];
+        assert_true(!gone || !kept);
+        kept = kept || topic_base(w.t[i]) < topic_end(w.t[i]);
+    }
+    world_check(&w);
+    assert_int_equal(publish(&w, large, want), 0);
+    world_close(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_round_is_one_sync),
+        cmocka_unit_test(by_hand_each_is_synced),
+        cmocka_unit_test(killed_anywhere_a_trim_is_whole),
+        cmocka_unit_test(a_full_pool_gives_up_the_oldest_with_few_syncs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
