@@ -446,6 +446,12 @@ void mount_detach(struct fs *fs);
 /* True when an embarfs that serves this pool is mounted now. */
 bool mount_holds(const char *spec);
 
+/* ---- answer.c: what goes to the kernel -------------------------------------------------------------- */
+
+/* From here on the session's answers outlast a moment without memory. Once it is mounted: 0 or a
+ * negative errno. */
+int answer_through(struct fuse_session *session);
+
 /* ---- session.c: the threads that serve it ----------------------------------------------------------- */
 
 /* Returns when the file system was unmounted, or after session_end: 0, or a negative errno. */

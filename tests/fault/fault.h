@@ -16,6 +16,7 @@
     X(posix_fallocate)                                                                             \
     X(ftruncate)                                                                                   \
     X(write)                                                                                       \
+    X(writev)                                                                                      \
     X(pwrite)                                                                                      \
     X(fdatasync)                                                                                   \
     X(fsync)                                                                                       \

@@ -15,6 +15,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "tests/fault/fault.h"
@@ -105,6 +106,12 @@ REAL(ssize_t, write, int fd, const void *p, size_t n)
         return -1;
     }
     return CALL(write, fd, p, shorter(error, n));
+}
+
+REAL(ssize_t, writev, int fd, const struct iovec *iov, int count)
+{
+    FAIL(writev, -1);
+    return CALL(writev, fd, iov, count);
 }
 
 REAL(ssize_t, pwrite, int fd, const void *p, size_t n, off_t at)
