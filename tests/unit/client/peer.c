@@ -1,6 +1,7 @@
 /* The misbehaving broker of the client's tests: one thread a connection, one lock. */
 #include "peer.h"
 
+#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -468,12 +469,14 @@ static void *accept_all(void *arg)
 
 static void listen_tcp(struct peer *p)
 {
-    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in in = {.sin_family = AF_INET};
     socklen_t n = sizeof(in);
+    const char *at = p->at ? p->at : "127.0.0.1";
+    assert_int_equal(inet_pton(AF_INET, at, &in.sin_addr), 1);
     p->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(p->listener, (struct sockaddr *)&in, n), 0);
     assert_int_equal(getsockname(p->listener, (struct sockaddr *)&in, &n), 0);
-    snprintf(p->path, sizeof(p->path), "127.0.0.1:%u", ntohs(in.sin_port));
+    snprintf(p->path, sizeof(p->path), "%s:%u", at, ntohs(in.sin_port));
 }
 
 static void listen_unix(struct peer *p)

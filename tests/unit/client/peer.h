@@ -26,6 +26,7 @@ struct peer_batch {
 struct peer {
     char path[100]; /* of the socket; with tcp its host:port */
     bool tcp;       /* set before peer_start: on loopback instead of a Unix socket */
+    const char *at; /* with tcp: this address instead */
 
     /* The script: set before a client comes. Counts are of PUBLISH frames, from 1; 0: never. */
     unsigned break_every; /* close instead of an ack at every so many; committed every other time */

@@ -1,7 +1,9 @@
 /* Sending without a copy: over a real socket, and with a kernel that completes late, refuses, or says that it
  * copied (sendmsg and recvmsg are the test's own here, by the linker's --wrap). */
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -127,6 +129,15 @@ static void fill(unsigned char *p, unsigned seed)
     }
 }
 
+/* Network namespaces at the two ends of a veth pair; -1: there are none. */
+static int near = -1, far = -1;
+
+static void enter(int ns)
+{
+    if (ns >= 0)
+        assert_int_equal(setns(ns, CLONE_NEWNET), 0);
+}
+
 static struct embar_publisher_info send_rounds(struct peer *p, enum embar_zerocopy how,
                                                unsigned connections, uint64_t *after_first)
 {
@@ -136,7 +147,9 @@ static struct embar_publisher_info send_rounds(struct peer *p, enum embar_zeroco
     struct sent s[ROUNDS];
     o.zerocopy = how;
     o.connections = connections;
+    enter(p->at ? far : -1);
     peer_start(p);
+    enter(p->at ? near : -1);
     struct embar_client *c = connect_to(p, 20000);
     struct embar_publisher *pub = open_on(c, &o);
     for (unsigned i = 0; i < ROUNDS; i++) {
@@ -191,6 +204,58 @@ static void it_ends_where_the_kernel_copies(void **state)
     assert_true(first > 0);
     assert_true(info.zerocopies_copied > 0);
     assert_int_equal(info.zerocopies, first);
+}
+
+static int new_namespace(void)
+{
+    return unshare(CLONE_NEWNET) == 0 ? open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC) : -1;
+}
+
+static bool run(const char *command)
+{
+    return system(command) == 0; // NOLINT(cert-env33-c): the test's own words
+}
+
+/* False: this machine has no such devices, or does not let us. */
+static bool veth_pair(void)
+{
+    char command[160];
+    far = new_namespace();
+    near = far < 0 ? -1 : new_namespace();
+    (void)snprintf(command, sizeof(command),
+                   "ip link add name near0 type veth peer name far0 netns /proc/%d/fd/%d",
+                   (int)getpid(), far);
+    if (near < 0 || !run(command) ||
+        !run("ip addr add 10.0.0.1/24 dev near0 && ip link set near0 up"))
+        return false;
+    enter(far);
+    bool up = run("ip addr add 10.0.0.2/24 dev far0 && ip link set far0 up");
+    enter(near);
+    return up;
+}
+
+/* So does what goes to another namespace of the machine: a receiver of its own never gets the
+ * sender's pages. */
+static void it_ends_between_namespaces(void **state)
+{
+    (void)state;
+    int own = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    bool there = kernel_can() && geteuid() == 0 && veth_pair();
+    if (there) {
+        mode = KERNEL;
+        uint64_t first;
+        struct peer p = {.incarnation = 1, .tcp = true, .at = "10.0.0.2"};
+        struct embar_publisher_info info = send_rounds(&p, EMBAR_ZEROCOPY_AUTO, 1, &first);
+        assert_true(first > 0);
+        assert_true(info.zerocopies_copied > 0);
+        assert_in_range(info.zerocopies, first, first + 1);
+    }
+    enter(own);
+    close(own);
+    close(near); /* the pair goes with its namespaces */
+    close(far);
+    if (!there)
+        skip();
 }
 
 static void it_goes_on_when_told_so(void **state)
@@ -456,6 +521,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_ends_where_the_kernel_copies),
+        cmocka_unit_test(it_ends_between_namespaces),
         cmocka_unit_test(it_goes_on_when_told_so),
         cmocka_unit_test(never_is_never),
         cmocka_unit_test(a_refused_send_is_copied),
