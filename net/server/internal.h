@@ -280,6 +280,7 @@ struct server {
     uint32_t uid, gid; /* the daemon's: principal of TCP peers */
     char address[128];
     char *unix_path;
+    bool tells; /* its TCP connections say at each receive what they left in the socket */
     int unix_fd;
     uint64_t unix_dev, unix_ino; /* of the socket file we made: only that is unlinked */
     atomic_bool stop;            /* set by server_stop, then each worker is woken */

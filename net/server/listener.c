@@ -65,12 +65,15 @@ static int resolve(const char *spec, struct sockaddr_storage *sa, socklen_t *len
     return 0;
 }
 
-static int bind_one(const struct sockaddr *sa, socklen_t length, bool first)
+static int bind_one(const struct sockaddr *sa, socklen_t length, bool first, bool *tells)
 {
     int one = 1;
     int fd = socket(sa->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
+    /* What is accepted has these from the listener, without a call each. */
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    *tells = setsockopt(fd, IPPROTO_TCP, TCP_INQ, &one, sizeof(one)) == 0;
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
         (!first && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one))) ||
         bind(fd, sa, length) ||
@@ -110,7 +113,7 @@ int listener_tcp(struct server *s, struct embar_error *err)
                           s->opt.listen);
     /* All are bound before any listens, so that no connection meets a set that still grows. */
     for (unsigned i = 0; i < s->workers; i++) {
-        int fd = bind_one((struct sockaddr *)&sa, length, i == 0);
+        int fd = bind_one((struct sockaddr *)&sa, length, i == 0, &s->tells);
         if (fd < 0)
             return embar_fail(err, fd, "cannot listen on %s: %s.", s->opt.listen, strerror(-fd));
         s->worker[i].listen_fd = fd;
@@ -274,11 +277,8 @@ static void admit(struct worker *w, int fd, bool local)
         } else {
             c->uid = c->gid = UINT32_MAX; /* nobody in particular: what everyone may */
         }
-    } else {
-        int one = 1;
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-        c->tells = setsockopt(fd, IPPROTO_TCP, TCP_INQ, &one, sizeof(one)) == 0;
     }
+    c->tells = !local && s->tells;
     c->tenant = staging_tenant(s->staging, c->uid);
     count_add(&w->count.accepted, 1);
     c->mail.deliver = conn_adopt;
