@@ -34,7 +34,7 @@ static const struct {
     {"latency", bench_latency, "Latency at fixed rates against a paced TCP echo", 0, 1, 9, 2, 1024},
     {"fair", bench_fair, "What greedy, trickling and many neighbours do to a connection", 0, 1000,
      9, 8, 1024},
-    {"loops", bench_loops, "Waiting and receiving: epoll, with prefetch, and io_uring", 1ull << 30,
+    {"loops", bench_loops, "Waiting, receiving, sending, accepting: epoll and io_uring", 1ull << 30,
      4, 31, 0, 4096},
     {"flush", bench_flush, "Copying into pool memory, with each way of writing back", 1ull << 30, 1,
      9, 0, 4096},
