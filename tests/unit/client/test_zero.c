@@ -350,9 +350,9 @@ static void held_memory(bool loose)
     struct embar_error err = {.code = 0};
     struct embar_publisher_info info;
     atomic_bool behind = false;
+    fill(s.bytes, 3);
     late(s.bytes, SIZE);
     most = 100000;
-    fill(s.bytes, 3);
     struct iovec iov = {s.bytes, SIZE};
     peer_start(&p);
     struct embar_client *c = connect_to(&p, 20000);
@@ -502,8 +502,8 @@ static void a_close_waits_for_nothing(void **state)
     (void)state;
     struct peer p = {.incarnation = 1, .tcp = true};
     struct sent s = {.bytes = malloc(SIZE)};
-    late(s.bytes, SIZE);
     fill(s.bytes, 3);
+    late(s.bytes, SIZE);
     struct iovec iov = {s.bytes, SIZE};
     peer_start(&p);
     struct embar_client *c = connect_to(&p, 20000);
