@@ -569,6 +569,39 @@ static void damaged_parts_stay(void **state)
     }
 }
 
+/* What comes after the batch that was moved last joins its run, where there is room behind it: a topic does
+ * not cost a run a move. */
+static void moved_runs_are_joined(void **state)
+{
+    (void)state;
+    struct draws d = campaign_begin("joined");
+    const struct log_options o = {.manual = true};
+    static struct world w;
+    static uint64_t place[TOPICS];
+    world_open(&w, 16 << 20, &o, 0);
+    scatter(&w, &d, 9000);
+    for (unsigned i = 3; i < w.topics; i += 2)
+        place[i] = topic_run(w.t[i], w.t[i]->run_count - 1)->payload;
+    assert_int_equal(publish_waiting(&w, w.t[1], w.most, 1), 0);
+    for (int life = 0; life < 3; life++) {
+        unsigned joined = 0;
+        for (unsigned i = 3; i < w.topics; i += 2) {
+            const struct topic *t = w.t[i];
+            size_t runs = t->run_count;
+            if (topic_run(t, runs - 1)->payload == place[i] || !t->fill ||
+                t->fill->top - t->fill->bottom < 10 + MEDIA_LINE)
+                continue;
+            assert_int_equal(publish(&w, w.t[i], 10, 1), 0);
+            assert_int_equal(t->run_count, runs);
+            joined++;
+        }
+        assert_true(joined > 0);
+        world_check(&w);
+        world_reopen(&w, life == 0); /* from the move's entry, then from a checkpoint */
+    }
+    world_close(&w);
+}
+
 /* Who only looks at the pool learns that a place was given away. */
 static void lookers_are_told(void **state)
 {
@@ -604,6 +637,7 @@ int main(void)
         cmocka_unit_test(churned_all_is_right),
         cmocka_unit_test(damage_is_not_laundered),
         cmocka_unit_test(damaged_parts_stay),
+        cmocka_unit_test(moved_runs_are_joined),
         cmocka_unit_test(lookers_are_told),
     };
     cmocka_set_test_filter(getenv("XF"));
