@@ -3,7 +3,7 @@
  * A small log with tiny rings works on modelled memory. At its flushes and between its calls crash
  * images are taken, recovered and compared with what was promised; recoveries are crashed too; now
  * and then the run itself goes on from a crash. Exit status 1: a promise was broken; the seed is
- * told. One seed is one pool geometry, one kind of memory and one workload; the same arguments take
+ * told. --scenes takes images of states that such runs come by too rarely. One seed is one pool geometry, one kind of memory and one workload; the same arguments take
  * the same images.
  */
 #include <argp.h>
@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/crash/scene.h"
 #include "tests/crash/trial.h"
 
 #define POOL_SIZE (4u << 20)
@@ -22,7 +23,7 @@ struct arguments {
     int variant; /* -1: by the seed */
     uintptr_t skip[SHADOW_SKIPS];
     unsigned skips;
-    bool sites;
+    bool sites, scenes;
 };
 
 static const struct argp_option option[] = {
@@ -31,6 +32,7 @@ static const struct argp_option option[] = {
     {"each", 'e', "N", 0, "images a seed (default 1000)", 0},
     {"memory", 'm', "KIND", 0, "lines, process, file, file-machine or hosts (default: by the seed)",
      0},
+    {"scenes", 'c', NULL, 0, "instead, the states that are made on purpose", 0},
     {"sites", 'l', NULL, 0, "list the call sites of write-backs, drains and syncs at the end", 0},
     {"skip", 'x', "OFFSET", 0, "leave out the flush or sync call at this site (again for more)", 0},
     {0},
@@ -53,6 +55,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
             argp_error(state, "at most %u sites", SHADOW_SKIPS);
         a->skip[a->skips++] = number;
         return 0;
+    case 'c': a->scenes = true; return 0;
     case 'l': a->sites = true; return 0;
     case 'm':
         for (a->variant = HOSTS; a->variant >= 0; a->variant--)
@@ -103,27 +106,8 @@ static void geometry(struct trial *r)
 
 static void skip_sites(struct medium *m, const struct arguments *a)
 {
-    for (unsigned i = 0; i < a->skips; i++) {
-        if (m->shadow)
-            shadow_skip_site(m->shadow, a->skip[i]);
-        if (m->pages)
-            pages_skip_site(m->pages, a->skip[i]);
-    }
-}
-
-static void list_sites(const struct medium *m)
-{
-    uint64_t calls;
-    enum shadow_call what;
-    static const char *const names[] = {"writeback", "drain", "invalidate"};
-    for (unsigned i = 0; m->shadow && i < shadow_sites(m->shadow); i++) {
-        uintptr_t site = shadow_site(m->shadow, i, &calls, &what);
-        printf("site %#" PRIxPTR " %s %" PRIu64 "\n", site, names[what], calls);
-    }
-    for (unsigned i = 0; m->pages && i < pages_sites(m->pages); i++) {
-        uintptr_t site = pages_site(m->pages, i, &calls);
-        printf("site %#" PRIxPTR " sync %" PRIu64 "\n", site, calls);
-    }
+    for (unsigned i = 0; i < a->skips; i++)
+        medium_skip_site(m, a->skip[i]);
 }
 
 static bool run_seed(const struct arguments *a, uint64_t seed, uint64_t limit,
@@ -151,7 +135,7 @@ static bool run_seed(const struct arguments *a, uint64_t seed, uint64_t limit,
         printf("seed %" PRIu64 " (%s): %s\n", seed, variant_name[r->hosts ? HOSTS : variant],
                r->why);
     if (a->sites)
-        list_sites(&r->medium);
+        medium_list_sites(&r->medium);
     medium_destroy(&r->medium);
     medium_destroy(&r->second);
     free(r);
@@ -166,6 +150,8 @@ int main(int argc, char **argv)
                               .doc = "Recover from every state that a crash could leave."};
     if (argp_parse(&argp, argc, argv, 0, NULL, &a) != 0)
         return 2;
+    if (a.scenes)
+        return scenes_run(a.skip, a.skips, a.sites) ? 1 : 0;
     struct counts counts = {0};
     struct team *team = team_create();
     char *old = calloc(1, POOL_SIZE);

@@ -1,6 +1,8 @@
 /* The memory under a crash run; see medium.h. Must never add to what its two models allow. */
 #include "tests/crash/medium.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -96,6 +98,29 @@ void medium_resume(struct medium *m, const void *bytes)
     memcpy(r.base, bytes, m->size);
     if (m->shadow)
         shadow_forget(m->shadow);
+}
+
+void medium_skip_site(struct medium *m, uintptr_t offset)
+{
+    if (m->shadow)
+        shadow_skip_site(m->shadow, offset);
+    if (m->pages)
+        pages_skip_site(m->pages, offset);
+}
+
+void medium_list_sites(const struct medium *m)
+{
+    uint64_t calls;
+    enum shadow_call what;
+    static const char *const names[] = {"writeback", "drain", "invalidate"};
+    for (unsigned i = 0; m->shadow && i < shadow_sites(m->shadow); i++) {
+        uintptr_t site = shadow_site(m->shadow, i, &calls, &what);
+        printf("site %#" PRIxPTR " %s %" PRIu64 "\n", site, names[what], calls);
+    }
+    for (unsigned i = 0; m->pages && i < pages_sites(m->pages); i++) {
+        uintptr_t site = pages_site(m->pages, i, &calls);
+        printf("site %#" PRIxPTR " sync %" PRIu64 "\n", site, calls);
+    }
 }
 
 const char *medium_view(struct medium *m)

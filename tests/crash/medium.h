@@ -33,6 +33,9 @@ void medium_image(struct medium *m, uint64_t seed, enum shadow_mode mode, struct
 void medium_load(struct medium *m, const void *bytes);
 /* A machine that goes on while its process died at the moment when the caches held these bytes. */
 void medium_resume(struct medium *m, const void *bytes);
+/* Leave out the flush or sync call at this site; print those that were come by, with their calls. */
+void medium_skip_site(struct medium *m, uintptr_t offset);
+void medium_list_sites(const struct medium *m);
 /* What the caches hold. */
 const char *medium_view(struct medium *m);
 
