@@ -6,7 +6,9 @@
 #   tests/crash/mutate.sh --only NAME [IMAGES]
 #                                             changes of the source whose names begin so (a pattern
 #                                             of bash goes too: '@(move|call:move)'), and no sites
-#   tests/crash/mutate.sh --quick [BUILD]     a few sites, in a build that is there; no other build
+#   tests/crash/mutate.sh --quick [BUILD]     a few sites, in a build that is there, if it says where its
+#                                             calls stand; one of Debug or Release does not, and crash-images
+#                                             is built once more as below
 #
 # Calls of the flush layer and syncs are left out at run time, by the address they return to: every
 # call that stands in core must have been seen. Checksum tests, and calls and steps whose order is a
@@ -42,6 +44,8 @@ case ${1:-} in
 esac
 images=${1:-15000}
 listed=8000
+build=$scratch/build
+programs=(crash-images core-hostile core-readonly core-move)
 
 # Named at any optimisation: their callers do something afterwards.
 quick_sites=(drain:log_announce writeback:side_store drain:control_place drain:checkpoint_begin
@@ -58,6 +62,11 @@ slice() {
         out=$(timeout 300 "$program.hostile" 2>&1 && timeout 300 "$program.readonly" 2>&1 &&
             { [[ $program != *move* ]] || timeout 300 "$program.move" 2>&1; }) && return 0
         reason=$(printf '%s\n' "$out" | grep -m 1 -E 'FAILED|ERROR' || echo 'it does not end well')
+        return 1
+    fi
+    if [ "$kind" = scenes ]; then
+        out=$(timeout 300 "$program" "$@" --scenes 2>&1) && return 0
+        reason=$(printf '%s\n' "$out" | head -n 1)
         return 1
     fi
     each=$((number % 2 ? 600 : 150))
@@ -78,7 +87,7 @@ verdict() {
     fi
     while [ "$done" -lt "$images" ]; do
         for kind in $kinds; do
-            if [ "$kind" = hostile ] && [ "$number" -gt 0 ]; then
+            if [[ $kind == @(hostile|scenes) && $number -gt 0 ]]; then
                 continue
             fi
             if ! slice "$number" "$kind" "$program" "$@"; then
@@ -110,10 +119,19 @@ start() {
 
 # ---- Call sites ----------------------------------------------------------------------------------
 
-# site_name OFFSET: function and place of the call, past what was inlined.
+# site_name OFFSET: function and place of the call, past what was inlined; nothing when it is not known.
 site_name() {
     addr2line -i -f -s -e "$program" "$(printf '%#x' $(($1 - 1)))" | paste -d ' ' - - |
-        sed 's/ (discriminator.*//' | grep -vE ' (flush|pool)\.h:' | head -n 1
+        sed 's/ (discriminator.*//' | awk '$2 !~ /^(flush|pool)\.h:/ && $2 ~ /\.c:[0-9]+$/ { print; exit }'
+}
+
+# Does $program say where its calls stand? Not without -g, and not where the flush layer's functions are
+# calls of their own.
+names_sites() {
+    local offset
+    "$program" --memory lines --images 300 --each 300 --sites | awk '$1 == "site" { print $2 }' | while read -r offset; do
+        [ -n "$(site_name "$offset")" ] || return 1
+    done
 }
 
 # find_sites: $scratch/sites has a line for each call: name, place, kinds of memory that notice such
@@ -122,9 +140,13 @@ find_sites() {
     local kind offset what where line
     for kind in lines file file-machine hosts; do
         "$program" --memory "$kind" --images "$listed" --each 400 --sites >"$scratch/seen.$kind"
+    done
+    "$program" --scenes --sites >"$scratch/seen.scenes"
+    for kind in lines file file-machine hosts scenes; do
         awk -v kind="$kind" '$1 == "site" && !seen[$2]++ { print $2, $3, kind }' "$scratch/seen.$kind"
     done | sort | while read -r offset what kind; do
-        read -r where line < <(site_name "$offset")
+        read -r where line < <(site_name "$offset") ||
+            die "nothing says where the $what at $offset of $program stands"
         printf '%s\t%s\t%s\t%s\n' "$line" "$what:$where" "$kind" "$offset"
     done | sort -t : -k 1,1 -k 2,2n | awk -F '\t' '
         { at = $1 " " $2 }
@@ -159,14 +181,16 @@ try_sites() {
 
 # ---- Changes of the source -----------------------------------------------------------------------
 
-# build_in TREE: sites keep their names when nothing is inlined over them and no call is a jump.
+# build_in TREE TARGET...: sites keep their names when nothing is inlined over them and no call is a jump.
 build_in() {
-    if ! { { [ -f "$build/build.ninja" ] || cmake -S "$1" -B "$build" -G Ninja \
+    local from=$1
+    shift
+    if ! { { [ -f "$build/build.ninja" ] || cmake -S "$from" -B "$build" -G Ninja \
         -DCMAKE_BUILD_TYPE=RelWithDebInfo \
         -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g -fno-optimize-sibling-calls"; } &&
-        cmake --build "$build" --target crash-images core-hostile core-readonly core-move -j "$jobs"; } >"$scratch/log" 2>&1; then
+        cmake --build "$build" --target "$@" -j "$jobs"; } >"$scratch/log" 2>&1; then
         tail -n 30 "$scratch/log" >&2
-        die "$1 does not build"
+        die "$from does not build"
     fi
 }
 
@@ -207,10 +231,10 @@ try_checks() {
         change "$tree" "$file" "$from" "$to" || die "$name: '$from' is not in $file"
         cp "$tree/$file" "$scratch/unchanged"
         cp "$scratch/changed" "$tree/$file"
-        build_in "$tree"
+        build_in "$tree" "${programs[@]}"
         cp "$scratch/unchanged" "$tree/$file"
         keep "mutant.$name"
-        start "$scratch/check.$name" "$name" "$scratch/mutant.$name" "hostile lines file-machine file process hosts"
+        start "$scratch/check.$name" "$name" "$scratch/mutant.$name" "hostile lines file-machine file process hosts scenes"
     done <"$here/mutate.checks"
     wait
 }
@@ -236,6 +260,11 @@ done <"$here/mutate.checks"
 if [ -n "$quick" ]; then
     program=$quick/tests/crash/crash-images
     [ -x "$program" ] || die "no $program: build first"
+    if ! names_sites; then
+        say "$quick does not say where its calls stand: building crash-images as RelWithDebInfo"
+        build_in "$top" crash-images
+        program=$build/tests/crash/crash-images
+    fi
     images=6000
     listed=3000
     find_sites
@@ -246,11 +275,10 @@ if [ -n "$quick" ]; then
     sum "write-backs, drains and syncs" site
     sum "checksum tests" check
 else
-    build=$scratch/build
     tree=$scratch/tree
     mkdir "$tree"
     (cd "$top" && git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tree")
-    build_in "$tree"
+    build_in "$tree" "${programs[@]}"
     keep program
     program=$scratch/program
     if [ -z "$only" ]; then
