@@ -72,7 +72,7 @@ static bool hello(struct peer *p, int fd, uint64_t ref)
         .version = le16_of((uint16_t)(WIRE_VERSION - p->older)),
         .max_batch = le32_of(1u << 20),
         .max_messages = le32_of(65536),
-        .window = le32_of(16),
+        .window = le32_of(PEER_WINDOW),
         .incarnation = le64_of(p->incarnation),
     };
     pthread_mutex_unlock(&p->lock);
@@ -106,6 +106,7 @@ static void open_channel(struct peer *p, int fd, const struct wire_frame *f,
         .order = p->loose ? 2 : 5,
         .ack = o->ack,
     };
+    p->heard = p->committed;
     if (code)
         refuse(p, fd, le16_get(f->channel), le64_get(f->ref), code);
     else
@@ -197,6 +198,7 @@ struct line {
     bool session, broken;
     uint8_t ack;
     uint64_t own;          /* without a session: batches so far */
+    uint64_t heard;        /* of them acked */
     bool mine[PEER_LOOSE]; /* loose: committed, and came here */
 };
 
@@ -330,6 +332,7 @@ static bool publish(struct line *l, const struct wire_frame *f)
         stored = loose_take(l, channel, sequence, &b);
         keep = !breaks && !p->stop;
     } else {
+        p->beyond += sequence > (session ? p->heard : l->heard) + PEER_WINDOW;
         if (!session) {
             assert_int_equal(sequence, *own + 1);
             *own = sequence;
@@ -345,6 +348,8 @@ static bool publish(struct line *l, const struct wire_frame *f)
                                  .messages = le64_of(p->messages),
                                  .offset = le64_of(p->end),
                                  .epoch = le32_of(p->epoch)};
+            p->heard = p->committed; /* of other connections perhaps later: that is no excuse */
+            l->heard = *own;
             answer(fd, WIRE_ACK, channel, 0, &a, sizeof(a));
         }
     }

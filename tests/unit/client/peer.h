@@ -10,10 +10,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PEER_HELD  64u
-#define PEER_LARGE (256u << 10)
-#define PEER_FDS   1024
-#define PEER_LOOSE 4096u /* batches of a loose session */
+#define PEER_HELD   64u
+#define PEER_WINDOW 16u /* batches that may be unacked */
+#define PEER_LARGE  (256u << 10)
+#define PEER_FDS    1024
+#define PEER_LOOSE  4096u /* batches of a loose session */
 
 struct peer_batch {
     uint64_t offset, message;
@@ -57,6 +58,8 @@ struct peer {
     bool fenced, forgotten;
     unsigned hellos, frames, breaks, connections;
     unsigned mismatches;     /* frames whose payload was another than their checksum says */
+    uint64_t heard;          /* the mark that was told last */
+    unsigned beyond;         /* batches further above it than the window allows */
     unsigned behind, before; /* frames of more than PEER_LARGE with the checksum there */
     struct peer_batch *log;
     struct peer_batch held[PEER_HELD];

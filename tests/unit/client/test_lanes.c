@@ -156,18 +156,6 @@ static void connections_break_meanwhile(void **state)
     arrive(&p, 2, 4096, 0);
 }
 
-static void wait_for_bytes(struct peer *p, size_t want)
-{
-    time_t end = time(NULL) + 20;
-    size_t n;
-    do {
-        struct timespec nap = {.tv_nsec = 1000000};
-        nanosleep(&nap, NULL);
-        free(peer_bytes(p, &n));
-    } while (n < want && time(NULL) < end);
-    assert_int_equal(n, want);
-}
-
 static void *two_and_end(void *arg)
 {
     struct embar_publisher *pub = arg;
@@ -223,28 +211,31 @@ static void a_flush_takes_what_others_began(void **state)
         struct peer p = {.incarnation = 1};
         struct embar_publisher_options o = EMBAR_PUBLISHER_OPTIONS;
         struct embar_publisher_info info;
+        enum { IDLERS = 3 };
         struct idler w;
-        pthread_t id;
+        pthread_t id[IDLERS];
         o.linger_us = 600000000;
         peer_start(&p);
         struct embar_client *c = connect_to(&p, 20000);
         w.pub = open_on(c, &o);
-        pthread_barrier_init(&w.filled, NULL, 2);
-        pthread_barrier_init(&w.end, NULL, 2);
-        assert_int_equal(pthread_create(&id, NULL, fill_and_wait, &w), 0);
+        pthread_barrier_init(&w.filled, NULL, IDLERS + 1);
+        pthread_barrier_init(&w.end, NULL, IDLERS + 1);
+        for (unsigned i = 0; i < IDLERS; i++)
+            assert_int_equal(pthread_create(&id[i], NULL, fill_and_wait, &w), 0);
         pthread_barrier_wait(&w.filled);
         embar_publisher_info(w.pub, &info);
-        assert_int_equal(info.taken_messages, 1000);
-        assert_int_equal(info.taken_bytes, 8000);
+        assert_int_equal(info.taken_messages, IDLERS * 1000);
+        assert_int_equal(info.taken_bytes, IDLERS * 8000);
         if (!close) {
             assert_int_equal(embar_flush(w.pub, 20000, NULL), 0);
             embar_publisher_info(w.pub, &info);
-            assert_int_equal(info.done_messages, 1000);
+            assert_int_equal(info.done_messages, IDLERS * 1000);
         }
         pthread_barrier_wait(&w.end);
-        pthread_join(id, NULL);
+        for (unsigned i = 0; i < IDLERS; i++)
+            pthread_join(id[i], NULL);
         assert_int_equal(embar_publisher_close(w.pub, EMBAR_CLOSE_KEEP, NULL), 0);
-        wait_for_bytes(&p, 8000);
+        wait_for_bytes(&p, IDLERS * 8000);
         pthread_barrier_destroy(&w.filled);
         pthread_barrier_destroy(&w.end);
         embar_disconnect(c);
@@ -264,18 +255,23 @@ static void a_thread_uses_several_publishers(void **state)
     for (unsigned i = 0; i < 20; i++) {
         struct embar_publisher *comes = open_on(c[1], NULL);
         for (unsigned k = 0; k < 50; k++) {
-            assert_int_equal(embar_publish(stays, "stays", 5, NULL, NULL), 0);
-            assert_int_equal(embar_publish(comes, "go", 2, NULL, NULL), 0);
+            char text[16];
+            snprintf(text, sizeof(text), "%04u", i * 50 + k);
+            assert_int_equal(embar_publish(stays, text, 4, NULL, NULL), 0);
+            assert_int_equal(embar_publish(comes, text, 4, NULL, NULL), 0);
         }
         assert_int_equal(embar_publisher_close(comes, EMBAR_CLOSE_KEEP, NULL), 0);
     }
     assert_int_equal(embar_publisher_close(stays, EMBAR_CLOSE_KEEP, NULL), 0);
     for (unsigned i = 0; i < 2; i++) {
-        size_t n, each = i ? 2 : 5;
+        size_t n;
         unsigned char *bytes = peer_bytes(&p[i], &n);
-        assert_int_equal(n, 1000 * each);
-        for (size_t at = 0; at < n; at += each)
-            assert_memory_equal(bytes + at, i ? "go" : "stays", each);
+        assert_int_equal(n, 4000);
+        for (unsigned k = 0; k < 1000; k++) { /* in their order, whichever it used in between */
+            char text[16];
+            snprintf(text, sizeof(text), "%04u", k);
+            assert_memory_equal(bytes + 4 * (size_t)k, text, 4);
+        }
         free(bytes);
         embar_disconnect(c[i]);
         peer_stop(&p[i]);

@@ -89,6 +89,37 @@ static void large_batches_have_it_behind_them(void **state)
     send_all(&p, 4);
 }
 
+/* A buffer that is used again: nothing of its last batch's sum comes with the next. */
+static void own_buffers_too(void **state)
+{
+    (void)state;
+    struct peer p = {.incarnation = 1};
+    struct embar_publisher_options o = EMBAR_PUBLISHER_OPTIONS;
+    enum { MESSAGE = 70000, EACH = 10 };
+    unsigned char *all = noise((size_t)MESSAGE * EACH * 4, 3);
+    struct embar_error err = {.code = 0};
+    size_t n;
+    o.batch_bytes = 1 << 20;
+    o.linger_us = 600000000;
+    peer_start(&p);
+    struct embar_client *c = connect_to(&p, 20000);
+    struct embar_publisher *pub = open_on(c, &o);
+    for (unsigned i = 0; i < EACH * 4; i++) {
+        assert_int_equal(embar_publish(pub, all + (size_t)i * MESSAGE, MESSAGE, NULL, NULL), 0);
+        if (i % EACH == EACH - 1 && embar_flush(pub, 20000, &err) < 0)
+            fail_msg("%s", err.text);
+    }
+    unsigned char *bytes = peer_bytes(&p, &n);
+    assert_int_equal(n, MESSAGE * EACH * 4);
+    assert_memory_equal(bytes, all, n);
+    assert_true(p.behind > 0);
+    assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_KEEP, &err), 0);
+    embar_disconnect(c);
+    free(bytes);
+    free(all);
+    peer_stop(&p);
+}
+
 static void sent_again_they_have_it_before_them(void **state)
 {
     (void)state;
@@ -130,6 +161,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(large_batches_have_it_behind_them),
+        cmocka_unit_test(own_buffers_too),
         cmocka_unit_test(sent_again_they_have_it_before_them),
         cmocka_unit_test(other_bytes_are_not_sent_again),
     };

@@ -5,7 +5,10 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -65,4 +68,24 @@ void publish_all(struct embar_publisher *pub, struct told *told, struct one *one
         if (rc < 0)
             fail_msg("message %u: %s", i, embar_strerror(rc));
     }
+}
+
+void wait_for_bytes(struct peer *p, size_t want)
+{
+    time_t end = time(NULL) + 20;
+    size_t n;
+    do {
+        struct timespec nap = {.tv_nsec = 1000000};
+        nanosleep(&nap, NULL);
+        free(peer_bytes(p, &n));
+    } while (n < want && time(NULL) < end);
+    assert_int_equal(n, want);
+}
+
+void break_connections(struct peer *p)
+{
+    pthread_mutex_lock(&p->lock);
+    for (unsigned i = 0; i < p->count; i++)
+        shutdown(p->fds[i], SHUT_RDWR);
+    pthread_mutex_unlock(&p->lock);
 }

@@ -31,5 +31,9 @@ void on_done(void *arg, const struct embar_error *err);
 size_t message(char *buf, unsigned i);
 /* Messages 0..count-1; ones holds count of them and outlives the publisher. */
 void publish_all(struct embar_publisher *pub, struct told *told, struct one *ones, unsigned count);
+/* Until the peer has so many bytes, and no more. */
+void wait_for_bytes(struct peer *p, size_t want);
+/* All there are. What was committed is told to who comes again, even if the peer is mute. */
+void break_connections(struct peer *p);
 
 #endif
