@@ -142,15 +142,34 @@ static int by_side(const void *a, const void *b)
     return x->at < y->at ? -1 : x->at > y->at;
 }
 
-/* What index lines say of them, whether they stand or not. */
+/* The largest number of a line that continues the one before it. */
+static uint64_t lines_newest(const struct pool *p)
+{
+    uint64_t newest = 0;
+    for (unsigned slot = 0; slot < p->geo.slots; slot++)
+        for (uint64_t n = 0; n < p->geo.index_entries; n++) {
+            const struct media_entry *line = pool_entry(p, slot, n);
+            uint64_t number = le64_get(line->number);
+            const struct media_entry *before = pool_entry(p, slot, number - 1);
+            if (number > newest && le64_get(before->number) == number - 1 &&
+                le32_get(before->crc) == index_chain_before(line))
+                newest = number;
+        }
+    return newest;
+}
+
+/* What index lines say of them, whether they stand or not. A move says where a batch stands that
+ * another line tells of. */
 static void orphans_named(struct fsck *f, const struct pool *p)
 {
+    uint64_t newest = lines_newest(p);
     for (unsigned slot = 0; slot < p->geo.slots; slot++)
         for (uint64_t n = 0; n < p->geo.index_entries; n++) {
             const struct media_entry *line = pool_entry(p, slot, n);
             uint64_t number = le64_get(line->number);
             struct orphan key = {.at = le64_low48(line->side)};
-            if (number % p->geo.index_entries != n || key.at == 0)
+            if (number % p->geo.index_entries != n || number > newest + 1 || key.at == 0 ||
+                line->kind == MEDIA_MOVE)
                 continue;
             struct orphan *o = bsearch(&key, f->orphan, f->orphans, sizeof key, by_side);
             if (o && o->s.topic == le32_get(line->topic) && number > o->named)

@@ -72,6 +72,7 @@ static void campaign(void **state)
                 look_closely(&t);
             alarm(120);
             trial_run(&t, save, &o);
+            alarm(0);
             tally_add(&tally[t.kind], &o);
             tally_add(&tally[TRIAL_KINDS], &o);
             batches += o.batches;
@@ -85,7 +86,6 @@ static void campaign(void **state)
         }
         trial_free(&t);
     }
-    alarm(0);
     print_message("%-22s %6s %9s %9s %9s %9s %6s %11s %6s %6s\n", "", "pools", "reported",
                   "lossless", "opened", "hit", "EIO", "saved aside", "rolled", "lost");
     for (unsigned k = 0; k < TRIAL_KINDS; k++)

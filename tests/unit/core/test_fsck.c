@@ -317,6 +317,17 @@ static void entry_gone(void **state)
     reads(p, 0, 0);
 }
 
+/* What is left of a line names its batch, under a number that no entry ever had. */
+static void entry_number(void **state)
+{
+    struct pool_of *p = *state;
+    uint8_t *line = (uint8_t *)last_entry(p, 5);
+    memset(line + 4, 0x5a, 4);
+    memset(line + offsetof(struct media_entry, session), 0x5a, 8);
+    found(p, FSCK_ENTRY, FSCK_WARNING);
+    reads(p, 0, 0);
+}
+
 static void entries_at_end(void **state)
 {
     struct pool_of *p = *state;
@@ -682,6 +693,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(entry_bit, begin, end),
         cmocka_unit_test_setup_teardown(line_ahead, begin, end),
         cmocka_unit_test_setup_teardown(entry_gone, begin, end),
+        cmocka_unit_test_setup_teardown(entry_number, begin, end),
         cmocka_unit_test_setup_teardown(entries_at_end, begin, end),
         cmocka_unit_test_setup_teardown(entry_and_record, begin, end),
         cmocka_unit_test_setup_teardown(side, begin, end),
