@@ -11,6 +11,7 @@
 
 #define POOLS   6u
 #define DAMAGES 10u /* of each pool */
+#define KILLS   20u
 
 /* What became of the pools with one kind of damage. */
 struct tally {
@@ -99,8 +100,36 @@ static void campaign(void **state)
     assert_true(only || tally[TRIAL_KINDS].reported > pools / 4);
 }
 
+/* What a kill leaves is no damage: nothing is said of it, and a repair changes nothing. */
+static void unharmed(const char *killed)
+{
+    struct trial t = {.image = malloc(TRIAL_SIZE)};
+    struct embar_error err;
+    assert_non_null(t.image);
+    memcpy(t.image, killed, TRIAL_SIZE);
+    for (unsigned repair = 0; repair < 2; repair++) {
+        struct fsck_report r;
+        if (trial_fsck(&t, repair, "/nowhere", &r, &err) != 0)
+            fail_msg("not checked: %s", err.text);
+        if (r.count > 0)
+            trial_print(&r);
+        assert_int_equal(r.count, 0);
+        fsck_report_drop(&r);
+        assert_memory_equal(t.image, killed, TRIAL_SIZE);
+    }
+    free(t.image);
+}
+
+static void killed(void **state)
+{
+    (void)state;
+    struct draws d = campaign_begin("killed");
+    for (unsigned p = campaign_rounds(POOLS); p > 0; p--)
+        trial_kills(&d, KILLS, unharmed);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(campaign)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(campaign), cmocka_unit_test(killed)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

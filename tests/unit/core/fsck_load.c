@@ -195,3 +195,50 @@ bool trial_load(struct fixture *f, struct draws *d, char **earlier)
         fixture_reopen(l.f), log_close(l.f->log), l.f->log = NULL;
     return killed;
 }
+
+/* What the kill took back is not there any more. */
+static void load_forget(struct load *l)
+{
+    l->sessions = 0;
+    for (unsigned i = 0; i < l->topics;) {
+        struct topic *t = log_topic(l->f->log, l->topic[i]);
+        if (!t) {
+            l->topic[i] = l->topic[--l->topics];
+            continue;
+        }
+        topic_put(t);
+        i++;
+    }
+    if (l->topics == 0)
+        load_topic(l);
+}
+
+void trial_kills(struct draws *d, unsigned kills, void (*look)(const char *killed))
+{
+    struct fixture f;
+    struct load l;
+    load_begin(&l, &f, d);
+    l.crowded = one_in(d, 2);
+    for (unsigned i = 0; i < 40 + pick(d, 300); i++)
+        load_publish(&l);
+    if (l.crowded)
+        load_scatter(&l);
+    while (kills > 0) {
+        fixture_arm(&f, 1 + pick(d, 30));
+        for (unsigned i = 0; i < 100 && !f.crashed; i++) {
+            if (one_in(d, 4))
+                load_control(&l);
+            else if (one_in(d, 8))
+                fixture_reopen(&f);
+            else
+                load_publish(&l);
+        }
+        if (f.crashed) {
+            look(f.crashed);
+            kills--;
+        }
+        if (fixture_crash(&f))
+            load_forget(&l);
+    }
+    fixture_close(&f);
+}

@@ -67,6 +67,10 @@ const char *trial_kind_name(unsigned kind);
 struct fixture;
 bool trial_load(struct fixture *f, struct draws *d, char **earlier);
 
+/* Live in another one and kill it so many times, wherever it writes back or drains; look at what each kill
+ * leaves, and go on from there. */
+void trial_kills(struct draws *d, unsigned kills, void (*look)(const char *killed));
+
 void trial_build(struct trial *t, struct draws *d);
 void trial_free(struct trial *t);
 /* image = pristine, then some damage; says what in text. */
