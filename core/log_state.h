@@ -117,7 +117,8 @@ struct topic {
     LIST_HEAD(topic_sessions, session) sessions; /* of this topic; sequencer only */
 
     /* Checkpoint (table.c, manifest.c), sequencer only. */
-    uint64_t changed; /* generation of the checkpoint that is to tell of its last change */
+    uint64_t changed; /* generation of the checkpoint that is to tell of its last change, */
+    uint64_t told;    /* and of the first that tells of it at all; 0: not known, before all */
     TAILQ_ENTRY(topic) changed_link;
     bool lost_table; /* it was (log->lenient): one lost run stands for all its bytes */
     struct table {   /* run table of the newest checkpoint */
@@ -260,8 +261,8 @@ struct session {
     bool is_spent;      /* it holds more than its share: to be fenced */
     bool is_ready;      /* on seq.ready */
     struct session *ready_next;
-    uint64_t changed; /* generation of the checkpoint that is to tell of it */
-    struct when when; /* recovery: as a topic's */
+    uint64_t changed, told; /* as a topic's */
+    struct when when;       /* recovery: as a topic's */
     TAILQ_ENTRY(session) changed_link;
     TAILQ_ENTRY(session) gap_link; /* on seq.gaps while it holds something */
     TAILQ_ENTRY(session) age_link;
@@ -517,7 +518,7 @@ struct log {
         TAILQ_HEAD(node_list, topic) nodes; /* all, by their last change */
         TAILQ_HEAD(session_list, session) sessions;
         struct gone {
-            uint64_t generation, id;
+            uint64_t generation, told, id; /* told: as a topic's; UINT64_MAX: by no piece */
             bool session;
         } * gone; /* ascending by generation: what older pieces may still tell of */
         size_t gone_count, gone_capacity;
@@ -633,8 +634,7 @@ void manifest_touch(struct log *log, struct topic *t);
 void manifest_touch_session(struct log *log, struct session *s);
 void manifest_drop(struct log *log, struct topic *t);
 void manifest_drop_session(struct log *log, struct session *s);
-int manifest_gone(struct manifest *m, uint64_t generation, bool session, uint64_t id)
-    __attribute__((warn_unused_result));
+int manifest_gone(struct manifest *m, const struct gone *g) __attribute__((warn_unused_result));
 /* Blocks that the next one takes at most, where space is in single blocks. */
 uint64_t manifest_need(const struct log *log);
 uint64_t table_need(const struct log *log);

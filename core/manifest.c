@@ -4,7 +4,10 @@
  * piece (or some, where space is in pieces too) that tells of what changed since the last one and
  * takes in those below it that are no larger: so its cost follows what changed, and few pieces are
  * to be read. All nodes and all sessions stand in two lists by their last change, so that what a
- * piece has to tell of is the end of a list. What is gone is told of until nothing older is left.
+ * piece has to tell of is the end of a list. What is gone is told of as long as an older piece tells of
+ * it as there: who came and went between two checkpoints leaves no trace, and when a piece that told of
+ * somebody is taken in, his end is forgotten with him. So the dead are no more than the records of who
+ * is there and of what the next merge gives up.
  *
  * Planned first (extents taken, nothing changed), then written. Called with the sequencer's role.
  * Writes back, never drains. Must never write to an extent that a root names.
@@ -57,6 +60,8 @@ void manifest_touch(struct log *log, struct topic *t)
     if (t->changed == generation)
         return;
     t->changed = generation;
+    if (t->told == 0)
+        t->told = generation;
     TAILQ_REMOVE(&m->nodes, t, changed_link);
     TAILQ_INSERT_TAIL(&m->nodes, t, changed_link);
 }
@@ -68,11 +73,13 @@ void manifest_touch_session(struct log *log, struct session *s)
     if (s->changed == generation)
         return;
     s->changed = generation;
+    if (s->told == 0)
+        s->told = generation;
     TAILQ_REMOVE(&m->sessions, s, changed_link);
     TAILQ_INSERT_TAIL(&m->sessions, s, changed_link);
 }
 
-int manifest_gone(struct manifest *m, uint64_t generation, bool session, uint64_t id)
+int manifest_gone(struct manifest *m, const struct gone *g)
 {
     if (m->gone_count == m->gone_capacity) {
         size_t capacity = m->gone_capacity ? m->gone_capacity * 2 : 64;
@@ -82,27 +89,29 @@ int manifest_gone(struct manifest *m, uint64_t generation, bool session, uint64_
         m->gone = grown;
         m->gone_capacity = capacity;
     }
-    m->gone[m->gone_count++] = (struct gone){generation, id, session};
+    m->gone[m->gone_count++] = *g;
     return 0;
 }
 
-static void drop(struct log *log, bool session, uint64_t id)
+static void drop(struct log *log, bool session, uint64_t id, uint64_t told)
 {
     struct manifest *m = &log->manifest;
-    if (manifest_gone(m, log->root_generation + 1, session, id))
+    struct gone g = {
+        .generation = log->root_generation + 1, .told = told, .id = id, .session = session};
+    if (told < g.generation && manifest_gone(m, &g))
         m->whole = true; /* cannot be told of: so the next one tells of all that is there */
 }
 
 void manifest_drop(struct log *log, struct topic *t)
 {
     TAILQ_REMOVE(&log->manifest.nodes, t, changed_link);
-    drop(log, false, t->id);
+    drop(log, false, t->id, t->told);
 }
 
 void manifest_drop_session(struct log *log, struct session *s)
 {
     TAILQ_REMOVE(&log->manifest.sessions, s, changed_link);
-    drop(log, true, s->id);
+    drop(log, true, s->id, s->told);
 }
 
 /* Of everything, since anything may change before the next one. */
@@ -122,16 +131,14 @@ uint64_t manifest_need(const struct log *log)
 struct sweep {
     const struct topic *node;
     const struct session *session;
-    size_t gone;
-    uint64_t bytes;
+    uint64_t bytes, gone; /* gone: of who is, in it */
 };
 
 static void sweep_begin(const struct log *log, struct sweep *s)
 {
     const struct manifest *m = &log->manifest;
     *s = (struct sweep){.node = TAILQ_LAST(&m->nodes, node_list),
-                        .session = TAILQ_LAST(&m->sessions, session_list),
-                        .gone = m->gone_count};
+                        .session = TAILQ_LAST(&m->sessions, session_list)};
 }
 
 static bool is_since(uint64_t changed, const uint64_t *floor)
@@ -150,8 +157,11 @@ static void sweep_on(const struct log *log, struct sweep *s, const uint64_t *flo
          s->session = TAILQ_PREV(s->session, session_list, changed_link))
         s->bytes +=
             sizeof(struct media_session) + s->session->ahead_count * sizeof(struct media_ahead);
-    for (; s->gone > 0 && is_since(m->gone[s->gone - 1].generation, floor); s->gone--)
-        s->bytes += sizeof(le64);
+    s->bytes -= s->gone;
+    s->gone = 0;
+    for (size_t i = m->gone_count; i > 0 && is_since(m->gone[i - 1].generation, floor); i--)
+        s->gone += is_since(m->gone[i - 1].told, floor) ? 0 : sizeof(le64);
+    s->bytes += s->gone;
 }
 
 static const uint64_t *floor_of(const struct manifest *m, size_t keep)
@@ -399,7 +409,7 @@ static void gone_put(struct writer *w, bool sessions)
     for (size_t i = m->gone_count; floor && i > 0 && is_since(m->gone[i - 1].generation, floor);
          i--) {
         le64 id = le64_of(m->gone[i - 1].id);
-        if (m->gone[i - 1].session != sessions)
+        if (m->gone[i - 1].session != sessions || is_since(m->gone[i - 1].told, floor))
             continue;
         memcpy(record(w, sizeof id), &id, sizeof id);
         w->n.gone_sessions += sessions;
@@ -431,6 +441,17 @@ static void records_put(struct writer *w)
         node_put(w, t);
 }
 
+/* Who is told of by none of the pieces that stay is forgotten. */
+static void gone_forget(struct manifest *m)
+{
+    const uint64_t *floor = floor_of(m, m->keep);
+    size_t left = 0;
+    for (size_t i = 0; i < m->gone_count; i++)
+        if (!is_since(m->gone[i].told, floor))
+            m->gone[left++] = m->gone[i];
+    m->gone_count = left;
+}
+
 void manifest_write(struct log *log, uint64_t generation)
 {
     struct manifest *m = &log->manifest;
@@ -438,6 +459,7 @@ void manifest_write(struct log *log, uint64_t generation)
     piece_begin(&w);
     records_put(&w);
     piece_end(&w);
+    gone_forget(m);
     size_t written = w.at - m->count;
     for (size_t i = written; i < m->planned; i++)
         extent_put_now(log->extents, m->piece[m->count + i].extent);
@@ -446,8 +468,6 @@ void manifest_write(struct log *log, uint64_t generation)
     memmove(m->piece + m->keep, m->piece + m->count, written * sizeof *m->piece);
     m->count = m->keep + written;
     m->planned = 0;
-    if (m->keep == 0)
-        m->gone_count = 0;
     m->whole = false;
     m->runs = 0;
 }

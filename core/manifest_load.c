@@ -162,11 +162,30 @@ static int by_gone(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-static bool is_gone(const struct loader *l, bool session, uint64_t id)
+static struct gone *gone_find(const struct loader *l, bool session, uint64_t id)
 {
     struct gone key = {.id = id, .session = session};
-    return l->gone_count > 0 &&
-           bsearch(&key, l->gone, l->gone_count, sizeof *l->gone, by_gone) != NULL;
+    return l->gone_count > 0 ? bsearch(&key, l->gone, l->gone_count, sizeof *l->gone, by_gone)
+                             : NULL;
+}
+
+/* Told of as there by a piece that is older than those that were looked at before. */
+static bool is_gone(const struct loader *l, bool session, uint64_t id, uint64_t generation)
+{
+    struct gone *g = gone_find(l, session, id);
+    if (g)
+        g->told = generation;
+    return g;
+}
+
+/* The oldest piece that tells of each is known by now. */
+static void gone_told(const struct loader *l)
+{
+    struct manifest *m = &l->log->manifest;
+    for (size_t i = 0; i < m->gone_count; i++) {
+        const struct gone *g = gone_find(l, m->gone[i].session, m->gone[i].id);
+        m->gone[i].told = g->told;
+    }
 }
 
 static int gone_load(struct loader *l, size_t count)
@@ -178,7 +197,11 @@ static int gone_load(struct loader *l, size_t count)
         for (uint32_t n = 0; at < l->piece[i].sessions; at += sizeof(le64), n++) {
             le64 id;
             memcpy(&id, at, sizeof id);
-            int rc = manifest_gone(m, m->piece[i].generation, n >= nodes, le64_get(id));
+            struct gone g = {.generation = m->piece[i].generation,
+                             .told = UINT64_MAX,
+                             .id = le64_get(id),
+                             .session = n >= nodes};
+            int rc = manifest_gone(m, &g);
             if (rc)
                 return rc;
         }
@@ -241,7 +264,9 @@ static int node_load(struct loader *l, const struct media_node *m, const char *n
     uint32_t id = le32_get(m->id);
     struct topic *t = names_id(&log->names, id);
     bool root = id == LOG_ROOT_ID;
-    if (root ? l->has_root : t || is_gone(l, false, id))
+    if (t && !root)
+        t->told = generation;
+    if (root ? l->has_root : t || is_gone(l, false, id, generation))
         return 0; /* told of by a newer piece */
     if (!node_sane(m, name))
         return -EMBAR_ECORRUPT;
@@ -251,7 +276,7 @@ static int node_load(struct loader *l, const struct media_node *m, const char *n
             return rc;
     }
     node_fill(t, m, name);
-    t->changed = generation;
+    t->changed = t->told = generation;
     if (root) {
         l->has_root = true;
         TAILQ_REMOVE(&log->manifest.nodes, t, changed_link);
@@ -342,8 +367,12 @@ static int piece_sessions(struct loader *l, const struct piece *p)
                             .messages = le64_get(m.messages),
                             .time = le64_get(m.time),
                             .principal = le32_get(m.principal),
-                            .changed = le64_get(p->head.generation)};
-        if (session_find(log, s.id) || is_gone(l, true, s.id))
+                            .changed = le64_get(p->head.generation),
+                            .told = le64_get(p->head.generation)};
+        struct session *there = session_find(log, s.id);
+        if (there)
+            there->told = s.told;
+        if (there || is_gone(l, true, s.id, s.told))
             continue; /* told of by a newer piece */
         int rc = s.sequence > MASK48 ? -EMBAR_ECORRUPT : session_add(log, &s);
         if (rc)
@@ -418,6 +447,8 @@ static int load(void *arg)
         rc = piece_ahead(l, &l->piece[i]);
     if (rc == 0)
         rc = sessions_age(&log->sessions);
+    if (rc == 0)
+        gone_told(l);
     if (rc == 0 && (log->names.topics + log->names.directories != le32_get(l->root->nodes) ||
                     log->sessions.count != le32_get(l->root->sessions)))
         rc = -EMBAR_ECORRUPT;

@@ -86,6 +86,7 @@ int session_add(struct log *log, const struct session *s)
     LIST_INSERT_HEAD(&t->sessions, mine, topic_link);
     TAILQ_INSERT_TAIL(&log->sessions.by_age, mine, age_link);
     mine->changed = s->changed;
+    mine->told = s->told;
     TAILQ_INSERT_HEAD(&log->manifest.sessions, mine, changed_link);
     return 0;
 }

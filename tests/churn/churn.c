@@ -58,10 +58,6 @@ static uint64_t settled(struct churn *c)
         if (log_checkpoint(c->log))
             churn_fail(c, "no checkpoint of an empty pool");
     log_stat_all(c->log, &st);
-    /* What the manifest keeps of nodes that are gone is given up when more has changed. */
-    const struct manifest *m = &c->log->manifest;
-    for (size_t i = 0; i < m->count; i++)
-        st.used -= m->piece[i].extent ? m->piece[i].extent->size : 0;
     return st.used;
 }
 

@@ -39,8 +39,7 @@ void fixture_arm(struct fixture *f, uint64_t n);
 /* Go on from that copy, if it was made: true. Disarms. */
 bool fixture_crash(struct fixture *f);
 
-/* Bytes of the extents that the manifest stands in: what they hold of nodes that are gone is given up
- * when more has changed, so two empty pools may differ in them, and in nothing else. */
+/* Bytes of the extents that the manifest stands in. */
 uint64_t fixture_manifest(const struct fixture *f);
 
 /* A private copy of the pool's bytes as they stand now; munmap it. */
