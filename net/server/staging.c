@@ -55,9 +55,8 @@ struct staging {
 
 /* ---- Life ---------------------------------------------------------------------------------- */
 
-static uint64_t default_size(void)
+uint64_t staging_usual(uint64_t memory)
 {
-    uint64_t memory = topology_memory();
     uint64_t size = memory / 64;
     if (size < 128ull << 20)
         size = 128ull << 20;
@@ -124,7 +123,7 @@ int staging_new(struct staging **out, uint64_t bytes, struct embar_error *err)
 {
     *out = NULL;
     if (bytes == 0)
-        bytes = default_size();
+        bytes = staging_usual(topology_memory());
     if (bytes < STAGING_MIN || bytes > STAGING_MAX)
         return embar_fail(err, -EMBAR_EINVALID,
                           "the staging memory is between 2 MiB and 64 GiB; give --staging another "

@@ -39,7 +39,9 @@ struct tenant {
     unsigned connections; /* the table's lock guards both */
 };
 
-/* Bytes: 0: 1/64 of the memory that this process may have, 128 MiB to 1 GiB. */
+/* 1/64 of the memory that this process may have, 128 MiB to 1 GiB, but a quarter of it at most. */
+uint64_t staging_usual(uint64_t memory);
+/* Bytes: 0: what is usual here. */
 int staging_new(struct staging **out, uint64_t bytes, struct embar_error *err)
     __attribute__((warn_unused_result));
 void staging_free(struct staging *s); /* every piece was given back. NULL is fine */

@@ -226,7 +226,8 @@ static void far_early(void **state)
     struct wire_opened o = open_topic(fd, "t", 1, WIRE_S_NEW, 0);
     publish(fd, 1, WIRE_WINDOW + 1, le32_get(o.epoch), "early", 5, NULL, 1);
     assert_int_equal(expect_error(fd), EMBAR_ELIMIT);
-    send_frame(fd, WIRE_PING, 0, 3, NULL, 0); /* the connection lives */
+    publish(fd, 1, 1, le32_get(o.epoch), "late", 4, NULL, 1); /* the channel is broken: dropped */
+    send_frame(fd, WIRE_PING, 0, 3, NULL, 0);                 /* the connection lives */
     expect(fd, WIRE_OK, &g);
     got_free(&g);
     close(fd);

@@ -153,21 +153,125 @@ static void tricklers(void **state)
     rig_stop(&r);
 }
 
-/* The beginning of a batch that takes its time goes on as a slow one. */
+/* The beginning of a batch that takes its time goes on as a slow one, one after the other. */
 static void slow_beginning(void **state)
 {
     (void)state;
     struct rig r = {.tick_ms = 5};
     rig_start(&r);
-    struct slow s = slow_open(&r, 0, 150000, true, 9000);
+    for (unsigned i = 0; i < 3; i++) {
+        struct slow s = slow_open(&r, i, 150000, true, 9000);
+        until(have_moved, &(struct wanted){&r, i + 1});
+        while (s.sent + 10000 < s.b.n)
+            slow_send(&s, 10000);
+        slow_send(&s, s.b.n - s.sent);
+        await_ack(s.fd, 1, 1);
+        slow_check(&r, &s);
+        slow_close(&s);
+        until(nothing_staged, &r);
+    }
+    rig_stop(&r);
+}
+
+static bool some_beginning(void *arg)
+{
+    const struct rig *r = arg;
+    struct server_stat st;
+    server_stat(r->server, &st);
+    return st.staged > 0;
+}
+
+static bool some_staged(void *arg)
+{
+    const struct rig *r = arg;
+    struct server_stat st;
+    server_stat(r->server, &st);
+    return st.staged >= 3 * 65536;
+}
+
+static bool some_reserved(void *arg)
+{
+    const struct rig *r = arg;
+    struct log_stat st;
+    log_stat_all(r->log, &st);
+    return st.reserved > 0;
+}
+
+/* Whose batch was slow begins the next in staging, until one of them came fast enough. */
+static void a_suspect(void **state)
+{
+    (void)state;
+    enum { SIZE = 300000, FIRST = 200000 };
+    struct rig r = {.tick_ms = 100};
+    rig_start(&r);
+    struct slow s = slow_open(&r, 0, SIZE, false, FIRST);
+    struct batch_bytes b[3];
+    for (unsigned i = 0; i < 3; i++)
+        b[i] = batch_make(1, 2 + i, 0, s.data, SIZE, NULL, 1);
     until(have_moved, &(struct wanted){&r, 1});
-    while (s.sent + 10000 < s.b.n)
-        slow_send(&s, 10000);
+    struct timespec ticks = {.tv_nsec = 300000000};
+    nanosleep(&ticks, NULL); /* so that it was late at one of them */
     slow_send(&s, s.b.n - s.sent);
     await_ack(s.fd, 1, 1);
-    slow_check(&r, &s);
+    send_bytes(s.fd, b[0].p, FIRST);
+    until(some_staged, &r);
+    assert_false(some_reserved(&r));
+    send_bytes(s.fd, b[0].p + FIRST, b[0].n - FIRST);
+    send_bytes(s.fd, b[1].p, b[1].n);
+    await_ack(s.fd, 1, 3);
+    send_bytes(s.fd, b[2].p, FIRST);
+    until(some_reserved, &r);
+    send_bytes(s.fd, b[2].p + FIRST, b[2].n - FIRST);
+    await_ack(s.fd, 1, 4);
+    struct stream t = read_topic(&r, s.path);
+    assert_int_equal(t.size, 4 * SIZE);
+    for (size_t i = 0; i < 4; i++)
+        assert_memory_equal(t.buf + i * SIZE, s.data, SIZE);
+    free(t.buf);
+    for (unsigned i = 0; i < 3; i++)
+        free(b[i].p);
     slow_close(&s);
     until(nothing_staged, &r);
+    rig_stop(&r);
+}
+
+/* Where a piece of staging ends within the checksum behind the payload. */
+static void a_sum_in_two_pieces(void **state)
+{
+    (void)state;
+    struct rig r = {.tick_ms = 5};
+    rig_start(&r);
+    for (uint32_t i = 1; i < 4; i++) {
+        struct slow s = slow_open(&r, 2 * i + 1, 3 * 65536 - i, false, 70000);
+        until(have_moved, &(struct wanted){&r, i});
+        slow_send(&s, s.b.n - s.sent);
+        await_ack(s.fd, 1, 1);
+        slow_check(&r, &s);
+        slow_close(&s);
+    }
+    until(nothing_staged, &r);
+    rig_stop(&r);
+}
+
+/* The topic goes while a batch for it is half here: that is the channel's end and nobody else's. */
+static void gone_meanwhile(void **state)
+{
+    (void)state;
+    struct rig r = {.workers = 1};
+    rig_start(&r);
+    int control = peer(&r, true);
+    struct slow s = slow_open(&r, 0, 100000, false, 9000);
+    until(some_beginning, &r);
+    assert_int_equal(admin(control, WIRE_V_REMOVE, s.path, NULL, 0, 0, 0, NULL, NULL), 0);
+    slow_send(&s, s.b.n - s.sent);
+    assert_int_equal(expect_error(s.fd), EMBAR_EGONE);
+    struct got g;
+    send_frame(s.fd, WIRE_PING, 0, 3, NULL, 0);
+    expect(s.fd, WIRE_OK, &g);
+    got_free(&g);
+    until(nothing_staged, &r);
+    slow_close(&s);
+    close(control);
     rig_stop(&r);
 }
 
@@ -196,6 +300,9 @@ static void too_large(void **state)
     assert_int_equal(expect_refusal(in_pool.fd), ETIMEDOUT);
     struct slow beginning = slow_open(&r, 1, 600000, false, 9000);
     assert_int_equal(expect_refusal(beginning.fd), ETIMEDOUT);
+    struct server_stat st;
+    server_stat(r.server, &st);
+    assert_int_equal(st.moved, 0); /* not even begun with */
     in_pool.fd = beginning.fd = -1;
     slow_close(&in_pool);
     slow_close(&beginning);
@@ -213,6 +320,31 @@ static void mute(void **state)
     s.fd = -1;
     slow_close(&s);
     until(nothing_staged, &r);
+    rig_stop(&r);
+}
+
+static bool nobody_there(void *arg)
+{
+    const struct rig *r = arg;
+    struct server_stat st;
+    server_stat(r->server, &st);
+    return st.connections == 0;
+}
+
+/* Refused, told so, and it stays: it does not keep its place. */
+static void refused_and_stays(void **state)
+{
+    (void)state;
+    struct rig r = {.tick_ms = 20};
+    struct got g;
+    rig_start(&r);
+    int fd = dial_tcp(&r);
+    send_bytes(fd, "GET / HTTP/1.1\r\n", 16);
+    assert_true(receive(fd, &g));
+    assert_int_equal(g.f.type, WIRE_ERROR);
+    got_free(&g);
+    until(nobody_there, &r);
+    close(fd);
     rig_stop(&r);
 }
 
@@ -457,8 +589,16 @@ static void crowded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tricklers), cmocka_unit_test(slow_beginning), cmocka_unit_test(cut),
-        cmocka_unit_test(too_large), cmocka_unit_test(mute),           cmocka_unit_test(exhausted),
+        cmocka_unit_test(tricklers),
+        cmocka_unit_test(slow_beginning),
+        cmocka_unit_test(cut),
+        cmocka_unit_test(a_suspect),
+        cmocka_unit_test(a_sum_in_two_pieces),
+        cmocka_unit_test(gone_meanwhile),
+        cmocka_unit_test(refused_and_stays),
+        cmocka_unit_test(too_large),
+        cmocka_unit_test(mute),
+        cmocka_unit_test(exhausted),
         cmocka_unit_test(crowded),
     };
     return cmocka_run_group_tests_name("server slow", tests, NULL, NULL);

@@ -64,7 +64,8 @@ static void bounds(void **state)
         /* A principal: half. Slow ones: three quarters. The rest is for beginnings. */
         assert_int_equal(take_all(s, a, STAGING_PIECE, true, &of_a), PIECES / 2);
         assert_int_equal(take_all(s, b, STAGING_PIECE, true, &of_b), PIECES / 4);
-        assert_int_equal(take_all(s, c, STAGING_PIECE, true, &of_c), 0);
+        for (unsigned i = 0; i < PIECES; i++) /* what is refused is not held against it */
+            assert_null(staging_take(s, c, STAGING_PIECE, true));
         assert_int_equal(take_all(s, c, STAGING_PIECE, false, &of_c), PIECES / 4);
         assert_int_equal(take_all(s, b, STAGING_PIECE, false, &of_c), 0);
         assert_int_equal(staging_used(s), staging_size(s));
@@ -112,6 +113,66 @@ static void sizes(void **state)
     staging_leave(s, t);
     staging_leave(s, u);
     staging_free(s);
+}
+
+/* No block is left to be cut up: that leaves no mark. */
+static void no_block_to_cut(void **state)
+{
+    (void)state;
+    struct staging *s = make();
+    struct tenant *t = staging_tenant(s, 1), *u = staging_tenant(s, 2), *v = staging_tenant(s, 3);
+    struct piece *of_t = NULL, *of_u = NULL;
+    assert_int_equal(take_all(s, t, STAGING_PIECE, false, &of_t), PIECES / 2);
+    assert_int_equal(take_all(s, u, STAGING_PIECE, false, &of_u), PIECES / 2);
+    for (unsigned i = 0; i < PIECES; i++)
+        assert_null(staging_take(s, v, 1, false));
+    give_all(s, t, of_t, false);
+    give_all(s, u, of_u, false);
+    struct piece *p = staging_take(s, v, 1, false);
+    assert_non_null(p);
+    assert_int_equal(p->size, 4096);
+    staging_give(s, v, p, false);
+    staging_leave(s, t);
+    staging_leave(s, u);
+    staging_leave(s, v);
+    staging_free(s);
+}
+
+/* Principals come and go; more than there are entries for share one. */
+static void principals(void **state)
+{
+    (void)state;
+    enum { MANY = 256 };
+    struct staging *s = make();
+    struct tenant *all[MANY];
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = 0; i < MANY; i++) {
+            all[i] = staging_tenant(s, 1000 * round + i);
+            for (unsigned k = 0; k < i; k++)
+                assert_ptr_not_equal(all[k], all[i]);
+        }
+        struct tenant *more = staging_tenant(s, 999999);
+        assert_non_null(more);
+        struct piece *p = staging_take(s, more, 1, false);
+        assert_non_null(p);
+        staging_give(s, more, p, false);
+        staging_leave(s, more);
+        for (unsigned i = 0; i < MANY; i++)
+            staging_leave(s, all[i]);
+    }
+    staging_free(s);
+}
+
+static void usual_size(void **state)
+{
+    (void)state;
+    const uint64_t mib = 1 << 20, gib = mib << 10;
+    assert_int_equal(staging_usual(4 * mib), STAGING_MIN);
+    assert_int_equal(staging_usual(100 * mib), 25 * mib);
+    assert_int_equal(staging_usual(gib), 128 * mib);
+    assert_int_equal(staging_usual(16 * gib), 256 * mib);
+    assert_int_equal(staging_usual(64 * gib), gib);
+    assert_int_equal(staging_usual(1024 * gib), gib);
 }
 
 static void refused(void **state)
@@ -202,8 +263,10 @@ static void waiting(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bounds),  cmocka_unit_test(sizes),   cmocka_unit_test(refused),
-        cmocka_unit_test(threads), cmocka_unit_test(waiting),
+        cmocka_unit_test(bounds),     cmocka_unit_test(sizes),
+        cmocka_unit_test(refused),    cmocka_unit_test(no_block_to_cut),
+        cmocka_unit_test(principals), cmocka_unit_test(usual_size),
+        cmocka_unit_test(threads),    cmocka_unit_test(waiting),
     };
     return cmocka_run_group_tests_name("server staging", tests, NULL, NULL);
 }
