@@ -109,10 +109,11 @@ static int batch_grow(struct pub_batch *b, bool told)
     return 0;
 }
 
+/* One that has as many messages as it may is sealed with the last of them. */
 static bool fits(const struct pub_lane *l, size_t length)
 {
     const struct pub_batch *b = l->current;
-    return b && length <= b->capacity - b->length && b->count < l->max_messages;
+    return b && length <= b->capacity - b->length;
 }
 
 /* Begin a batch for a message of that length, once there is room for it. Holds the lane when it

@@ -105,6 +105,31 @@ static void nothing_on_its_way_but_held(void **state)
     end(&s, EMBAR_CLOSE_NOW);
 }
 
+static void *put_one(void *arg)
+{
+    struct setting *s = arg;
+    put(s, "begun", 5);
+    return NULL;
+}
+
+/* A flush sends what every thread began, though nothing is acked meanwhile. */
+static void a_flush_takes_all_lanes(void **state)
+{
+    (void)state;
+    struct setting s;
+    begin(&s, sized(4096, 0), true);
+    put(&s, "first", 5);
+    wait_for_bytes(&s.p, 5);
+    pthread_t id[3];
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&id[i], NULL, put_one, &s), 0);
+    for (unsigned i = 0; i < 3; i++)
+        pthread_join(id[i], NULL);
+    assert_int_equal(embar_flush(s.pub, 0, NULL), -ETIMEDOUT);
+    wait_for_bytes(&s.p, 20);
+    end(&s, EMBAR_CLOSE_NOW);
+}
+
 /* Full to the byte, or of as many messages as a batch may have: it goes, and no batch has more. */
 static void what_is_full_goes(void **state)
 {
@@ -130,13 +155,6 @@ static void what_is_full_goes(void **state)
     assert_int_equal(embar_flush(s.pub, 20000, NULL), 0);
     wait_for_bytes(&s.p, 1 + 65536 + 70000);
     end(&s, EMBAR_CLOSE_KEEP);
-}
-
-static void *put_one(void *arg)
-{
-    struct setting *s = arg;
-    put(s, "waits", 5);
-    return NULL;
 }
 
 /* No room: what others have begun goes, since nothing else would ever make some; and who waits holds
@@ -199,14 +217,16 @@ static void the_brokers_window(void **state)
         struct embar_publisher_options o = sized(4096, 0);
         struct iovec one = {(char[]){"x"}, 1};
         o.session = none ? EMBAR_SESSION_NONE : EMBAR_SESSION_NEW;
-        begin(&s, o, !none);
+        begin(&s, o, true);
         for (unsigned i = 0; i < 100; i++)
             assert_int_equal(embar_publish_batch(s.pub, &one, 1, NULL, 1, NULL, NULL), 0);
-        for (unsigned i = 1; !none && i <= 6; i++) {
+        for (unsigned i = 1; i <= (none ? 1 : 6); i++) {
             wait_for_bytes(&s.p, i * PEER_WINDOW);
-            break_connections(&s.p);
+            if (!none)
+                break_connections(&s.p);
         }
-        wait_for_bytes(&s.p, 100);
+        if (!none)
+            wait_for_bytes(&s.p, 100);
         end(&s, EMBAR_CLOSE_NOW);
     }
 }
@@ -292,6 +312,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_on_its_way),
         cmocka_unit_test(nothing_on_its_way_but_held),
+        cmocka_unit_test(a_flush_takes_all_lanes),
         cmocka_unit_test(what_is_full_goes),
         cmocka_unit_test(who_waits_makes_others_go),
         cmocka_unit_test(batches_are_bounded),
