@@ -176,7 +176,6 @@ struct pub_batch *pub_take(struct embar_publisher *p, struct pub_conn *c)
 void pub_requeue(struct embar_publisher *p, struct pub_batch *b)
 {
     b->taken = false;
-    b->generation++;
     b->owner = NULL;
     if (!p->queued || p->queued->ticket > b->ticket)
         p->queued = b;

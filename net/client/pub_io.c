@@ -288,7 +288,7 @@ void pub_written(struct embar_publisher *p, struct pub_conn *c, bool whole)
     c->writing = NULL;
     pthread_mutex_lock(&p->lock);
     b->writers--;
-    if (whole && p->opt.ack == 0 && b->generation == c->generation)
+    if (whole && p->opt.ack == 0)
         b->acked = true;
     bool tell = b->acked && b->writers == 0;
     pthread_mutex_unlock(&p->lock);

@@ -126,8 +126,6 @@ int pub_conn_write(struct pub_conn *c)
         pthread_mutex_lock(&p->lock);
         struct pub_batch *b = p->failed.code ? NULL : pub_take(p, c);
         uint32_t epoch = p->info.epoch;
-        if (b)
-            c->generation = b->generation;
         pthread_mutex_unlock(&p->lock);
         if (!b)
             return 0;

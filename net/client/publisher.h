@@ -15,8 +15,8 @@
  * The live list holds sealed batches in the order of their tickets. `taken`: a connection wrote or
  * is writing it. `acked`: it is done; it leaves the list when no connection writes it any more (a
  * frame that was begun must be ended). At order 5 the acked ones are a prefix of the list; at orders
- * 0 and 2 an ACK's bits name others behind a gap. Requeueing raises `generation`, so that a connection that
- * ends an outdated write knows. Stop: `cancel` makes waits end, `stop` ends the thread; what is
+ * 0 and 2 an ACK's bits name others behind a gap. Without acks a batch is requeued only when the
+ * connection that wrote it was closed, so whoever ends a write has written what counts. Stop: `cancel` makes waits end, `stop` ends the thread; what is
  * then left on the list is told -ECANCELED by the closing thread.
  */
 #ifndef NET_CLIENT_PUBLISHER_H
@@ -45,7 +45,7 @@ struct pub_batch {
     uint32_t crc;
     bool summed; /* crc is known */
     bool equal, taken, acked;
-    unsigned generation, writers;
+    unsigned writers;
     unsigned pins;          /* sends of its bytes that the kernel has not completed */
     struct pub_conn *owner; /* that took it last */
     size_t charge;          /* of the window */
@@ -85,9 +85,8 @@ struct pub_conn {
     unsigned backoff_ms;
     uint64_t sequence, acked; /* without a session: counted per connection */
     struct pub_batch *writing;
-    unsigned generation; /* of writing when taken */
-    size_t written;      /* bytes of its frame */
-    size_t summed;       /* bytes of its payload that may be written: they are in `sum` */
+    size_t written; /* bytes of its frame */
+    size_t summed;  /* bytes of its payload that may be written: they are in `sum` */
     uint32_t sum;
     int sum_iov; /* where the next byte to be summed is */
     size_t sum_at;
