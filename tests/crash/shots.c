@@ -119,6 +119,7 @@ static void recover_image(struct shot *s, struct region *region, const uint8_t *
     struct log *log = NULL;
     char why[512];
     r->counts->images++;
+    r->counts->behind += r->log && atomic_load(&r->log->moved) > 0;
     if (still_old(s, region))
         return;
     int rc = log_open(&log, &options, &err);

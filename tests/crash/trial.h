@@ -55,6 +55,7 @@ struct counts {
     uint64_t images, points, nested, used, emptied, closed, damaged, looks, overtaken, lives, kills,
         operations, batches, controls;
     uint64_t seeds, refused, syncs, retained, moved, moments, pins;
+    uint64_t behind; /* images of lives in which something had been moved */
 };
 
 enum death { ALIVE, POWER, KILL };
