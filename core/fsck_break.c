@@ -31,10 +31,32 @@ const struct media_entry *salvage_line(const struct salvage *v, uint64_t number)
     return NULL;
 }
 
-/* Does the entry's side record say the same as the entry? */
+/* Does a term begin with this entry? Its claim says so. */
+static bool term_begins(const struct log *log, uint64_t number, struct entry *e)
+{
+    for (unsigned slot = 0; slot < log->pool.geo.slots; slot++) {
+        struct media_claim c = *pool_claim(&log->pool, slot);
+        uint32_t term = recover_claim_term(&log->pool, slot);
+        if (term == 0 || le64_get(c.start) != number)
+            continue;
+        *e = (struct entry){
+            .number = number, .term = term, .kind = MEDIA_TERM, .session = slot, .count = 1};
+        return true;
+    }
+    return false;
+}
+
+/* Does the entry's side record say the same as the entry, or the claim of its term? */
 static bool agrees(const struct log *log, const struct entry *e)
 {
     struct side s;
+    struct entry begin;
+    if (e->kind == MEDIA_TERM)
+        return term_begins(log, e->number, &begin) && begin.term == e->term;
+    if (e->kind == MEDIA_MOVE)
+        return e->side && index_check(&log->pool, e) == 0 &&
+               side_read(&log->pool, e->side, &s) == 0 && s.topic == e->topic &&
+               s.run0 == e->payload;
     if (e->kind != MEDIA_BATCH && e->kind != MEDIA_CONTROL && e->kind != MEDIA_PART)
         return false;
     if (index_check(&log->pool, e) || side_read(&log->pool, e->side, &s))
@@ -211,6 +233,78 @@ static bool gap_bare(struct salvage *v, struct gap *g, uint32_t term)
     return false;
 }
 
+#define MOVES_MOST (1u << 22) /* ways that are tried */
+
+/* A run as the lost entry moved it, if the chain says so. */
+static bool gap_moved(const struct salvage *v, struct gap *g, uint32_t term, const struct topic *t,
+                      size_t i, uint64_t payload, uint64_t side, unsigned order)
+{
+    const struct run *r = topic_run(t, i);
+    g->e[0] = (struct entry){.number = g->from,
+                             .term = term,
+                             .kind = MEDIA_MOVE,
+                             .topic = t->id,
+                             .offset = r->offset,
+                             .length = (uint32_t)(topic_run_end(t, i) - r->offset),
+                             .payload = payload,
+                             .side = side,
+                             .count = r->batches > 0 ? r->batches : 1u,
+                             .slot = (uint8_t)v->log->slot,
+                             .order = (uint8_t)order};
+    g->count = 1;
+    return gap_proved(v, g);
+}
+
+/* A second part has no record: it went to the begin of an extent, or behind what was moved just before. */
+static bool gap_moved_part(const struct salvage *v, struct gap *g, uint32_t term,
+                           const struct topic *t, size_t i, unsigned *left)
+{
+    const struct pool *p = &v->log->pool;
+    const struct media_entry *before = salvage_line(v, g->from - 1);
+    if (before && before->kind == MEDIA_MOVE &&
+        gap_moved(v, g, term, t, i, le64_low48(before->payload) + le32_get(before->length), 0,
+                  before->order))
+        return true;
+    for (unsigned order = 0; order <= p->geo.max_order; order++) {
+        uint64_t size = 1ull << (order + p->geo.block_shift);
+        for (uint64_t at = p->data_base; pool_in_data(p, at, size) && *left > 0;
+             at += size, --*left)
+            if (gap_moved(v, g, term, t, i, at, 0, order))
+                return true;
+    }
+    return false;
+}
+
+/* A lost move: the copies of the run's records say where it went. */
+static bool gap_move(struct salvage *v, struct gap *g, uint32_t term)
+{
+    struct fsck *f = v->f;
+    unsigned left = MOVES_MOST;
+    if (!g->known || g->to - g->from != 1 || fsck_orphans(f, v->log))
+        return false;
+    for (const struct topic *t = v->log->names.by_id; t; t = t->by_id.next)
+        for (size_t i = 0; i < t->run_count; i++) {
+            const struct run *r = topic_run(t, i);
+            struct side s;
+            if (run_is_damaged(r))
+                continue;
+            if (r->batches == 0 && gap_moved_part(v, g, term, t, i, &left))
+                return true;
+            bool whole = r->batches > 0 && side_read(&v->log->pool, r->side, &s) == 0 &&
+                         s.topic == t->id && s.run0 == r->payload;
+            for (size_t k = 0; r->batches > 0 && k < f->orphans + f->twins && left > 0;
+                 k++, left--) {
+                const struct orphan *o = &f->orphan[k];
+                bool fits = o->s.topic == t->id && o->at != r->side &&
+                            (!whole || fsck_same_batch(&o->s, &s));
+                if (fits && gap_moved(v, g, term, t, i, o->s.run0, o->at, o->s.order0))
+                    return true;
+            }
+        }
+    g->count = 0;
+    return false;
+}
+
 /* Where the topic's bytes end behind what was put into g. */
 static uint64_t gap_end(const struct salvage *v, const struct gap *g, uint32_t topic)
 {
@@ -219,21 +313,6 @@ static uint64_t gap_end(const struct salvage *v, const struct gap *g, uint32_t t
             return g->e[i].offset + g->e[i].length;
     const struct topic *t = topic ? names_id(&v->log->names, topic) : v->log->control;
     return t ? topic_end(t) : 0;
-}
-
-/* Does a term begin with this entry? Its claim says so. */
-static bool term_begins(const struct salvage *v, uint64_t number, struct entry *e)
-{
-    for (unsigned slot = 0; slot < v->log->pool.geo.slots; slot++) {
-        struct media_claim c = *pool_claim(&v->log->pool, slot);
-        uint32_t term = recover_claim_term(&v->log->pool, slot);
-        if (term == 0 || le64_get(c.start) != number)
-            continue;
-        *e = (struct entry){
-            .number = number, .term = term, .kind = MEDIA_TERM, .session = slot, .count = 1};
-        return true;
-    }
-    return false;
 }
 
 /* Does the batch stand right behind the topic's last one, both payload and record? Then no other
@@ -289,7 +368,7 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
             (o->named >= g->to && !half) || !topic_there(v, g, o->s.topic) ||
             (part && !adjacent(v, g, o)))
             continue;
-        if (!part && term_begins(v, g->from + g->count, &g->e[g->count]))
+        if (!part && term_begins(v->log, g->from + g->count, &g->e[g->count]))
             term = g->e[g->count++].term;
         uint64_t left = g->to - g->from - g->count;
         if (left < (o->s.run1 && !half ? 2 : 1) || g->count + 3 > LOST_MOST)
@@ -299,7 +378,7 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
         g->count += half ? 1 : n;
     }
     if (rc == 0 && !part && g->count < g->to - g->from &&
-        term_begins(v, g->from + g->count, &g->e[g->count]))
+        term_begins(v->log, g->from + g->count, &g->e[g->count]))
         g->count++;
     return rc;
 }
@@ -430,18 +509,19 @@ int salvage_break(struct salvage *v)
             g->known = true;
             g->to = m;
             g->behind = index_chain_before(salvage_line(v, m));
-            if (agrees(v->log, &e) && side_read(&v->log->pool, e.side, &s) == 0) {
+            if (e.kind != MEDIA_MOVE && agrees(v->log, &e) &&
+                side_read(&v->log->pool, e.side, &s) == 0) {
                 g->half = e.kind == MEDIA_PART;
                 g->half_side = e.side;
                 g->before = s.time + g->half;
             }
         }
-    uint32_t term = g->known ? e.term : v->term;
+    uint32_t term = g->known && e.kind != MEDIA_TERM ? e.term : v->term;
     bool found = gap_mend(v, g) || gap_bare(v, g, term);
     int rc = found ? 0 : salvage_actions(v);
     if (rc == 0 && !found) {
         rc = gap_rebuild(v, g, false);
-        found = rc == 0 && (g->count > 0 || gap_term(v, g, term));
+        found = rc == 0 && (g->count > 0 || gap_term(v, g, term) || gap_move(v, g, term));
     }
     if (rc == 0)
         gap_say(v, g, found);

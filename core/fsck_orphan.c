@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/fsck_state.h"
 
@@ -177,22 +178,38 @@ static void orphans_named(struct fsck *f, const struct pool *p)
         }
 }
 
-/* A batch that was moved stands at its old place too, until that is used again: one of them will do. */
-static void copies_leave(struct fsck *f)
+bool fsck_same_batch(const struct side *a, const struct side *b)
 {
-    size_t kept = 0;
+    return a->time == b->time && a->topic == b->topic && a->sequence == b->sequence &&
+           a->length == b->length && a->payload_crc == b->payload_crc;
+}
+
+/* A batch that was moved stands at its old place too, until that is used again: one of them will do,
+ * and the others go behind all. */
+static int twins_part(struct fsck *f)
+{
+    size_t kept = 0, twins = 0;
+    struct orphan *twin = malloc((f->orphans + 1) * sizeof *twin);
+    if (!twin)
+        return -ENOMEM;
     for (size_t i = 0; i < f->orphans; i++) {
-        const struct orphan *o = &f->orphan[i];
+        struct orphan o = f->orphan[i];
         struct orphan *k = kept > 0 ? &f->orphan[kept - 1] : NULL;
-        bool same = k && k->s.time == o->s.time && k->s.topic == o->s.topic &&
-                    k->s.sequence == o->s.sequence && k->s.length == o->s.length &&
-                    k->s.payload_crc == o->s.payload_crc;
-        if (!same)
-            f->orphan[kept++] = *o;
-        else if (o->named > k->named || !k->whole)
-            *k = *o;
+        if (!k || !fsck_same_batch(&k->s, &o.s)) {
+            f->orphan[kept++] = o;
+        } else if (o.named > k->named || !k->whole) {
+            twin[twins++] = *k;
+            *k = o;
+        } else {
+            twin[twins++] = o;
+        }
     }
+    if (twins > 0)
+        memcpy(f->orphan + kept, twin, twins * sizeof *twin);
+    free(twin);
     f->orphans = kept;
+    f->twins = twins;
+    return 0;
 }
 
 int fsck_orphans(struct fsck *f, struct log *log)
@@ -218,7 +235,8 @@ int fsck_orphans(struct fsck *f, struct log *log)
         orphans_named(f, p);
     if (f->orphans > 1)
         qsort(f->orphan, f->orphans, sizeof *f->orphan, by_time);
-    copies_leave(f);
+    if (rc == 0)
+        rc = twins_part(f);
     f->orphans_known = rc == 0;
     return rc;
 }
@@ -227,7 +245,7 @@ void fsck_orphans_drop(struct fsck *f)
 {
     free(f->orphan);
     f->orphan = NULL;
-    f->orphans = f->orphan_capacity = 0;
+    f->orphans = f->orphan_capacity = f->twins = 0;
     f->orphans_known = false;
 }
 

@@ -33,6 +33,7 @@ struct fsck {
 
     struct orphan *orphan; /* whole batches that nothing names (fsck_orphan.c) */
     size_t orphans, orphan_capacity;
+    size_t twins; /* behind those: second copies of batches that were moved */
     bool orphans_known;
 };
 
@@ -92,6 +93,8 @@ struct orphan {
 /* All batches with a whole record in the data area, in the order of their times: also those that are known, which
  * are no newer than the last that their topic is known to hold. */
 int fsck_orphans(struct fsck *f, struct log *log) __attribute__((warn_unused_result));
+/* Do two records tell of one batch, wherever it stands? */
+bool fsck_same_batch(const struct side *a, const struct side *b);
 /* Give up what is known of them: the log is another. */
 void fsck_orphans_drop(struct fsck *f);
 /* The entry, or two, that named the batch. Returns how many. */
