@@ -38,7 +38,7 @@ struct conn *conn_new(struct server *s, int fd, bool local)
     struct conn *c = aligned_alloc(64, (sizeof(*c) + 63) / 64 * 64);
     if (!c)
         return NULL;
-    memset(c, 0, offsetof(struct conn, in));
+    memset(c, 0, offsetof(struct conn, out));
     c->fd = fd;
     c->local = local;
     c->uid = s->uid;

@@ -31,7 +31,9 @@
 #define SERVER_CHANNELS    65536u      /* of all connections */
 #define CONN_CHANNELS      256u        /* of one */
 #define SERVER_TEXT        (64u << 20) /* bytes of TEXT not yet read by all clients together */
-#define CONN_IN            (16u + WIRE_MAX_ASK + 48u)
+#define CONN_HEAD          (16u + WIRE_MAX_ASK + 48u) /* the longest frame but a PUBLISH, or its head */
+#define CONN_IN            (16u << 10)
+#define CONN_SMALL         (CONN_IN / 2) /* batches of which several are received at once */
 #define CONN_OUT           4096u
 #define CONN_OUT_KEEP      1024u        /* of it for the answer to the next ask */
 #define TURN_IN            (512u << 10) /* bytes a connection may bring in a turn while it is alone */
@@ -205,6 +207,7 @@ struct conn {
     struct worker *worker;
     unsigned refs; /* batches and control actions under way */
     uint32_t in_from, in_to, out_from, out_to;
+    bool small; /* the newest batch was: all of the input buffer is for what may follow */
     struct incoming cur;
     struct stage stage;
     struct tenant *tenant;
@@ -223,8 +226,8 @@ struct conn {
     unsigned strikes;  /* ticks without enough progress */
     struct mail mail;  /* hand-over to its worker */
     TAILQ_ENTRY(conn) all_link, ready_link, wait_link, timed_link;
-    uint8_t in[CONN_IN];
     uint8_t out[CONN_OUT];
+    uint8_t in[CONN_IN]; /* last: what was never received there takes no memory */
 };
 TAILQ_HEAD(conn_list, conn);
 
@@ -345,6 +348,11 @@ void conn_ok_two(struct conn *c, const struct wire_frame *f, uint64_t value, uin
 /* Queue a TEXT frame made in place: buf holds a frame header's room, then length bytes. Takes buf. */
 int conn_text(struct conn *c, const struct wire_frame *f, char *buf, uint32_t length, bool more)
     __attribute__((warn_unused_result));
+/* Where frames end that are received ahead: what is copied to its place later is kept short. */
+static inline uint32_t conn_in_end(const struct conn *c)
+{
+    return c->small ? CONN_IN : CONN_HEAD;
+}
 /* Bytes received into iov, 0: none now, -1: the connection is done for. */
 ssize_t conn_recv(struct conn *c, struct iovec *iov, int pieces);
 /* Bytes sent, 0: none now, -1: done for; -EMBAR_EFAULTED: pool memory in iov is gone, c lives. */

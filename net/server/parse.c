@@ -14,14 +14,16 @@ static int fill(struct conn *c)
 {
     if (c->in_from == c->in_to)
         c->in_from = c->in_to = 0;
-    if (c->in_from > 0 && CONN_IN - c->in_to < CONN_IN / 2) {
+    uint32_t end = conn_in_end(c);
+    if (c->in_from > 0 && c->in_to + CONN_HEAD / 2 > end) {
         memmove(c->in, c->in + c->in_from, c->in_to - c->in_from);
         c->in_to -= c->in_from;
         c->in_from = 0;
     }
     if (!c->readable)
         return 0;
-    struct iovec iov = {c->in + c->in_to, CONN_IN - c->in_to};
+    /* What is there is less than a frame, so it ends before. */
+    struct iovec iov = {c->in + c->in_to, end - c->in_to};
     ssize_t n = conn_recv(c, &iov, 1);
     if (n <= 0)
         return (int)n;

@@ -207,6 +207,7 @@ enum turn publish_begin(struct conn *c, const struct wire_frame *f, const struct
     in->lengths = in->equal ? 0 : 4 * in->count;
     in->body = in->lengths + in->payload; /* wire_publish_check bounds both */
     in->total = in->body + (f->flags & WIRE_F_SUM ? (uint32_t)sizeof(in->sum) : 0);
+    c->small = in->total <= CONN_SMALL;
     c->state = CONN_STAGE;
     if (ch->broken) {
         to_scratch(c);
@@ -431,7 +432,7 @@ static int body_places(struct conn *c, struct iovec iov[PLACES], uint32_t *batch
     *batch = at - in->got;
     if (at == in->total) {
         c->in_from = c->in_to = 0;
-        iov[n++] = (struct iovec){c->in, CONN_IN};
+        iov[n++] = (struct iovec){c->in, conn_in_end(c)};
     }
     return n;
 }

@@ -193,7 +193,7 @@ static enum turn look(struct conn *c, bool *enough)
     if (have > 0 || c->queued > 0 || !c->readable)
         return c->readable ? TURN_NEXT : TURN_WAIT;
     /* Nothing to stage yet; at the end of the stream this receive says so. */
-    struct iovec iov = {c->in, CONN_IN};
+    struct iovec iov = {c->in, CONN_HEAD};
     ssize_t n = conn_recv(c, &iov, 1);
     if (n <= 0)
         return TURN_WAIT;

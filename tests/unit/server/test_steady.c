@@ -1,5 +1,6 @@
 /* What a batch costs in system calls while a publisher keeps the socket full: a receive each, which takes the
- * end of one batch and the head of the next, an acknowledgement for all of an epoch, and nothing else:
+ * end of one batch and the head of the next, or less where they are small; an acknowledgement for all of
+ * an epoch, and nothing else:
  * no question how much waits, no change of the epoll set, no memory from the allocator but for a new extent.
  * The calls are the test's own here, by the linker's --wrap; the worker is held before a receive until all
  * is in the socket.
@@ -25,11 +26,11 @@
 
 #include "tests/unit/server/rig.h"
 
-#define BATCHES 8u
-#define WARM    60u   /* floods: extents grow, and what is made once is there */
-#define FLOODS  16u   /* that are counted: 128 batches, an extent or two */
-#define SIZE    6000u /* more than the input buffer, so that a batch is not read with its header */
-#define HEAD    64u   /* bytes of a batch before its payload */
+#define WARM   60u    /* floods: extents grow, and what is made once is there */
+#define FLOODS 16u    /* that are counted: 128 batches, an extent or two */
+#define LARGE  14000u /* more than is received ahead */
+#define SMALL  4000u
+#define HEAD   64u /* bytes of a batch before its payload */
 
 static pthread_t tester;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards these two */
@@ -151,26 +152,28 @@ struct sender {
     int fd;
     uint64_t sequence;
     uint32_t epoch;
-    uint8_t data[SIZE];
+    unsigned batches; /* of a flood: as many as the socket's buffer holds */
+    uint32_t size;
+    uint8_t data[LARGE];
 };
 
 /* Put a number of batches into the socket while nobody receives; then let them be received. */
 static void flood(struct sender *s)
 {
     hold(true);
-    for (unsigned i = 0; i < BATCHES; i++)
-        publish(s->fd, 7, ++s->sequence, s->epoch, s->data, SIZE, NULL, 1);
-    until(arrived, &(int){BATCHES * (HEAD + SIZE)});
+    for (unsigned i = 0; i < s->batches; i++)
+        publish(s->fd, 7, ++s->sequence, s->epoch, s->data, s->size, NULL, 1);
+    int bytes = (int)(s->batches * (HEAD + s->size));
+    until(arrived, &bytes);
     memset(&calls, 0, sizeof(calls));
     hold(false);
     (void)await_ack(s->fd, 7, s->sequence);
 }
 
-static void steady(void **state)
+static void steady(unsigned batches, uint32_t size, unsigned receives)
 {
-    (void)state;
     struct rig r = {.workers = 1, .tick_ms = 60000};
-    struct sender s = {0};
+    struct sender s = {.batches = batches, .size = size};
     tester = pthread_self();
     fill(s.data, sizeof(s.data), 1);
     rig_start(&r);
@@ -181,7 +184,7 @@ static void steady(void **state)
         flood(&s);
         if (i < WARM)
             continue;
-        assert_int_equal(calls.receives, BATCHES + 1);
+        assert_int_equal(calls.receives, receives);
         assert_int_equal(calls.sends, 1);
         assert_int_equal(calls.questions, 0);
         assert_int_equal(calls.registrations, 0);
@@ -191,15 +194,28 @@ static void steady(void **state)
     assert_in_range(allocations, 0, FLOODS / 4);
     close(s.fd);
     struct stream all = read_topic(&r, "steady");
-    assert_int_equal(all.size, s.sequence * SIZE);
+    assert_int_equal(all.size, s.sequence * size);
     for (uint64_t i = 0; i < s.sequence; i++)
-        assert_memory_equal(all.buf + i * SIZE, s.data, SIZE);
+        assert_memory_equal(all.buf + i * size, s.data, size);
     free(all.buf);
     rig_stop(&r);
 }
 
+static void a_receive_and_an_end_of_each(void **state)
+{
+    (void)state;
+    steady(4, LARGE, 5);
+}
+
+static void small_ones_together(void **state)
+{
+    (void)state;
+    steady(12, SMALL, 3);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(steady)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_receive_and_an_end_of_each),
+                                       cmocka_unit_test(small_ones_together)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
