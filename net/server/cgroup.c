@@ -102,10 +102,7 @@ static uint64_t cpu_two(const char *folder)
 
 static uint64_t cpu_one(const char *folder)
 {
-    char path[PATH_MAX * 2 + 64], line[64];
-    (void)snprintf(path, sizeof(path), "%s/cpu.cfs_quota_us", folder);
-    if (!read_line(path, line, sizeof(line)) || *line == '-') /* -1: none */
-        return UINT64_MAX;
+    /* A quota of -1, none, is read as the largest number. */
     return rounded(number_in(folder, "cpu.cfs_quota_us"), number_in(folder, "cpu.cfs_period_us"));
 }
 

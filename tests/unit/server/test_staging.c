@@ -60,6 +60,7 @@ static void bounds(void **state)
     assert_ptr_not_equal(a, b);
     assert_ptr_equal(a, staging_tenant(s, 1));
     staging_leave(s, a);
+    assert_int_equal(staging_share(s), staging_size(s) / 4); /* a connection's */
     for (unsigned round = 0; round < 3; round++) {
         /* A principal: half. Slow ones: three quarters. The rest is for beginnings. */
         assert_int_equal(take_all(s, a, STAGING_PIECE, true, &of_a), PIECES / 2);

@@ -45,6 +45,12 @@ static void lists(void **state)
     char text[32];
     snprintf(text, sizeof(text), "%u,%u", cpu[1], cpu[0]);
     assert_int_equal(pin_parse(text, &pin, &err), 0);
+    char many[8 * (PIN_MAX + 1)] = "";
+    for (unsigned i = 0; i < PIN_MAX; i++)
+        snprintf(many + strlen(many), 8, "%u,", cpu[0] % 1000);
+    snprintf(many + strlen(many), 8, "%u", cpu[0] % 1000);
+    struct pin crowd;
+    assert_int_equal(pin_parse(many, &crowd, &err), -EMBAR_EINVALID); /* one more than it holds */
     for (unsigned i = 0; i < 4; i++) {
         assert_true(pin_choose(&pin, i, NULL, &got));
         assert_int_equal(CPU_COUNT(&got), 1);
@@ -91,7 +97,7 @@ static void limits(void **state)
     snprintf(root, sizeof(root), "%s/embar-topology-XXXXXX", tmp ? tmp : "/tmp");
     assert_non_null(mkdtemp(root));
     static const char two[] = "0::/a/b\n";
-    static const char one[] = "4:memory:/m\n3:cpu,cpuacct:/c\n2:cpuset:/\n0::/\n";
+    static const char one[] = "5:cpuset:/s\n4:memory:/m\n3:cpu,cpuacct:/c\n0::/\n";
     assert_int_equal(cgroup_processors(root, two), UINT_MAX);
     assert_int_equal(cgroup_memory(root, ""), UINT64_MAX);
     make("/a");
@@ -104,6 +110,10 @@ static void limits(void **state)
     put("/a", "memory.max", "1000000");
     assert_int_equal(cgroup_processors(root, two), 3);
     assert_int_equal(cgroup_memory(root, two), 1000000);
+    put("/a/b", "cpu.max", "100 0"); /* no period: no limit */
+    assert_int_equal(cgroup_processors(root, two), 3);
+    put("/a/b", "cpu.max", "0 100000");
+    assert_int_equal(cgroup_processors(root, two), 1);
     put("/a/b", "cpu.max", "100 100000");
     put("/a/b", "memory.max", "70000");
     assert_int_equal(cgroup_processors(root, two), 1);
