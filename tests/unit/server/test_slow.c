@@ -216,6 +216,9 @@ static void a_suspect(void **state)
     send_bytes(s.fd, b[0].p, FIRST);
     until(some_staged, &r);
     assert_false(some_reserved(&r));
+    struct server_stat st;
+    server_stat(r.server, &st);
+    assert_int_equal(st.moved, 1); /* it did not come there out of the pool */
     send_bytes(s.fd, b[0].p + FIRST, b[0].n - FIRST);
     send_bytes(s.fd, b[1].p, b[1].n);
     await_ack(s.fd, 1, 3);
