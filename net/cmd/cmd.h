@@ -70,6 +70,23 @@ void cmd_say(const char *name, const char *fmt, ...) __attribute__((format(print
 /* Connect, or say why not: NULL. */
 struct embar_client *cmd_connect(const char *name, const struct cmd_server *server);
 
+/* ---- paths.c: one thing with each path that is named ---------------------------------------- */
+
+/* First in the input of the subcommand's argp. */
+struct cmd_paths {
+    struct cmd_server server;
+    const char *none; /* what to say when none is named */
+    char **path;
+    int count;
+};
+typedef int cmd_path_fn(struct embar_client *client, const char *path, void *arg,
+                        struct embar_error *err);
+
+/* For the keys that the subcommand's parser does not know: paths, and the server as first child. */
+error_t cmd_paths_key(struct cmd_paths *p, int key, struct argp_state *state);
+/* Call fn for each path; who answers below 0 has filled err. The exit status. */
+int cmd_each(const char *name, const struct cmd_paths *p, cmd_path_fn *fn, void *arg);
+
 /* ---- parse.c: values on the command line. False: it is no such value. ---------------------- */
 
 bool parse_number(const char *text, uint64_t max, uint64_t *value);

@@ -5,26 +5,26 @@
 #include "net/cmd/cmd.h"
 
 struct rm_args {
-    struct cmd_server server;
+    struct cmd_paths paths;
     bool force;
-    char **paths;
-    int count;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     (void)arg;
     struct rm_args *a = state->input;
-    switch (key) {
-    case ARGP_KEY_INIT: state->child_inputs[0] = &a->server; return 0;
-    case 'f': a->force = true; return 0;
-    case ARGP_KEY_ARGS:
-        a->paths = state->argv + state->next;
-        a->count = state->argc - state->next;
-        return 0;
-    case ARGP_KEY_NO_ARGS: argp_error(state, "name what to remove."); return 0;
-    default: return ARGP_ERR_UNKNOWN;
-    }
+    if (key != 'f')
+        return cmd_paths_key(&a->paths, key, state);
+    a->force = true;
+    return 0;
+}
+
+static int take_away(struct embar_client *client, const char *path, void *arg,
+                     struct embar_error *err)
+{
+    const struct rm_args *a = arg;
+    int rc = embar_remove(client, path, err);
+    return rc == -ENOENT && a->force ? 0 : rc;
 }
 
 int cmd_rm(int argc, char **argv)
@@ -41,20 +41,7 @@ int cmd_rm(int argc, char **argv)
                               CMD_SERVER_CHILDREN,
                               NULL,
                               NULL};
-    struct rm_args a = {.server = {NULL, NULL}};
+    struct rm_args a = {.paths = {.none = "name what to remove."}};
     cmd_parse(&argp, argc, argv, &a);
-    struct embar_client *client = cmd_connect(argv[0], &a.server);
-    if (!client)
-        return CMD_FAILURE;
-    int status = CMD_OK;
-    for (int i = 0; i < a.count; i++) {
-        struct embar_error err;
-        int rc = embar_remove(client, a.paths[i], &err);
-        if (rc < 0 && !(rc == -ENOENT && a.force)) {
-            cmd_fail(argv[0], &err);
-            status = CMD_FAILURE;
-        }
-    }
-    embar_disconnect(client);
-    return status;
+    return cmd_each(argv[0], &a.paths, take_away, &a);
 }

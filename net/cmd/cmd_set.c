@@ -3,10 +3,8 @@
 #include "net/cmd/cmd.h"
 
 struct set_args {
-    struct cmd_server server;
+    struct cmd_paths paths;
     struct embar_topic_options topic;
-    char **paths;
-    int count;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -14,24 +12,21 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     (void)arg;
     struct set_args *a = state->input;
     const struct embar_topic_options none = EMBAR_TOPIC_OPTIONS, *o = &a->topic;
-    switch (key) {
-    case ARGP_KEY_INIT:
-        state->child_inputs[0] = &a->server;
+    if (key == ARGP_KEY_INIT)
         state->child_inputs[1] = &a->topic;
-        return 0;
-    case ARGP_KEY_ARGS:
-        a->paths = state->argv + state->next;
-        a->count = state->argc - state->next;
-        return 0;
-    case ARGP_KEY_NO_ARGS: argp_error(state, "name the topic."); return 0;
-    case ARGP_KEY_END:
-        if (o->order == none.order && o->ack == none.ack && o->mode == none.mode &&
-            o->keep_bytes == none.keep_bytes && o->keep_ns == none.keep_ns &&
-            o->when_full == none.when_full)
-            argp_error(state, "say what to set, for instance --retention-age 7d.");
-        return 0;
-    default: return ARGP_ERR_UNKNOWN;
-    }
+    if (key != ARGP_KEY_END)
+        return cmd_paths_key(&a->paths, key, state);
+    if (o->order == none.order && o->ack == none.ack && o->mode == none.mode &&
+        o->keep_bytes == none.keep_bytes && o->keep_ns == none.keep_ns &&
+        o->when_full == none.when_full)
+        argp_error(state, "say what to set, for instance --retention-age 7d.");
+    return 0;
+}
+
+static int set(struct embar_client *client, const char *path, void *arg, struct embar_error *err)
+{
+    const struct set_args *a = arg;
+    return embar_set(client, path, &a->topic, err);
 }
 
 int cmd_set(int argc, char **argv)
@@ -46,19 +41,7 @@ int cmd_set(int argc, char **argv)
                               children,
                               NULL,
                               NULL};
-    struct set_args a = {.topic = EMBAR_TOPIC_OPTIONS};
+    struct set_args a = {.paths = {.none = "name the topic."}, .topic = EMBAR_TOPIC_OPTIONS};
     cmd_parse(&argp, argc, argv, &a);
-    struct embar_client *client = cmd_connect(argv[0], &a.server);
-    if (!client)
-        return CMD_FAILURE;
-    int status = CMD_OK;
-    for (int i = 0; i < a.count; i++) {
-        struct embar_error err;
-        if (embar_set(client, a.paths[i], &a.topic, &err) < 0) {
-            cmd_fail(argv[0], &err);
-            status = CMD_FAILURE;
-        }
-    }
-    embar_disconnect(client);
-    return status;
+    return cmd_each(argv[0], &a.paths, set, &a);
 }
