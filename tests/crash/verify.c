@@ -355,15 +355,15 @@ static uint64_t cut_of(struct log *log)
 }
 
 /* Is the action there? Its number alone does not say so: recoveries that crashed in their turn began
- * terms behind an earlier cut. */
+ * terms behind an earlier cut. They move nothing: what retention trimmed is noted by the last entry of its
+ * turn, and that one may be a move's. */
 static bool arrived(const struct check *c, const struct op *op, uint64_t cut)
 {
     struct log_stat st;
     log_stat_all(c->log, &st);
     const struct media_entry *line = pool_entry(log_pool(c->log), st.slot, op->last);
-    bool other =
-        le64_get(line->number) == op->last &&
-        (line->kind == MEDIA_TERM || line->kind == MEDIA_GRANT || line->kind == MEDIA_MOVE);
+    bool other = le64_get(line->number) == op->last &&
+                 (line->kind == MEDIA_TERM || line->kind == MEDIA_GRANT);
     return op->last <= cut && !other;
 }
 
