@@ -291,6 +291,6 @@ else
     sum "checksum tests and ordering calls" check
 fi
 if [ -n "$note" ]; then
-    awk '$1 == "killed" { sub(":", "", $4); print $2, $3, $4 }' "$scratch/all" >"$here/mutate.killers"
+    awk '$1 == "killed" { sub(":", "", $4); print $2, $3, $4 }' "$scratch/all" | sort >"$here/mutate.killers"
 fi
 ! grep -q '^SURVIVED' "$scratch/all"
