@@ -35,10 +35,12 @@ unchanged() {
 embar pool create new --size 64M
 shows '64.0 MiB' new
 embar pool show new --json >facts
-python3 - <<'PYTHON' || die "show --json is not what was made"
-import json
+version=$(sed -n 's/^#define MEDIA_VERSION *\([0-9]*\)u.*/\1/p' "$top/core/media.h")
+next=$((version + 1))
+python3 - "$version" <<'PYTHON' || die "show --json is not what was made"
+import json, sys
 facts = json.load(open('facts'))
-assert facts['size'] == 64 << 20 and facts['durability'] == 'process' and facts['version'] == 3
+assert facts['size'] == 64 << 20 and facts['durability'] == 'process' and facts['version'] == int(sys.argv[1])
 assert len(facts['slots']) == facts['geometry']['slots'] == 8
 assert all(s['state'] == 'never used' and not s['held'] for s in facts['slots'])
 PYTHON
@@ -54,8 +56,9 @@ shows "$scratch/state/embar/pool"
 
 head -c 6M /dev/urandom >foreign
 cp new newer
-printf '\004' | dd of=newer bs=1 seek=8 conv=notrunc status=none
-printf '\004' | dd of=newer bs=1 seek=4104 conv=notrunc status=none
+for at in 8 4104; do # of both superblocks
+    printf '%b' "\\0$(printf %o "$next")" | dd of=newer bs=1 seek="$at" conv=notrunc status=none
+done
 cp new short && truncate -s 40M short
 cp new damaged
 head -c 64 /dev/urandom | dd of=damaged bs=1 seek=64 conv=notrunc status=none
@@ -69,8 +72,8 @@ refused 'leave --size out' embar pool create new --size 65M
 refused 'not an embarfs pool' embar pool create foreign
 refused 'not an embarfs pool' embar pool show foreign
 refused 'not an embarfs pool' embar pool create late
-refused 'version 4' embar pool show newer
-refused 'version 4' embar pool create newer
+refused "version $next" embar pool show newer
+refused "version $next" embar pool create newer
 refused 'truncated' embar pool show short
 refused 'damaged' embar pool show damaged
 refused 'too small' embar pool show words
