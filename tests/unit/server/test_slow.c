@@ -351,8 +351,8 @@ static void refused_and_stays(void **state)
     rig_stop(&r);
 }
 
-/* Answer of one slow publisher: true: its batch was acked, false: refused for want of staging. */
-static bool answer(struct slow *s)
+/* Answer of one slow publisher: true: its batch was acked, false: refused for want of staging, so. */
+static bool answer(struct slow *s, const char *why)
 {
     struct got g;
     assert_true(receive(s->fd, &g));
@@ -363,6 +363,7 @@ static bool answer(struct slow *s)
         assert_true(g.length >= sizeof(e));
         memcpy(&e, g.body, sizeof(e));
         assert_int_equal(le32_get(e.code), ETIMEDOUT);
+        assert_non_null(strstr((const char *)g.body + sizeof(e), why));
     }
     got_free(&g);
     return acked;
@@ -384,7 +385,7 @@ static void exhausted(void **state)
     for (unsigned i = 8; i < N; i++)
         s[i] = slow_open(&r, i, SIZE, false, FIRST);
     for (unsigned i = 8; i < N; i++)
-        assert_false(answer(&s[i]));
+        assert_false(answer(&s[i], "came slower"));
     int fd = peer(&r, true);
     open_topic(fd, "fast", 1, WIRE_S_NONE, 0);
     publish(fd, 1, 1, 0, s[0].data, SIZE, NULL, 1);
@@ -393,7 +394,7 @@ static void exhausted(void **state)
         slow_send(&s[i], s[i].b.n - s[i].sent);
     unsigned acked = 0;
     for (unsigned i = 0; i < 8; i++)
-        if (answer(&s[i])) {
+        if (answer(&s[i], "found no staging memory")) {
             slow_check(&r, &s[i]);
             acked++;
         }
