@@ -54,9 +54,14 @@ static bool checks(struct trial *r, const struct log *log)
         struct side s;
         if (t->run_count == 0 || !chance(&r->shots, 2))
             continue;
-        const struct run *run = topic_run(t, below(&r->shots, (uint32_t)t->run_count));
-        if (run->batches > 0 &&
-            (side_read(&log->pool, run->side, &s) != 0 || !side_payload_whole(&log->pool, &s)))
+        size_t i = below(&r->shots, (uint32_t)t->run_count);
+        const struct run *run = topic_run(t, i);
+        if (run->batches == 0)
+            continue;
+        if (side_read(&log->pool, run->side, &s) != 0)
+            return false;
+        topic_part_place(t, i, &s); /* its second part may have been moved */
+        if (!side_payload_whole(&log->pool, &s))
             return false;
     }
     return true;
