@@ -168,7 +168,7 @@ static void a_fence_over_a_gap_is_the_end(void **state)
         .incarnation = 1, .loose = true, .lose_every = 3, .lose_below = 4, .fence_at = 6};
     struct told told = {0};
     struct one ones[6];
-    char buf[6][512]; /* sent again later */
+    static char buf[6][512]; /* sent again later */
     struct embar_error err = {.code = 0};
     peer_start(&p);
     struct embar_client *c = connect_to(&p, 20000);
