@@ -111,7 +111,7 @@ static void lap(struct draws *d, uint8_t policy, int file)
     static struct world w;
     world_open(&w, policy, file);
     uint64_t pools = campaign_rounds(8) * w.f.size, next = pools / 4;
-    while (w.published < pools || w.entries < 40ull * ENTRIES) {
+    while (w.published < pools || w.entries < (uint64_t)campaign_rounds(20) * ENTRIES) {
         publish_on(&w, 1 + pick(d, BUSY), 1 + pick(d, one_in(d, 9) ? sizeof bytes : 8000), policy);
         if (w.published < next)
             continue;
