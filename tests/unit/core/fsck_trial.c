@@ -21,6 +21,8 @@ static void *memory_new(void)
 
 static void area_add(struct trial *t, const char *name, uint64_t at, uint64_t size)
 {
+    if (size > TRIAL_SIZE - at)
+        size = TRIAL_SIZE - at;
     if (t->areas < TRIAL_AREAS && size > 0)
         t->area[t->areas++] = (struct trial_area){name, at, size};
 }
