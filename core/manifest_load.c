@@ -264,10 +264,11 @@ static int node_load(struct loader *l, const struct media_node *m, const char *n
     uint32_t id = le32_get(m->id);
     struct topic *t = names_id(&log->names, id);
     bool root = id == LOG_ROOT_ID;
-    if (t && !root)
-        t->told = generation;
-    if (root ? l->has_root : t || is_gone(l, false, id, generation))
+    if (root ? l->has_root : t || is_gone(l, false, id, generation)) {
+        if (t)
+            t->told = generation;
         return 0; /* told of by a newer piece */
+    }
     if (!node_sane(m, name))
         return -EMBAR_ECORRUPT;
     if (!root) {
