@@ -300,8 +300,18 @@ static int trim_look(struct salvage *v, const struct entry *e)
     return salvage_trim(v, &c, s.time, e->number);
 }
 
+/* Of a run that a damaged table told? Then it is looked for when all is known (fsck_table.c). */
+static bool move_is_lost(const struct salvage *v, const struct entry *e)
+{
+    const struct topic *t = names_id(&v->log->names, e->topic);
+    return t && t->lost_table && t->run_count > 0 &&
+           topic_run(t, topic_run_find(t, e->offset))->flags & MEDIA_RUN_LOST;
+}
+
 static int move_fold(struct salvage *v, const struct entry *e)
 {
+    if (move_is_lost(v, e))
+        return 0;
     int rc = recover_fold(v->replay, e, NULL);
     if (rc != -EMBAR_ECORRUPT)
         return rc;

@@ -78,12 +78,12 @@ static int load_upto(struct fsck *f, const struct fsck_root *base, bool lenient,
         rc = checkpoint_load(f->log, &base->root, err);
         atomic_init(&f->log->checkpoint, le64_get(base->root.number));
     }
-    if (rc == 0 && lenient)
-        rc = fsck_tables(f, f->log);
     if (rc == 0 && !base && le64_get(pool_entry(&f->pool, 0, 1)->number) != 1)
         rc = grants_assume(f->log);
     if (rc == 0)
         rc = fsck_replay(f, f->log, base);
+    if (rc == 0 && lenient)
+        rc = fsck_tables(f, f->log);
     *limit = f->log->limit;
     if (rc) {
         log_free(f->log);

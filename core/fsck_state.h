@@ -103,6 +103,7 @@ unsigned fsck_entry(const struct log *log, const struct orphan *o, uint64_t numb
 
 /* ---- fsck_table.c: run tables that are damaged ------------------------------------------------ */
 
+/* When all that stands behind the checkpoint is known. */
 int fsck_tables(struct fsck *f, struct log *log) __attribute__((warn_unused_result));
 
 /* ---- fsck_copies.c: the second places of what the checkpoint names ----------------------------- */

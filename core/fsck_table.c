@@ -1,8 +1,9 @@
 /* A topic whose run table is damaged, put together from its batches (recovery).
  *
- * The node says where the topic begins and ends, in bytes and in messages, and which record is the
- * last: from there back, the batches in the order of their times must arrive at the begin, in both.
- * Then they are what the table told; else its bytes are lost. Reads only.
+ * When the index behind the checkpoint was read, one lost run stands for what the table told and is
+ * not trimmed since. Where it begins and ends is known, in bytes and in messages: from its end back,
+ * the batches in the order of their times must arrive at the begin, in both. Then they are what the
+ * table told; else its bytes are lost, and the batches are saved aside. Reads only.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -15,25 +16,37 @@
 struct chain {
     const struct orphan **at; /* oldest first, from `first` on */
     size_t first, count;
+    uint64_t end, message; /* of the topic, where the chain must end */
     uint64_t bytes, messages;
 };
 
-/* The topic's batches up to the last one, as many as its bytes take. */
+/* What stands behind the lost run, and was whole at which time? Later than all that the table told. */
+static uint64_t time_behind(const struct topic *t)
+{
+    struct side s;
+    for (size_t i = 1; i < t->run_count; i++) {
+        const struct run *r = topic_run(t, i);
+        if (!run_is_damaged(r) && r->batches > 0 && side_read(&t->log->pool, r->side, &s) == 0 &&
+            s.topic == t->id)
+            return s.time;
+    }
+    return t->run_count > 1 ? 0 : t->time + 1;
+}
+
+/* The topic's batches before that, as many as the lost bytes take. */
 static int chain_make(const struct fsck *f, const struct topic *t, struct chain *c)
 {
+    uint64_t before = time_behind(t), base = topic_base(t);
+    c->end = topic_run_end(t, 0);
+    c->message = t->run_count > 1 ? topic_run(t, 1)->message : t->last_message_end;
     c->at = calloc(f->orphans + 1, sizeof(struct orphan *));
     if (!c->at)
         return -ENOMEM;
-    bool last = false;
-    for (size_t i = 0; i < f->orphans && !last; i++) {
-        const struct orphan *o = &f->orphan[i];
-        last = o->at == t->side_tail && o->s.topic == t->id;
-        if (o->s.topic == t->id)
-            c->at[c->count++] = o;
-    }
+    for (size_t i = 0; i < f->orphans && f->orphan[i].s.time < before; i++)
+        if (f->orphan[i].s.topic == t->id)
+            c->at[c->count++] = &f->orphan[i];
     c->first = c->count;
-    uint64_t need = topic_end(t) - topic_base(t);
-    while (last && c->first > 0 && c->bytes < need) {
+    while (c->first > 0 && c->bytes < c->end - base) {
         const struct side *s = &c->at[--c->first]->s;
         c->bytes += s->length;
         c->messages += s->count;
@@ -41,57 +54,141 @@ static int chain_make(const struct fsck *f, const struct topic *t, struct chain 
     return 0;
 }
 
+/* May b follow a? Sequences of one session say so too, and the index lines that still name both. */
+static bool follows(const struct orphan *a, const struct orphan *b)
+{
+    bool same = a->s.session && a->s.session == b->s.session;
+    return a->s.time < b->s.time && (!same || a->s.sequence < b->s.sequence) &&
+           (a->named == 0 || b->named == 0 || a->named < b->named);
+}
+
 /* Does the chain begin where the topic does, in bytes and in messages, and follow one upon another? */
 static bool chain_fits(const struct topic *t, const struct chain *c)
 {
-    uint64_t base = topic_base(t), end = topic_end(t);
-    if (c->bytes < end - base || c->bytes > end || c->messages > t->last_message_end ||
+    uint64_t base = topic_base(t);
+    if (c->bytes < c->end - base || c->bytes > c->end || c->messages > c->message ||
         c->first == c->count)
         return false;
     const struct side *s = &c->at[c->first]->s;
-    uint64_t at = end - c->bytes, message = t->last_message_end - c->messages;
+    uint64_t at = c->end - c->bytes, message = c->message - c->messages;
     for (uint32_t i = 0; i < s->count && at < base; i++, message++)
         at += s->lengths ? le32_get(s->lengths[i]) : s->length / s->count;
     bool fits = at == base && message == t->first_message;
-    for (size_t i = c->first + 1; fits && i < c->count; i++) {
-        const struct side *a = &c->at[i - 1]->s, *b = &c->at[i]->s;
-        bool same = a->session && a->session == b->session;
-        fits = a->time < b->time && (!same || a->sequence < b->sequence);
-    }
+    for (size_t i = c->first + 1; fits && i < c->count; i++)
+        fits = follows(c->at[i - 1], c->at[i]);
     return fits;
 }
 
-/* The batches as runs, one each: the next table is written from them. */
-static int chain_take(struct log *log, struct topic *t, const struct chain *c)
+static int orphan_append(struct topic *t, const struct orphan *o)
 {
-    uint64_t offset = topic_end(t) - c->bytes;
-    t->last_message_end -= c->messages;
-    atomic_fetch_sub_explicit(&log->runs, t->run_count, memory_order_relaxed);
-    t->run_head = t->run_count = 0;
-    atomic_store(&t->end, offset);
-    int rc = 0;
-    for (size_t i = c->first; rc == 0 && i < c->count; i++) {
-        const struct side *s = &c->at[i]->s;
-        struct placed p = {.offset = topic_end(t),
-                           .run0 = s->run0,
-                           .run1 = s->run1,
-                           .side = c->at[i]->at,
-                           .time = s->time,
-                           .run0_length = s->run0_length,
-                           .length = s->length,
-                           .count = s->count,
-                           .order0 = s->order0,
-                           .order1 = s->order1,
-                           .equal = s->equal};
-        rc = topic_append(t, &p);
+    const struct side *s = &o->s;
+    struct placed p = {.offset = topic_end(t),
+                       .run0 = s->run0,
+                       .run1 = s->run1,
+                       .side = o->at,
+                       .time = s->time,
+                       .run0_length = s->run0_length,
+                       .length = s->length,
+                       .count = s->count,
+                       .order0 = s->order0,
+                       .order1 = s->order1,
+                       .equal = s->equal};
+    return topic_append(t, &p);
+}
+
+/* Where it stands whole, or where it stood: what was moved is at more places than one, and others may
+ * have been given one of them. */
+static int batch_take(struct fsck *f, struct topic *t, const struct orphan *o)
+{
+    int rc = o->whole ? orphan_append(t, o) : -EMBAR_ECORRUPT;
+    for (size_t i = 0; rc == -EMBAR_ECORRUPT && i < f->twins; i++) {
+        const struct orphan *twin = &f->orphan[f->orphans + i];
+        if (twin->whole && fsck_same_batch(&twin->s, &o->s))
+            rc = orphan_append(t, twin);
     }
+    if (rc == -EMBAR_ECORRUPT && !o->whole)
+        rc = orphan_append(t, o);
+    if (rc != -EMBAR_ECORRUPT)
+        return rc;
+    uint64_t from = topic_end(t), end = from + o->s.length;
+    fsck_say(f,
+             &(struct finding){.kind = FSCK_LOST,
+                               .severity = FSCK_ERROR,
+                               .action = FSCK_MARK,
+                               .id = t->id,
+                               .offsets = {from, end}},
+             "The place of bytes " U64 " up to " U64 " was given to other batches.", from, end);
+    rc = fsck_lose(t, end);
+    t->last_message_end += o->s.count;
     return rc;
 }
 
-static int table_mend(struct fsck *f, struct log *log, struct topic *t)
+/* The batches as runs in the place of the lost one: the next table is written from them. */
+static int chain_take(struct fsck *f, struct topic *t, const struct chain *c)
+{
+    size_t n = t->run_count - 1;
+    uint64_t end = topic_end(t), messages = t->last_message_end, batches = t->batches;
+    uint64_t tail = t->side_tail, below = t->side_tail_below;
+    uint64_t time = t->time, modified = t->modified;
+    struct run *rest = malloc((n + 1) * sizeof *rest);
+    if (!rest)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        rest[i] = *topic_run(t, i + 1);
+    atomic_fetch_sub_explicit(&t->log->runs, t->run_count, memory_order_relaxed);
+    t->run_head = t->run_count = 0;
+    atomic_store(&t->end, c->end - c->bytes);
+    t->last_message_end = c->message - c->messages;
+    int rc = 0;
+    for (size_t i = c->first; rc == 0 && i < c->count; i++)
+        rc = batch_take(f, t, c->at[i]);
+    if (rc == 0)
+        rc = topic_runs_grow(t, n);
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        *topic_run(t, t->run_count++) = rest[i];
+    free(rest);
+    if (rc)
+        return rc;
+    atomic_fetch_add_explicit(&t->log->runs, n, memory_order_relaxed);
+    atomic_store(&t->end, end);
+    t->last_message_end = messages;
+    t->batches = batches;
+    t->side_tail = tail;
+    t->side_tail_below = below;
+    t->time = time;
+    t->modified = modified;
+    return 0;
+}
+
+/* They do not make up what is lost, so where they stood is not known. */
+static void chain_aside(struct fsck *f, const struct topic *t, const struct chain *c)
+{
+    for (size_t i = c->first; i < c->count; i++) {
+        const struct orphan *o = c->at[i];
+        for (size_t k = 0; !o->whole && k < f->twins; k++) {
+            const struct orphan *twin = &f->orphan[f->orphans + k];
+            if (twin->whole && fsck_same_batch(&twin->s, &o->s))
+                o = twin;
+        }
+        if (!o->whole)
+            continue;
+        fsck_say(f,
+                 &(struct finding){.kind = FSCK_UNPLACED,
+                                   .severity = FSCK_ERROR,
+                                   .action = FSCK_FORGET,
+                                   .id = t->id,
+                                   .messages = {0, o->s.count},
+                                   .place = {o->at, o->at + MEDIA_LINE}},
+                 "A batch of %u messages (%u bytes) is whole, but the table that said where in the "
+                 "topic it stands is damaged, and nothing else tells. It may have been trimmed.",
+                 o->s.count, o->s.length);
+    }
+}
+
+static int table_mend(struct fsck *f, struct topic *t)
 {
     struct chain c = {0};
-    uint64_t base = topic_base(t), end = topic_end(t), modified = t->modified;
+    uint64_t base = topic_base(t), end = topic_run_end(t, 0);
     int rc = chain_make(f, t, &c);
     bool fits = rc == 0 && chain_fits(t, &c);
     fsck_say(
@@ -100,31 +197,50 @@ static int table_mend(struct fsck *f, struct log *log, struct topic *t)
                           .severity = fits ? FSCK_WARNING : FSCK_ERROR,
                           .action = fits ? FSCK_REBUILD : FSCK_MARK,
                           .id = t->id,
-                          .messages = {t->first_message, t->last_message_end},
+                          .messages = {t->first_message, c.message},
                           .offsets = {base, end}},
         fits ? "The table that says where its messages stand is damaged. They were found by their "
-               "own records, in number and bytes as many as there must be; nothing is lost."
+               "own records, in number and bytes as many as there must be."
              : "The table that says where its messages stand is damaged, and they could not be put "
                "together from their own records: bytes " U64 " up to " U64 " are lost.",
         base, end);
     if (fits)
-        rc = chain_take(log, t, &c);
-    t->modified = modified;
-    table_rewrite(log, t);
-    f->state_damaged = true;
+        rc = chain_take(f, t, &c);
+    else if (rc == 0)
+        chain_aside(f, t, &c);
     free(c.at);
     return rc;
+}
+
+/* What all of the topic's runs but the last stood in: was it trimmed since? */
+static bool is_trimmed(const struct topic *t)
+{
+    return t->run_count == 0 || !(topic_run(t, 0)->flags & MEDIA_RUN_LOST) ||
+           topic_run_end(t, 0) <= topic_base(t);
 }
 
 int fsck_tables(struct fsck *f, struct log *log)
 {
     int rc = 0;
+    fsck_orphans_drop(f); /* more is known now */
     for (struct topic *t = log->names.by_id; rc == 0 && t; t = t->by_id.next) {
-        if (!t->lost_table || topic_base(t) == topic_end(t))
+        if (!t->lost_table)
             continue;
-        rc = fsck_orphans(f, log);
-        if (rc == 0)
-            rc = table_mend(f, log, t);
+        f->state_damaged = true;
+        bool trimmed = is_trimmed(t);
+        if (trimmed)
+            fsck_say(f,
+                     &(struct finding){.kind = FSCK_TABLE,
+                                       .severity = FSCK_WARNING,
+                                       .action = FSCK_REWRITE,
+                                       .id = t->id},
+                     "The table that says where its messages stand is damaged. All of them that it "
+                     "told of were trimmed since.");
+        else
+            rc = fsck_orphans(f, log);
+        if (rc == 0 && !trimmed)
+            rc = table_mend(f, t);
+        table_rewrite(log, t);
     }
     fsck_orphans_drop(f);
     return rc;

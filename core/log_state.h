@@ -120,7 +120,7 @@ struct topic {
     uint64_t changed; /* generation of the checkpoint that is to tell of its last change, */
     uint64_t told;    /* and of the first that tells of it at all; 0: not known, before all */
     TAILQ_ENTRY(topic) changed_link;
-    bool lost_table; /* it was (log->lenient): one lost run stands for all its bytes */
+    bool lost_table; /* it was (log->lenient): one lost run stands for what it told */
     struct table {   /* run table of the newest checkpoint */
         struct table_piece {
             struct extent *extent;

@@ -453,8 +453,23 @@ static int table_load_whole(struct log *log, struct topic *t, const struct media
     return rc ? rc : runs_check(log, t);
 }
 
+/* The last run, which the node tells, unless it is the second part of a split batch. */
+static int last_keep(struct log *log, struct topic *t, const struct media_node *m)
+{
+    struct fill f = {.log = log, .t = t, .count = t->run_count};
+    uint64_t offset = le64_get(m->last.offset), message = le64_get(m->last.message);
+    if (le64_high16(m->last.side) == 0 || offset >= topic_end(t) || offset <= topic_base(t) ||
+        message > t->last_message_end || message < t->first_message)
+        return -EMBAR_ECORRUPT;
+    int rc = run_load(&f, &m->last);
+    fill_settle(&f);
+    if (rc == 0)
+        atomic_fetch_add_explicit(&log->runs, 1, memory_order_relaxed);
+    return rc;
+}
+
 /* One lost run in the place of all that the table should have told. */
-static int table_lose(struct log *log, struct topic *t)
+static int table_lose(struct log *log, struct topic *t, const struct media_node *m)
 {
     for (size_t i = 0; i < t->run_count; i++) {
         const struct run *r = topic_run(t, i);
@@ -470,7 +485,7 @@ static int table_lose(struct log *log, struct topic *t)
     t->lost_table = true;
     if (topic_base(t) == topic_end(t))
         return 0;
-    int rc = topic_runs_grow(t, 1);
+    int rc = topic_runs_grow(t, 2);
     if (rc)
         return rc;
     t->run_count = 1;
@@ -479,11 +494,19 @@ static int table_lose(struct log *log, struct topic *t)
                                     .flags = MEDIA_RUN_LOST,
                                     .batches = 1};
     atomic_fetch_add_explicit(&log->runs, 1, memory_order_relaxed);
-    return 0;
+    rc = last_keep(log, t, m);
+    if (rc == 0 && runs_check(log, t)) { /* it lies across its extent's end */
+        const struct run *r = topic_run(t, --t->run_count);
+        struct extent *e = extent_find(log->extents, r->payload, r->order);
+        if (e && !(r->flags & MEDIA_RUN_LOST))
+            extent_put(log->extents, e);
+        atomic_fetch_sub_explicit(&log->runs, 1, memory_order_relaxed);
+    }
+    return rc == -EMBAR_ECORRUPT ? 0 : rc;
 }
 
 int table_load(struct log *log, struct topic *t, const struct media_node *m)
 {
     int rc = table_load_whole(log, t, m);
-    return rc == -EMBAR_ECORRUPT && log->lenient ? table_lose(log, t) : rc;
+    return rc == -EMBAR_ECORRUPT && log->lenient ? table_lose(log, t, m) : rc;
 }

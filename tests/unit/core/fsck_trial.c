@@ -83,6 +83,7 @@ static void batches_find(struct trial_topic *m, struct topic *t)
     for (size_t i = 0; i < t->run_count; i++) {
         const struct run *r = topic_run(t, i);
         uint64_t at = r->side, offset = r->offset, message = r->message;
+        bool moved = i + 1 < t->run_count && topic_run(t, i + 1)->flags & MEDIA_RUN_MOVED;
         for (unsigned b = 0; b < r->batches; b++) {
             struct side s;
             assert_int_equal(side_read(&t->log->pool, at, &s), 0);
@@ -101,7 +102,8 @@ static void batches_find(struct trial_topic *m, struct topic *t)
                                                               .run1 = s.run1,
                                                               .run0_length = s.run0_length,
                                                               .side = at + MEDIA_LINE - size,
-                                                              .side_size = size};
+                                                              .side_size = size,
+                                                              .part_moved = moved && s.run1};
             offset += s.length;
             message += s.count;
             at -= size;

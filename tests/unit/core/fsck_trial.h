@@ -21,6 +21,7 @@ struct trial_batch {
     uint32_t run0_length;
     uint64_t side, side_size; /* of the record with its lengths: from the lowest byte on */
     uint64_t number;          /* of its entry, 0: the checkpoint holds it */
+    bool part_moved;          /* its second part, by itself: run1 is where it was */
 };
 
 struct trial_topic {

@@ -1,0 +1,264 @@
+/* Both copies of a run table are gone: what it told is found again by the batches' own records, also
+ * after trims and moves; what cannot be placed is saved aside. The seed is EMBAR_TEST_SEED. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/log_state.h"
+#include "tests/unit/core/fixture.h"
+#include "tests/unit/core/fsck_trial.h"
+
+#define POOLS   6u
+#define BATCHES 300u
+#define LENGTH  1000u
+#define COUNT   10u /* messages of each */
+
+/* A topic of BATCHES batches that only the checkpoint tells of, in many extents. */
+struct world {
+    struct fixture f;
+    uint32_t id, other;
+    char *image;
+    char save[32];
+};
+
+static void data_of(unsigned i, char *data)
+{
+    for (unsigned k = 0; k < LENGTH; k++)
+        data[k] = (char)(i * 31 + k * 7 + k / 256);
+}
+
+static void publish(struct world *w, uint32_t id, unsigned from, unsigned to)
+{
+    struct topic *t = log_topic(w->f.log, id);
+    char data[LENGTH];
+    for (unsigned i = from; i < to; i++) {
+        data_of(i, data);
+        assert_int_equal(fixture_publish(&w->f, t, 0, 0, 0, data, LENGTH, NULL, COUNT).status, 0);
+    }
+    topic_put(t);
+}
+
+static void trim(struct world *w, uint64_t bytes)
+{
+    fixture_control(&w->f, (struct control){.kind = MEDIA_C_TRIM, .id = w->id, .value = bytes});
+}
+
+static int begin(void **state)
+{
+    static struct world w;
+    struct log_options o = {.manual = true};
+    o.geo.max_order = 3;
+    memset(&w, 0, sizeof w);
+    strcpy(w.save, "/tmp/embar-fsck-XXXXXX");
+    if (!mkdtemp(w.save))
+        return -1;
+    fixture_open_as(&w.f, TRIAL_SIZE, &o);
+    w.id = fixture_topic(&w.f, "t");
+    w.other = fixture_topic(&w.f, "other");
+    publish(&w, w.id, 0, BATCHES);
+    *state = &w;
+    return 0;
+}
+
+static int end(void **state)
+{
+    struct world *w = *state;
+    char command[64];
+    fixture_close(&w->f);
+    munmap(w->image, TRIAL_SIZE);
+    snprintf(command, sizeof command, "rm -r %s", w->save);
+    return system(command);
+}
+
+/* Both roots name the table; then it is gone. */
+static void table_destroyed(struct world *w)
+{
+    const struct topic *t = names_id(&w->f.log->names, w->id);
+    w->image = fixture_copy(&w->f);
+    assert_true(t->table.count > 0);
+    for (size_t i = 0; i < t->table.count; i++) {
+        const struct extent *e = t->table.piece[i].extent;
+        memset(w->image + e->base, 0, MEDIA_LINE);
+        memset(w->image + e->base + checkpoint_room(e->size), 0, MEDIA_LINE);
+    }
+}
+
+static void checkpoints(struct world *w)
+{
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(log_checkpoint(w->f.log), 0);
+}
+
+static void repair(struct world *w, struct fsck_report *r)
+{
+    struct trial t = {.image = w->image};
+    struct embar_error err;
+    if (trial_fsck(&t, true, w->save, r, &err) != 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(r->left, 0);
+}
+
+/* Exactly the batches [from, BATCHES) are there, where they were. */
+static void reads_from(struct world *w, uint64_t base)
+{
+    struct region region;
+    struct log_options o = {.region = &region, .manual = true};
+    struct embar_error err;
+    struct log *log;
+    region_wrap(&region, w->image, TRIAL_SIZE, NULL);
+    assert_int_equal(log_open(&log, &o, &err), 0);
+    struct topic *t = log_topic(log, w->id);
+    assert_int_equal(topic_base(t), base);
+    assert_int_equal(topic_end(t), BATCHES * LENGTH);
+    size_t size;
+    char *got = fixture_read(t, &size), want[LENGTH];
+    assert_int_equal(size, BATCHES * LENGTH - base);
+    for (uint64_t at = base; at < BATCHES * LENGTH; at = (at / LENGTH + 1) * LENGTH) {
+        struct batch_cursor c = {.offset = at};
+        struct batch_view v;
+        data_of((unsigned)(at / LENGTH), want);
+        assert_memory_equal(got + (at - base), want + at % LENGTH, LENGTH - at % LENGTH);
+        assert_int_equal(topic_next(t, &c, &v), 1);
+        assert_int_equal(v.offset, at / LENGTH * LENGTH);
+        assert_int_equal(v.message, at / LENGTH * COUNT);
+        read_release(&v.data);
+    }
+    free(got);
+    topic_put(t);
+    log_close(log);
+}
+
+static void mended(struct world *w, uint64_t base)
+{
+    struct fsck_report r;
+    table_destroyed(w);
+    repair(w, &r);
+    if (r.errors > 0)
+        trial_print(&r);
+    assert_int_equal(r.errors, 0);
+    assert_int_equal(trial_finding(&r, FSCK_TABLE)->action, FSCK_REBUILD);
+    fsck_report_drop(&r);
+    reads_from(w, base);
+}
+
+static void whole(void **state)
+{
+    struct world *w = *state;
+    checkpoints(w);
+    mended(w, 0);
+}
+
+/* What was trimmed does not come back, although most of it still stands. */
+static void trimmed(void **state)
+{
+    struct world *w = *state;
+    trim(w, 70 * LENGTH + 300);
+    checkpoints(w);
+    mended(w, 70 * LENGTH + 300);
+}
+
+/* Trimmed behind the checkpoint, and its place given to others. */
+static void trimmed_behind(void **state)
+{
+    struct world *w = *state;
+    checkpoints(w);
+    trim(w, 150 * LENGTH);
+    publish(w, w->other, 0, 12);
+    mended(w, 150 * LENGTH);
+}
+
+/* All that the table told, behind the checkpoint. */
+static void trimmed_whole(void **state)
+{
+    struct world *w = *state;
+    checkpoints(w);
+    trim(w, (BATCHES - 1) * LENGTH);
+    struct fsck_report r;
+    table_destroyed(w);
+    repair(w, &r);
+    assert_int_equal(r.errors, 0);
+    fsck_report_drop(&r);
+    reads_from(w, (BATCHES - 1) * LENGTH);
+}
+
+/* One of the records is damaged too: nothing tells how many bytes that batch had, so where those before
+ * it stood is not proved. */
+static void aside(void **state)
+{
+    struct world *w = *state;
+    struct fsck_report r;
+    checkpoints(w);
+    const struct topic *t = names_id(&w->f.log->names, w->id);
+    const struct run *run = topic_run(t, 2), *last = topic_run(t, t->run_count - 1);
+    unsigned told = (unsigned)(last->offset / LENGTH), n = 0;
+    uint64_t damaged = run->side;
+    table_destroyed(w);
+    memset(w->image + damaged, 0, MEDIA_LINE);
+    repair(w, &r);
+    assert_int_equal(trial_finding(&r, FSCK_TABLE)->action, FSCK_MARK);
+    for (size_t i = 0; i < r.count; i++)
+        n += r.finding[i].kind == FSCK_UNPLACED;
+    assert_int_equal(n, told - 1);
+    assert_true(r.saved_bytes >= (told - 1) * LENGTH);
+    fsck_report_drop(&r);
+}
+
+/* Second halves of split batches that were moved by themselves: only the table tells where they are. */
+static size_t parts_moved(const struct trial *t)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < t->topics; i++)
+        for (size_t b = 0; b < t->topic[i].batches; b++)
+            n += t->topic[i].batch[b].part_moved;
+    return n;
+}
+
+/* Pools with a history, each topic's table destroyed by itself. */
+static void histories(void **state)
+{
+    (void)state;
+    struct draws d = campaign_begin("tables");
+    char save[] = "/tmp/embar-fsck-XXXXXX", command[64];
+    size_t tables = 0, lost = 0, alone = 0;
+    assert_non_null(mkdtemp(save));
+    for (unsigned p = campaign_rounds(POOLS); p > 0; p--) {
+        struct trial t;
+        trial_build(&t, &d);
+        size_t parts = parts_moved(&t);
+        for (unsigned i = 0; i + 1 < t.areas; i++) {
+            const struct trial_area *a = &t.area[i];
+            if (strcmp(a->name, "run table") != 0)
+                continue;
+            struct trial_outcome o;
+            memcpy(t.image, t.pristine, TRIAL_SIZE);
+            memset(t.image + a[0].at, 0, a[0].size);
+            memset(t.image + a[1].at, 0, a[1].size);
+            trial_run(&t, save, &o);
+            tables++;
+            lost += o.collateral > parts ? o.collateral - parts : 0;
+            alone += o.collateral;
+            if (o.collateral + o.aside > 0)
+                print_message("pool %u, table at %llu: %zu lost, %zu aside\n", p,
+                              (unsigned long long)a->at, o.collateral, o.aside);
+        }
+        trial_free(&t);
+    }
+    print_message("%zu tables: %zu batches lost\n", tables, alone);
+    snprintf(command, sizeof command, "rm -r %s", save);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(lost, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(whole, begin, end),
+        cmocka_unit_test_setup_teardown(trimmed, begin, end),
+        cmocka_unit_test_setup_teardown(trimmed_behind, begin, end),
+        cmocka_unit_test_setup_teardown(trimmed_whole, begin, end),
+        cmocka_unit_test_setup_teardown(aside, begin, end),
+        cmocka_unit_test(histories),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
