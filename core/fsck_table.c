@@ -62,6 +62,45 @@ static bool follows(const struct orphan *a, const struct orphan *b)
            (a->named == 0 || b->named == 0 || a->named < b->named);
 }
 
+/* Can no batch have stood between a and b? They are side by side, or the rest of the one's extent is
+ * too small for what went into the next. */
+static bool is_next(const struct pool *p, const struct orphan *a, const struct orphan *b)
+{
+    uint64_t low = a->at + MEDIA_LINE - side_size(a->s.count, a->s.equal);
+    uint64_t end = a->s.run0 + a->s.run0_length;
+    if (a->s.run1) { /* what comes next stands behind its second part */
+        low = pool_extent_base(p, a->s.run1, a->s.order1) +
+              (1ull << (a->s.order1 + p->geo.block_shift));
+        end = a->s.run1 + (a->s.length - a->s.run0_length);
+    }
+    if (b->s.run0 == end)
+        return b->at + MEDIA_LINE == low;
+    uint64_t base = pool_extent_base(p, b->s.run0, b->s.order0);
+    uint64_t top = base + (1ull << (b->s.order0 + p->geo.block_shift));
+    return b->s.run0 == base && b->at + MEDIA_LINE == top && low >= end &&
+           b->s.length + side_size(b->s.count, b->s.equal) > low - end;
+}
+
+/* Where batches are as large as others, one whose record is damaged is not missed in the sum: one that
+ * was trimmed stands in for it. Then each must have its place beside the next. */
+static bool chain_sure(const struct pool *p, const struct topic *t, const struct chain *c)
+{
+    const struct side *oldest = &c->at[c->first]->s;
+    bool alike = false, next = true;
+    for (size_t i = 0; i < c->count; i++) {
+        const struct side *s = &c->at[i]->s;
+        alike =
+            alike || (i != c->first && s->length == oldest->length && s->count == oldest->count);
+        next = next && (i <= c->first || is_next(p, c->at[i - 1], c->at[i]));
+    }
+    if (topic_base(t) == 0 || !alike)
+        return true;
+    const struct run *r = t->run_count > 1 ? topic_run(t, 1) : NULL;
+    struct orphan behind = {.at = r ? r->side : 0};
+    return next && r && side_read(p, r->side, &behind.s) == 0 &&
+           is_next(p, c->at[c->count - 1], &behind);
+}
+
 /* Does the chain begin where the topic does, in bytes and in messages, and follow one upon another? */
 static bool chain_fits(const struct topic *t, const struct chain *c)
 {
@@ -76,7 +115,7 @@ static bool chain_fits(const struct topic *t, const struct chain *c)
     bool fits = at == base && message == t->first_message;
     for (size_t i = c->first + 1; fits && i < c->count; i++)
         fits = follows(c->at[i - 1], c->at[i]);
-    return fits;
+    return fits && chain_sure(&t->log->pool, t, c);
 }
 
 static int orphan_append(struct topic *t, const struct orphan *o)

@@ -204,6 +204,31 @@ static void aside(void **state)
     fsck_report_drop(&r);
 }
 
+/* As many bytes and messages as there must be, but one of them was trimmed, and stands in for one whose
+ * record is damaged. */
+static void changeling(void **state)
+{
+    struct world *w = *state;
+    const struct topic *t = names_id(&w->f.log->names, w->id);
+    const struct run *r = topic_run(t, t->run_count - 4);
+    assert_true(r->offset > 100 * LENGTH && r->batches > 5);
+    uint64_t at[3] = {r->side, r->side - 3ull * MEDIA_LINE,
+                      r->side - (r->batches - 1ull) * MEDIA_LINE};
+    trim(w, 70 * LENGTH + 300);
+    checkpoints(w);
+    for (unsigned i = 0; i < 3; i++) { /* the first of its run, one between, and the last */
+        struct fsck_report report;
+        if (w->image)
+            munmap(w->image, TRIAL_SIZE);
+        table_destroyed(w);
+        memset(w->image + at[i], 0, MEDIA_LINE);
+        repair(w, &report);
+        assert_int_equal(trial_finding(&report, FSCK_TABLE)->action, FSCK_MARK);
+        assert_non_null(trial_finding(&report, FSCK_UNPLACED));
+        fsck_report_drop(&report);
+    }
+}
+
 /* Second halves of split batches that were moved by themselves: only the table tells where they are. */
 static size_t parts_moved(const struct trial *t)
 {
@@ -258,6 +283,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(trimmed_behind, begin, end),
         cmocka_unit_test_setup_teardown(trimmed_whole, begin, end),
         cmocka_unit_test_setup_teardown(aside, begin, end),
+        cmocka_unit_test_setup_teardown(changeling, begin, end),
         cmocka_unit_test(histories),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
