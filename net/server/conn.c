@@ -404,14 +404,13 @@ static void conn_write(struct conn *c)
 
 /* ---- In ------------------------------------------------------------------------------------ */
 
-/* What a receive says of the bytes behind it; over TCP one where only the stream's end is. */
+/* What a receive says of the bytes behind it; one where only the stream's end is. */
 static void hear_queued(struct conn *c, struct msghdr *m)
 {
     int n = 0;
     const struct cmsghdr *h = CMSG_FIRSTHDR(m);
-    bool told = h && h->cmsg_len >= CMSG_LEN(sizeof(n)) &&
-                (c->local ? h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_INQ
-                          : h->cmsg_level == IPPROTO_TCP && h->cmsg_type == TCP_CM_INQ);
+    bool told = h && h->cmsg_level == IPPROTO_TCP && h->cmsg_type == TCP_CM_INQ &&
+                h->cmsg_len >= CMSG_LEN(sizeof(n));
     if (told)
         memcpy(&n, CMSG_DATA(h), sizeof(n));
     c->queued = n > 0 ? (uint32_t)n : 0;

@@ -44,14 +44,6 @@
 #define RESERVE_AT         (64u << 10)  /* reserve when min(body, this) has arrived */
 #define SCRATCH_SIZE       (64u << 10)
 
-/* Unix sockets, since Linux 6.17; newer than Debian 12's headers. */
-#ifndef SO_INQ
-#define SO_INQ 84
-#endif
-#ifndef SCM_INQ
-#define SCM_INQ SO_INQ
-#endif
-
 #define container_of(p, type, member) ((type *)(void *)((char *)(p)-offsetof(type, member)))
 
 struct worker;
@@ -291,7 +283,7 @@ struct server {
     uint32_t uid, gid; /* the daemon's: principal of TCP peers */
     char address[128];
     char *unix_path;
-    bool tells; /* TCP connections say at each receive what they left in the socket */
+    bool tells; /* its TCP connections say at each receive what they left in the socket */
     int unix_fd;
     uint64_t unix_dev, unix_ino; /* of the socket file we made: only that is unlinked */
     atomic_bool stop;            /* set by server_stop, then each worker is woken */

@@ -271,17 +271,14 @@ static void admit(struct worker *w, int fd, bool local)
     if (local) {
         struct ucred cred;
         socklen_t n = sizeof(cred);
-        int one = 1;
-        c->tells = setsockopt(fd, SOL_SOCKET, SO_INQ, &one, sizeof(one)) == 0;
         if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) == 0) {
             c->uid = cred.uid;
             c->gid = cred.gid;
         } else {
             c->uid = c->gid = UINT32_MAX; /* nobody in particular: what everyone may */
         }
-    } else {
-        c->tells = s->tells;
     }
+    c->tells = !local && s->tells;
     c->tenant = staging_tenant(s->staging, c->uid);
     count_add(&w->count.accepted, 1);
     c->mail.deliver = conn_adopt;

@@ -26,9 +26,6 @@
 
 #include "tests/unit/server/rig.h"
 
-#ifndef SO_INQ
-#define SO_INQ 84
-#endif
 #define WARM   60u    /* floods: extents grow, and what is made once is there */
 #define FLOODS 16u    /* that are counted: 128 batches, an extent or two */
 #define LARGE  14000u /* more than is received ahead */
@@ -173,14 +170,14 @@ static void flood(struct sender *s)
     (void)await_ack(s->fd, 7, s->sequence);
 }
 
-static void steady(unsigned batches, uint32_t size, unsigned receives, bool local)
+static void steady(unsigned batches, uint32_t size, unsigned receives)
 {
     struct rig r = {.workers = 1, .tick_ms = 60000};
     struct sender s = {.batches = batches, .size = size};
     tester = pthread_self();
     fill(s.data, sizeof(s.data), 1);
     rig_start(&r);
-    s.fd = peer(&r, local);
+    s.fd = peer(&r, false);
     s.epoch = le32_get(open_topic(s.fd, "steady", 7, WIRE_S_NEW, 0).epoch);
     unsigned allocations = 0;
     for (unsigned i = 0; i < WARM + FLOODS; i++) {
@@ -207,30 +204,18 @@ static void steady(unsigned batches, uint32_t size, unsigned receives, bool loca
 static void a_receive_and_an_end_of_each(void **state)
 {
     (void)state;
-    steady(4, LARGE, 5, false);
-}
-
-static void over_a_unix_socket_too(void **state)
-{
-    (void)state;
-    int one = 1, fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    bool told = setsockopt(fd, SOL_SOCKET, SO_INQ, &one, sizeof(one)) == 0;
-    close(fd);
-    if (!told)
-        skip(); /* before Linux 6.17 it is asked, once a batch */
-    steady(4, LARGE, 5, true);
+    steady(4, LARGE, 5);
 }
 
 static void small_ones_together(void **state)
 {
     (void)state;
-    steady(12, SMALL, 3, false);
+    steady(12, SMALL, 3);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_receive_and_an_end_of_each),
-                                       cmocka_unit_test(over_a_unix_socket_too),
                                        cmocka_unit_test(small_ones_together)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
