@@ -434,10 +434,16 @@ ssize_t conn_recv(struct conn *c, struct iovec *iov, int pieces)
         ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT);
         if (n > 0) {
             hear_queued(c, &m);
-            /* A short count of a stream means that it is empty now: the next byte is a new edge.
-             * The end of the stream is told once, so it is read for until it comes. */
-            if (((size_t)n < want || (!c->came && c->queued == 0)) && !c->hup)
+            /* The next byte of an empty stream is a new edge. Where the kernel does not say how much
+             * is left, a short count means that it is empty. The end of the stream is told once, so it
+             * is read for until it comes. */
+            if ((c->came ? (size_t)n < want : c->queued == 0) && !c->hup)
                 c->readable = false;
+            /* Descriptors, which nobody asked for: a receive ends behind them, however much follows. */
+            if (c->local && (m.msg_flags & MSG_CTRUNC)) {
+                conn_close(c);
+                return -1;
+            }
             c->received += (uint64_t)n;
             c->worker->brought += (uint64_t)n;
             return n;
