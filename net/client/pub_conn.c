@@ -111,6 +111,11 @@ static int open_channel(struct pub_conn *c, int fd, bool first, uint32_t *epoch,
         rc = take_opened(c, &r, first, err);
     } else if (rc == -EMBAR_EFENCED && r.length >= sizeof(detail)) {
         memcpy(&detail, r.body, sizeof(detail));
+        if (le32_get(detail.epoch) < *epoch)
+            rc = embar_fail(err, -EMBAR_ESESSION,
+                            "The broker's session stands in epoch %u where it had told %u: its "
+                            "pool lost data.",
+                            le32_get(detail.epoch), *epoch);
         *epoch = le32_get(detail.epoch);
     }
     if (rc < 0 && r.frame.type == WIRE_ERROR && le16_get(r.frame.channel) != 0)
