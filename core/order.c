@@ -244,8 +244,8 @@ static void fence(struct log *log, struct session *s)
     int rc = seq_control(log, &c, &commit);
     if (rc == 0)
         atomic_fetch_add_explicit(&log->fenced, 1, memory_order_relaxed);
-    else if (rc == -EMBAR_EFAULTED)
-        order_release(log, s, rc); /* nothing will ever fill the gap */
+    else if (rc == -EMBAR_EFAULTED || rc == -EMBAR_ELIMIT)
+        order_release(log, s, rc); /* nothing will ever fill the gap, or fence it */
     else
         gap_renew(log, s); /* no room for the entry: later again */
     seq_tell(log);

@@ -471,11 +471,12 @@ static int turn(struct log *log, uint64_t now, unsigned left, bool *more)
         rc = pick_aged(&round, &left, now);
     int ran = round_run(&round, now);
     rc = ran ? ran : rc;
-    if (rc == 0)
+    if (rc == 0) {
         rc = trim_victims(&round, false, &left, now);
-    if (rc == 0 || rc == -EAGAIN) {
-        int other = trim_victims(&round, true, &left, now); /* neither waits for the other */
-        rc = other ? other : rc;
+        if (rc == 0 || rc == -EAGAIN) {
+            int other = trim_victims(&round, true, &left, now); /* neither waits for the other */
+            rc = other ? other : rc;
+        }
     }
     free(round.trim);
     *more = left == 0;
@@ -507,7 +508,8 @@ enum retain_next retain_run(struct log *log, uint64_t now)
         return RETAIN_SYNC;
     if (rc == -EXDEV)
         return RETAIN_MOVE;
-    return more ? RETAIN_MORE : RETAIN_DONE;
+    /* What has no room now has none in the next turn either: a checkpoint, or time, has to come between. */
+    return more && rc != -EMBAR_EFULL && rc != -EAGAIN ? RETAIN_MORE : RETAIN_DONE;
 }
 
 uint64_t retain_wait(const struct log *log, uint64_t now)
