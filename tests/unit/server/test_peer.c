@@ -368,6 +368,36 @@ static void no_descriptors(void **state)
     assert_int_equal(status, 0);
 }
 
+/* Descriptors that come with bytes are not taken, and who sends them is not served: a receive ends
+ * behind them, so that what follows would have to be looked for. */
+static void passed_descriptors(void **state)
+{
+    (void)state;
+    struct wire_frame f = wire_frame_of(WIRE_PING, 0, 0, 7, 0);
+    struct iovec iov = {&f, sizeof(f)};
+    int fd = peer(&r, true), ends[2];
+    assert_int_equal(pipe(ends), 0);
+    union {
+        char room[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr first;
+    } control = {.first = {.cmsg_len = CMSG_LEN(sizeof(int)),
+                           .cmsg_level = SOL_SOCKET,
+                           .cmsg_type = SCM_RIGHTS}};
+    memcpy(CMSG_DATA(&control.first), &ends[1], sizeof(int));
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = &control,
+                       .msg_controllen = sizeof(control)};
+    assert_int_equal(sendmsg(fd, &m, 0), sizeof(f));
+    close(ends[1]);
+    struct got g;
+    char byte;
+    assert_false(receive(fd, &g));
+    assert_int_equal(read(ends[0], &byte, 1), 0); /* nobody holds the other end */
+    close(ends[0]);
+    close(fd);
+}
+
 /* ---- Another user ---------------------------------------------------------------------------- */
 
 /* Runs f as uid 65534 with a connection over the Unix socket. */
@@ -528,6 +558,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(pipelined, setup, teardown),
         cmocka_unit_test_setup_teardown(too_slow, setup, teardown),
         cmocka_unit_test_setup_teardown(no_descriptors, setup, teardown),
+        cmocka_unit_test_setup_teardown(passed_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(permissions, setup, teardown),
     };
     return cmocka_run_group_tests_name("server peer", tests, NULL, NULL);
