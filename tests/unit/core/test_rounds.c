@@ -163,6 +163,31 @@ static void a_round_is_one_sync(void **state)
     world_close(&w);
 }
 
+/* More come due at once than the index ring has room for: the thread that trims them writes the
+ * checkpoint that makes room, and others go on publishing. */
+static void more_than_the_ring_holds(void **state)
+{
+    (void)state;
+    enum { MANY = 200 };
+    static struct world w;
+    const struct log_options o = {.geo.index_entries = 64};
+    unsigned gone = 0;
+    memset(&w, 0, sizeof w);
+    fixture_open_file(&w.f, 64 << 20, &o, false);
+    for (unsigned i = 0; i < MANY; i++)
+        topic_make(&w, 0, SECOND / 2, 0);
+    for (unsigned i = 0; i < MANY; i++)
+        assert_int_equal(publish(&w, w.t[i], 300), 0);
+    for (unsigned tries = 0; gone < MANY && tries < 30000; tries++) {
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        for (gone = 0; gone < MANY && topic_base(w.t[gone]) == topic_end(w.t[gone]);)
+            gone++;
+    }
+    assert_int_equal(gone, MANY);
+    assert_int_equal(publish(&w, w.t[0], 300), 0);
+    world_close(&w);
+}
+
 /* By hand each is answered when it is durable. */
 static void by_hand_each_is_synced(void **state)
 {
@@ -255,6 +280,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_round_is_one_sync),
+        cmocka_unit_test(more_than_the_ring_holds),
         cmocka_unit_test(by_hand_each_is_synced),
         cmocka_unit_test(killed_anywhere_a_trim_is_whole),
         cmocka_unit_test(a_full_pool_gives_up_the_oldest_with_few_syncs),
