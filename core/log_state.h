@@ -453,13 +453,12 @@ void retain_starve(struct log *log, uint64_t bytes, bool whole);
 /* ---- Moving (move.c): the background thread's, or a manual log's tick's --------------------- */
 
 struct move {
-    uint32_t survey; /* its number */
-    uint64_t spent;  /* bytes moved since a reservation last found its place */
-    bool failed;     /* the last attempt made no piece, */
-    bool busy;       /* because of what will pass, */
-    uint64_t freed;  /* when so many blocks had come free */
-    uint64_t retry;  /* CLOCK_MONOTONIC ns: not again before, which is */
-    uint64_t wait;   /* ns after it */
+    uint64_t spent; /* bytes moved since a reservation last found its place */
+    bool failed;    /* the last attempt made no piece, */
+    bool busy;      /* because of what will pass, */
+    uint64_t freed; /* when so many blocks had come free */
+    uint64_t retry; /* CLOCK_MONOTONIC ns: not again before, which is */
+    uint64_t wait;  /* ns after it */
 };
 
 /* Would moving perhaps make the place that `want` bytes lack (whole: in one piece)? enough: only where
@@ -487,7 +486,8 @@ struct log {
     struct topic *control; /* topic 0 */
     struct seq seq;
     struct retain retain;
-    struct move move;
+    struct move move[2]; /* for batches that go into two pieces, and for those that do not */
+    uint32_t survey;     /* for moves: its number */
 
     atomic_uint_fast64_t committed, durable, synced, checkpoint; /* entry numbers */
     /* Watermarks that were written in this term: with the sequencer's role; by whoever syncs. */

@@ -60,6 +60,7 @@ struct move_job {
     struct log *log;
     struct move_unit *unit;
     size_t count, capacity;
+    bool whole;                 /* for a batch that goes into one piece */
     bool rewrite;               /* a checkpoint is needed, which writes about */
     uint64_t rewritten;         /* bytes elsewhere */
     const struct move_unit *at; /* being copied */
@@ -69,9 +70,9 @@ struct move_job {
 
 static void survey_note(struct log *log, struct extent *e, uint32_t owner)
 {
-    if (e->survey == log->move.survey)
+    if (e->survey == log->survey)
         return;
-    e->survey = log->move.survey;
+    e->survey = log->survey;
     e->owner = owner;
     e->runs = 0;
     e->live = 0;
@@ -114,7 +115,7 @@ static void survey(struct log *log)
 {
     struct manifest *m = &log->manifest;
     struct topic *control = log->control;
-    log->move.survey++;
+    log->survey++;
     for (struct topic *t = log->names.by_id; t; t = t->by_id.next)
         survey_topic(log, t);
     for (size_t i = 0; i < m->count; i++)
@@ -226,13 +227,13 @@ static int plan(struct move_job *job, uint64_t at, unsigned order)
     int rc = owner ? 0 : -ENOMEM;
     for (struct extent *e; rc == 0 && (e = extents_held_next(log->extents, &at));) {
         struct topic *t = names_id(&log->names, e->owner);
-        if (e->survey == log->move.survey && e->rewritten) {
+        if (e->survey == log->survey && e->rewritten) {
             rewrite(job, e);
             job->rewritten += e->live;
             continue;
         }
         bool empty = e->runs == 0;
-        if (e->survey != log->move.survey || !t || !seal(t, e))
+        if (e->survey != log->survey || !t || !seal(t, e))
             rc = -EBUSY;
         else if (!empty)
             owner[owners++] = t->id;
@@ -479,7 +480,7 @@ static int commit_some(struct move_job *job, size_t *i)
         resume(of[k]);
     *i = next;
     atomic_fetch_add_explicit(&log->moved, bytes, memory_order_relaxed);
-    log->move.spent += bytes;
+    log->move[job->whole].spent += bytes;
     return 0;
 }
 
@@ -574,7 +575,7 @@ static int begin(struct move_job *job, uint64_t want, bool whole, bool aside)
     role_give(log, aside);
     extents_stat(x, &st);
     bool enough = st.free >= st.reserve + (c.need << log->pool.geo.block_shift);
-    c.survey = log->move.survey;
+    c.survey = log->survey;
     c.order = enough || lack > WORTH ? lack : WORTH;
     for (unsigned pass = 0; rc && rc != -ENOMEM && pass < 1u + enough; pass++) {
         if (pass > 0) {
@@ -610,7 +611,7 @@ static int finish(struct move_job *job, bool aside)
 /* Could an attempt come to anything, if not at once? */
 static bool is_hopeful(const struct log *log, uint64_t want, bool whole, bool enough)
 {
-    const struct move *m = &log->move;
+    const struct move *m = &log->move[whole];
     struct extents_stat st;
     uint64_t need;
     if (extents_fit(log->extents, want, whole) || m->spent >= BUDGET * want)
@@ -629,18 +630,18 @@ static bool is_pausing(const struct move *m)
 
 bool move_wanted(const struct log *log, uint64_t want, bool whole, bool enough)
 {
-    return is_hopeful(log, want, whole, enough) && !is_pausing(&log->move);
+    return is_hopeful(log, want, whole, enough) && !is_pausing(&log->move[whole]);
 }
 
 bool move_awaited(const struct log *log, uint64_t want, bool whole)
 {
-    return is_hopeful(log, want, whole, false) && is_pausing(&log->move);
+    return is_hopeful(log, want, whole, false) && is_pausing(&log->move[whole]);
 }
 
 int move_run(struct log *log, uint64_t want, bool whole, bool aside)
 {
-    struct move *m = &log->move;
-    struct move_job job = {.log = log};
+    struct move *m = &log->move[whole];
+    struct move_job job = {.log = log, .whole = whole};
     if (log_faulted(log))
         return -EMBAR_EFAULTED;
     uint64_t freed = extents_freed(log->extents);
@@ -653,7 +654,7 @@ int move_run(struct log *log, uint64_t want, bool whole, bool aside)
     bool rewritten = job.rewrite;
     m->spent += job.rewritten;
     job_end(&job);
-    job = (struct move_job){.log = log, .rewrite = rewritten};
+    job = (struct move_job){.log = log, .whole = whole, .rewrite = rewritten};
     if (planned) {
         rc = finish(&job, aside);
         atomic_fetch_add_explicit(&log->moves, 1, memory_order_relaxed);

@@ -456,8 +456,8 @@ static int trim_victims(struct round *round, bool whole, unsigned *left, uint64_
     /* Who came meanwhile with a larger one says so again. */
     atomic_compare_exchange_strong_explicit(&r->want[whole], &want, 0, memory_order_relaxed,
                                             memory_order_relaxed);
-    log->move.spent = 0;
-    log->move.busy = false;
+    log->move[whole].spent = 0;
+    log->move[whole].busy = false;
     return 0;
 }
 

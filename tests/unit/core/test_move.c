@@ -247,6 +247,24 @@ static void who_waits_for_one_piece_hides_nobody(void **state)
     world_close(&w);
 }
 
+/* That no place can be made for a batch that goes into one piece says nothing of one that goes into two. */
+static void one_waits_for_itself_alone(void **state)
+{
+    (void)state;
+    struct draws d = campaign_begin("itself");
+    const struct log_options o = {.manual = true};
+    static struct world w;
+    world_open(&w, 32 << 20, &o, 0);
+    scatter(&w, &d, 30000);
+    assert_int_equal(publish(&w, w.t[1], w.most, 1), -EMBAR_EFULL);
+    w.f.log->move[true] = (struct move){
+        .failed = true, .freed = extents_freed(w.f.log->extents), .retry = UINT64_MAX};
+    log_tick(w.f.log, now_monotonic());
+    assert_int_equal(publish(&w, w.t[1], w.most, 1), 0);
+    world_check(&w);
+    world_close(&w);
+}
+
 /* A place that was waited for is there by now, and the last attempt to make one is over: no turn
  * comes for it any more, so that an idle log sleeps. */
 static void what_is_there_is_waited_for_no_more(void **state)
@@ -260,8 +278,8 @@ static void what_is_there_is_waited_for_no_more(void **state)
         ;
     uint64_t some = topic_base(t) + (100u << 10);
     fixture_control(&w.f, (struct control){.kind = MEDIA_C_TRIM, .id = t->id, .value = some});
-    w.f.log->move.failed = w.f.log->move.busy = true;
-    w.f.log->move.retry = UINT64_MAX;
+    w.f.log->move[false].failed = w.f.log->move[false].busy = true;
+    w.f.log->move[false].retry = UINT64_MAX;
     retain_starve(w.f.log, 3064, false);
     log_tick(w.f.log, now_monotonic());
     assert_true(retain_wait(w.f.log, now_realtime()) == UINT64_MAX);
@@ -630,6 +648,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scattered_space_becomes_one_piece),
         cmocka_unit_test(who_waits_for_one_piece_hides_nobody),
+        cmocka_unit_test(one_waits_for_itself_alone),
         cmocka_unit_test(what_is_there_is_waited_for_no_more),
         cmocka_unit_test(killed_anywhere_nothing_is_lost),
         cmocka_unit_test(readers_keep_what_they_read),
