@@ -463,17 +463,7 @@ int salvage_aside(struct salvage *v)
         const struct topic *t = o->s.topic ? names_id(&v->log->names, o->s.topic) : NULL;
         if (o->taken || !o->whole || !t || o->s.time <= v->time || is_named(v, o))
             continue;
-        fsck_say(
-            f,
-            &(struct finding){.kind = FSCK_UNPLACED,
-                              .severity = FSCK_ERROR,
-                              .action = FSCK_FORGET,
-                              .id = t->id,
-                              .messages = {0, o->s.count},
-                              .place = {o->at, o->at + MEDIA_LINE}},
-            "A batch of %u messages (%u bytes) is whole, but the index entry that said where in "
-            "the topic it stands is damaged, and nothing else tells. It may have been trimmed.",
-            o->s.count, o->s.length);
+        fsck_unplaced(f, t, o, "index entry");
     }
     return rc;
 }

@@ -178,6 +178,21 @@ static void orphans_named(struct fsck *f, const struct pool *p)
         }
 }
 
+void fsck_unplaced(struct fsck *f, const struct topic *t, const struct orphan *o, const char *what)
+{
+    fsck_say(
+        f,
+        &(struct finding){.kind = FSCK_UNPLACED,
+                          .severity = FSCK_ERROR,
+                          .action = FSCK_FORGET,
+                          .id = t->id,
+                          .messages = {0, o->s.count},
+                          .place = {o->at, o->at + MEDIA_LINE}},
+        "A batch of %u messages (%u bytes) is whole, but the %s that said where in the topic it "
+        "stands is damaged, and nothing else tells. It may have been trimmed.",
+        o->s.count, o->s.length, what);
+}
+
 bool fsck_same_batch(const struct side *a, const struct side *b)
 {
     return a->time == b->time && a->topic == b->topic && a->sequence == b->sequence &&

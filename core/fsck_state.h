@@ -95,6 +95,9 @@ struct orphan {
 int fsck_orphans(struct fsck *f, struct log *log) __attribute__((warn_unused_result));
 /* Do two records tell of one batch, wherever it stands? */
 bool fsck_same_batch(const struct side *a, const struct side *b);
+/* Say that a whole one has no place in `t` any more, for `what` named it and is damaged: it is
+ * saved aside. */
+void fsck_unplaced(struct fsck *f, const struct topic *t, const struct orphan *o, const char *what);
 /* Give up what is known of them: the log is another. */
 void fsck_orphans_drop(struct fsck *f);
 /* The entry, or two, that named the batch. Returns how many. */

@@ -211,16 +211,7 @@ static void chain_aside(struct fsck *f, const struct topic *t, const struct chai
         }
         if (!o->whole)
             continue;
-        fsck_say(f,
-                 &(struct finding){.kind = FSCK_UNPLACED,
-                                   .severity = FSCK_ERROR,
-                                   .action = FSCK_FORGET,
-                                   .id = t->id,
-                                   .messages = {0, o->s.count},
-                                   .place = {o->at, o->at + MEDIA_LINE}},
-                 "A batch of %u messages (%u bytes) is whole, but the table that said where in the "
-                 "topic it stands is damaged, and nothing else tells. It may have been trimmed.",
-                 o->s.count, o->s.length);
+        fsck_unplaced(f, t, o, "table");
     }
 }
 
