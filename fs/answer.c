@@ -2,11 +2,12 @@
  *
  * libfuse forgets a request when its answer was written, or could not be. The kernel does not: it
  * copies what a writev is made of, and where it has no memory for that whoever asked would wait for
- * ever. So such a writev is tried again, for about a second; then whoever asked is told that there is no
- * memory, by a plain write of a header, which needs hardly any. What answered is told of that as of any failure, so that it takes
- * back what it gave.
+ * ever. So such a writev is tried again, for about a second; then whoever asked is told that there is
+ * no memory, by a plain write of a header, which needs hardly any and is tried as long. What answered
+ * is told of it as of any failure. (A stream that is followed goes on behind the bytes of an answer
+ * that was refused.)
  *
- * Must never wait longer than that: a handler thread may stand here.
+ * Must never wait longer than that, two seconds: a handler thread may stand here.
  */
 #include <errno.h>
 #include <linux/fuse.h>
