@@ -103,9 +103,19 @@ kill_daemon() {
     remount
 }
 
+# While the daemon is frozen nobody waits for the dead: a handler that has taken a request of theirs
+# (they look into the mount for its socket or token) holds them, against any signal, until it goes on.
 kill_publisher() {
     kill -KILL "$pub" 2>/dev/null || true
-    wait "$pub" 2>/dev/null || true
+    [ -n "$frozen" ] || wait "$pub" 2>/dev/null || true
+}
+
+# thaw: the daemon goes on, and whoever was killed meanwhile ends.
+thaw() {
+    [ -n "$frozen" ] || return 0
+    kill -CONT "$mount_pid"
+    wait "$frozen" 2>/dev/null || true
+    frozen=
 }
 
 remount
@@ -115,18 +125,15 @@ session=$(sed -n 's/.*session \([0-9]*\)$/\1/p' "$scratch/new")
 [ -n "$session" ] || die "no session was told: $(cat "$scratch/new")"
 
 say "$restarts restarts of session $session"
-frozen=
+frozen= # the publisher that is killed under a frozen daemon
 for ((n = 1; n <= restarts; n++)); do
     [ -n "$frozen" ] || from=$(size_of_topic)
     [ "$from" -lt "$total" ] || die "all was published after $((n - 1)) restarts: give more bytes"
     # Slow enough, and far enough from the end, that it is killed before it is through.
     step=$(((total - from) / (restarts - n + 4)))
     resume "$from" $((step / 32 + 1)) 0.00$((RANDOM % 5))
-    if [ -n "$frozen" ]; then
-        sleep 0.05 # it asks to resume while what the last one sent is still unread
-        kill -CONT "$mount_pid"
-        frozen=
-    fi
+    [ -z "$frozen" ] || sleep 0.05 # it asks to resume while what the last one sent is still unread
+    thaw
     if [ $((RANDOM % 5)) -eq 0 ]; then
         sleep "0.0$((RANDOM % 10))" # while it opens, skips, or has just begun
     else
@@ -140,14 +147,14 @@ for ((n = 1; n <= restarts; n++)); do
     if [ $((RANDOM % 3)) -eq 0 ]; then
         from=$(size_of_topic)
         kill -STOP "$mount_pid"
-        frozen=1
+        frozen=$pub
         sleep 0.05 # its sockets fill up
     fi
     kill_publisher
     [ -n "$frozen" ] || check_prefix
     say "restart $n: the topic had $checked bytes when they were compared"
 done
-[ -z "$frozen" ] || kill -CONT "$mount_pid"
+thaw
 
 say "the last one ends by itself"
 embar -s "$mnt" pub log --session "$session" "$input" 2>"$scratch/last" || die "it failed: $(cat "$scratch/last")"
