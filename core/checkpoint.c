@@ -148,10 +148,26 @@ static bool is_hopeless(const struct log *log)
     return log->job.failed && extents_freed(log->extents) == log->job.freed;
 }
 
+/* For a checker, should the root at `at` be lost, or be put back to what it was before. Only of one that
+ * is durable: a copy is never newer than its root. */
+static void root_copy(struct log *log, const struct media_root *at)
+{
+    unsigned which = at == pool_root(&log->pool, log->slot, 1);
+    struct media_root *copy = pool_root_copy(&log->pool, log->slot, which);
+    if (memcmp(copy, at, sizeof *copy) == 0)
+        return;
+    *copy = *at;
+    flush_writeback(log->pool.flush, copy, sizeof *copy);
+}
+
 /* Where it stops half-way no other checkpoint follows. */
 static int write_planned(void *arg)
 {
     struct log *log = arg;
+    /* Its writer may have died before the copy was whole: behind half of a root there stands one. */
+    log->job.place = root_older(log);
+    if (checkpoint_root_valid(log->job.place))
+        root_copy(log, log->job.place);
     for (struct topic *t = dirty_first(log); t; t = dirty_next(log, t))
         table_write(log, t);
     manifest_write(log, ++log->root_generation);
@@ -205,39 +221,18 @@ static int checkpoint_begin(struct log *log)
     return 0;
 }
 
-struct root_place {
-    struct log *log;
-    unsigned which;
-};
-
 static int root_put(void *arg)
 {
-    struct root_place *p = arg;
-    struct log *log = p->log;
-    struct media_root *at = root_older(log);
-    p->which = at == pool_root(&log->pool, log->slot, 1);
-    *at = log->job.root;
-    flush_writeback(log->pool.flush, at, sizeof *at);
-    return 0;
-}
-
-/* For a checker, should the root be lost, or be put back to what it was before. */
-static int root_copy_put(void *arg)
-{
-    const struct root_place *p = arg;
-    struct media_root *at = pool_root_copy(&p->log->pool, p->log->slot, p->which);
-    *at = p->log->job.root;
-    flush_writeback(p->log->pool.flush, at, sizeof *at);
+    struct log *log = arg;
+    *log->job.place = log->job.root;
+    flush_writeback(log->pool.flush, log->job.place, sizeof(struct media_root));
     return 0;
 }
 
 /* Step two, ordering rule "root": all that it names is durable before it. */
 static int checkpoint_root(struct log *log)
 {
-    struct root_place place = {.log = log};
-    int rc = guard_run(log->region, root_put, &place);
-    if (rc == 0)
-        rc = guard_run(log->region, root_copy_put, &place);
+    int rc = guard_run(log->region, root_put, log);
     flush_drain(log->pool.flush);
     if (rc)
         log_fault(log, rc);
@@ -260,10 +255,22 @@ int checkpoint_harden(struct log *log)
     return guard_run(log->region, roots_writeback, log);
 }
 
+static int root_copy_put(void *arg)
+{
+    struct log *log = arg;
+    root_copy(log, log->job.place);
+    return 0;
+}
+
 /* Step three: the root is durable, so what only the overwritten one needed is free. */
-static void checkpoint_end(struct log *log)
+static int checkpoint_end(struct log *log)
 {
     struct checkpoint_job *job = &log->job;
+    int rc = guard_run(log->region, root_copy_put, log);
+    if (rc) {
+        log_fault(log, rc);
+        return rc;
+    }
     atomic_store_explicit(&log->checkpoint, le64_get(job->root.number), memory_order_release);
     topic_trim(log->control, le64_get(job->root.control_end), job->control_messages);
     reserve_idle(log->control);
@@ -275,6 +282,7 @@ static void checkpoint_end(struct log *log)
                 log->retired_count * sizeof *log->retired);
     job->active = false;
     extents_settle(log->extents, job->mark);
+    return 0;
 }
 
 /* An ordinary file keeps no order between pages: a sync stands where a drain stands elsewhere. */
@@ -304,9 +312,7 @@ int checkpoint_write(struct log *log)
     rc = checkpoint_root(log);
     if (rc == 0)
         rc = checkpoint_sync(log);
-    if (rc == 0)
-        checkpoint_end(log);
-    return rc;
+    return rc ? rc : checkpoint_end(log);
 }
 
 int checkpoint_write_aside(struct log *log)
@@ -326,9 +332,9 @@ int checkpoint_write_aside(struct log *log)
     if (rc)
         return rc;
     seq_take_wait(log);
-    checkpoint_end(log);
+    rc = checkpoint_end(log);
     seq_give(log);
-    return 0;
+    return rc;
 }
 
 int log_checkpoint(struct log *log)

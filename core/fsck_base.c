@@ -6,7 +6,8 @@
 
 #define U64 "%" PRIu64
 
-/* The number of the message at the base: by its batch, or what its damaged run allows. */
+/* The number of the message at the base: by its batch, or what its damaged run allows. Of messages without
+ * bytes that stand there, as many as the topic says may have been trimmed. */
 static uint64_t base_message(struct topic *t)
 {
     uint64_t base = topic_base(t), message = t->first_message;
@@ -21,9 +22,13 @@ static uint64_t base_message(struct topic *t)
         return message < from ? from : message > to ? to : message;
     }
     uint64_t at = v.offset;
+    uint32_t i = 0;
     message = v.message;
-    for (uint32_t i = 0; i < v.count && at < base; i++, message++)
+    for (; i < v.count && at < base; i++, message++)
         at += v.lengths ? le32_get(v.lengths[i]) : v.length / v.count;
+    for (; i < v.count && message < t->first_message && v.lengths && le32_get(v.lengths[i]) == 0;
+         i++)
+        message++;
     read_release(&v.data);
     return message;
 }

@@ -140,19 +140,37 @@ bool salvage_entry(struct salvage *v, uint32_t term, uint64_t number, uint32_t c
     return true;
 }
 
+/* Does a line of some slot continue the chain as it is? */
+static bool line_whole(const struct pool *p, uint64_t number, uint32_t chain, struct entry *e,
+                       uint32_t *next)
+{
+    for (unsigned slot = 0; slot < p->geo.slots; slot++)
+        if (index_decode(pool_entry(p, slot, number), number, chain, e, next))
+            return true;
+    return false;
+}
+
 /* Lines are stored whole, so what stands there was never half of an entry: one of an earlier lap, or
  * none, or one that was not told to anybody and whose chain is another. */
 bool fsck_end_damaged(const struct fsck *f)
 {
     const struct pool *p = &f->log->pool;
     uint64_t number = f->log->seq.next, entries = p->geo.index_entries;
+    uint32_t chain = f->log->seq.chain, next;
     struct entry e;
-    uint32_t next;
     for (unsigned slot = 0; slot < p->geo.slots; slot++)
         if (le64_get(pool_entry(p, slot, number)->number) % entries != number % entries &&
             le64_get(pool_entry(p, slot, number)->number) != 0)
             return true;
-    return entry_mend(p, 0, number, f->log->seq.chain, &e, &next) != NULL;
+    /* Recovery saw whole ones and left them out: their record did not reach the disk. */
+    bool split = line_whole(p, number, chain, &e, &next) && e.flags & MEDIA_F_SPLIT;
+    if (split) {
+        number++;
+        chain = next;
+    }
+    if (line_whole(p, number, chain, &e, &next))
+        return false;
+    return entry_mend(p, 0, number, chain, &e, &next) != NULL;
 }
 
 bool salvage_part(const struct salvage *v, const struct entry *head, struct entry *part)

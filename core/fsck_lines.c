@@ -127,14 +127,35 @@ static bool used(const struct fsck *f, unsigned slot)
     return false;
 }
 
-/* A claim comes before anything else of a term, a watermark with its first entry. */
+/* Entries that stand in the slot's ring and are of this term. */
+static uint64_t entries_of(const struct fsck *f, unsigned slot, uint32_t term)
+{
+    uint64_t count = 0;
+    for (uint64_t n = 0; n < f->pool.geo.index_entries; n++) {
+        const struct media_entry *line = pool_entry(&f->pool, slot, n);
+        count += le32_get(line->term) == term &&
+                 le64_get(line->number) % f->pool.geo.index_entries == n &&
+                 le64_get(line->number) != 0;
+    }
+    return count;
+}
+
+#define MARKED 24u /* entries of a term by which its watermarks have left the caches */
+
+/* A claim comes before anything else of a term. Its watermarks are stored with its first entry, and nobody
+ * waits for them until it is closed; the page cache keeps them for as long as it likes. */
 static bool missing(const struct fsck *f, unsigned slot, unsigned i)
 {
     if (i == CLAIM)
         return used(f, slot);
+    if ((i != MARK && i != MARK_2) || !used(f, slot))
+        return false;
     struct media_claim c = *pool_claim(&f->pool, slot);
-    return (i == MARK || i == MARK_2) && used(f, slot) &&
-           (recover_claim_term(&f->pool, slot) == 0 || le64_get(c.start) > 1);
+    uint32_t term = recover_claim_term(&f->pool, slot);
+    bool booted = memcmp(c.boot_id, f->pool.boot_id, sizeof c.boot_id) != 0;
+    if (term == 0 || le32_get(c.pid) == 0)
+        return true;
+    return !(booted && f->region->needs_sync) && entries_of(f, slot, term) > MARKED;
 }
 
 static void lines_of(struct fsck *f, unsigned slot)
@@ -170,24 +191,64 @@ static bool root_is_back(const struct media_root *r, const struct media_root *co
            le64_get(copy->generation) > le64_get(r->generation);
 }
 
+/* Could line 0 be that of the root that comes behind `newest`? */
+static bool head_begun(const struct fsck *f, const struct media_root *r,
+                       const struct media_root *newest)
+{
+    uint64_t generation = newest ? le64_get(newest->generation) : 0;
+    return le32_get(r->magic) == MEDIA_ROOT_MAGIC && le64_get(r->generation) == generation + 1 &&
+           (!newest || (le64_get(r->number) >= le64_get(newest->number) &&
+                        le32_get(r->term) >= le32_get(newest->term))) &&
+           checkpoint_extent(&f->pool, le64_low48(r->manifest), le64_high16(r->manifest), 1);
+}
+
+/* Half of a root, whose writer died: one line is of the root that comes behind the newest, the other
+ * still what stood there, as the copy says, or of a root that was cut short before. Lines are stored whole. */
+static bool root_is_begun(const struct fsck *f, const struct media_root *r,
+                          const struct media_root *copy, const struct media_root *other)
+{
+    bool first = zero(copy, sizeof *copy) && zero(other, sizeof *other);
+    bool older =
+        checkpoint_root_valid(other) && !first &&
+        (zero(copy, sizeof *copy) ||
+         (checkpoint_root_valid(copy) && le64_get(copy->generation) < le64_get(other->generation)));
+    if ((!first && !older) || !zero(r->zero, sizeof r->zero))
+        return false;
+    return memcmp(r, copy, MEDIA_LINE) == 0 || head_begun(f, r, first ? NULL : other);
+}
+
+static void root_say(struct fsck *f, unsigned slot, unsigned i, const struct finding *what,
+                     const char *is, const char *means)
+{
+    fsck_say(f, what, "Checkpoint root %c of slot %u %s. %s", i ? 'B' : 'A', slot, is, means);
+}
+
 static void roots_of(struct fsck *f, unsigned slot)
 {
     for (unsigned i = 0; i < 2; i++) {
-        struct media_root r = *pool_root(&f->pool, slot, i);
-        struct media_root copy = *pool_root_copy(&f->pool, slot, i);
+        const struct media_root *at = pool_root(&f->pool, slot, i);
+        struct media_root r = *at, copy = *pool_root_copy(&f->pool, slot, i);
+        struct media_root other = *pool_root(&f->pool, slot, 1 - i);
         /* The copy follows the root: a root that was never written has none, and none is newer. */
         bool stands = checkpoint_root_valid(&copy), none = zero(&r, sizeof r);
         bool back = root_is_back(&r, &copy);
+        struct finding what = {.kind = FSCK_ROOT,
+                               .severity = FSCK_WARNING,
+                               .action = FSCK_REWRITE,
+                               .place = place_of(f, at, sizeof r)};
         if (!back && (checkpoint_root_valid(&r) || (none && !stands)))
             continue;
+        if (!back && root_is_begun(f, &r, &copy, &other)) {
+            what.severity = FSCK_REMARK;
+            what.action = FSCK_NONE;
+            root_say(f, slot, i, &what, "is half written",
+                     "The power went while a checkpoint was being made, and the one before it "
+                     "counts. The next one is written there.");
+            continue;
+        }
         f->state_damaged = true;
         f->root_damaged = true;
-        fsck_say(f,
-                 &(struct finding){.kind = FSCK_ROOT,
-                                   .severity = FSCK_WARNING,
-                                   .action = FSCK_REWRITE,
-                                   .place = place_of(f, pool_root(&f->pool, slot, i), sizeof r)},
-                 "Checkpoint root %c of slot %u %s. %s", i ? 'B' : 'A', slot,
+        root_say(f, slot, i, &what,
                  back   ? "is an older one again, which was overwritten since"
                  : none ? "is gone: it is all zeros"
                         : "fails its checksum",

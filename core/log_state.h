@@ -534,7 +534,7 @@ struct log {
         bool thrifty;   /* being planned: both places of a piece in one page, where they fit */
         bool failed;    /* the last one found no space: nobody needs to wait for the next */
         uint64_t freed; /* blocks that had come free by then */
-        struct media_root root;
+        struct media_root root, *place; /* place: where it goes */
         uint64_t control_messages;
         size_t retired; /* of log->retired: free once the root is durable */
         uint64_t mark;  /* of what waited for a sync when it began */

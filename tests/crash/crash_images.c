@@ -167,11 +167,11 @@ int main(int argc, char **argv)
            " overtaken %" PRIu64 " crashes %" PRIu64 " kills %" PRIu64 " operations %" PRIu64
            " batches %" PRIu64 " controls %" PRIu64 " refused %" PRIu64 " syncs %" PRIu64
            " retained %" PRIu64 " moved %" PRIu64 " behind %" PRIu64 " moments %" PRIu64
-           " pins %" PRIu64 " seeds %" PRIu64 " violations %" PRIu64 "\n",
+           " pins %" PRIu64 " checked %" PRIu64 " seeds %" PRIu64 " violations %" PRIu64 "\n",
            counts.images, counts.points, counts.nested, counts.used, counts.emptied, counts.closed,
            counts.damaged, counts.looks, counts.overtaken, counts.lives, counts.kills,
            counts.operations, counts.batches, counts.controls, counts.refused, counts.syncs,
-           counts.retained, counts.moved, counts.behind, counts.moments, counts.pins, counts.seeds,
-           violations);
+           counts.retained, counts.moved, counts.behind, counts.moments, counts.pins,
+           counts.checked, counts.seeds, violations);
     return violations ? 1 : 0;
 }

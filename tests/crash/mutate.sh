@@ -157,7 +157,7 @@ find_sites() {
         ' >"$scratch/sites"
 }
 
-# Calls that stand in the source and that nothing came by. fsck is not run here: its own campaign is.
+# Calls that stand in the source and that nothing came by. fsck repairs nothing here: its own campaign does.
 unseen_sites() {
     (cd "$top/core" && grep -nE '\b(flush_(writeback|drain|copy|invalidate)|region_sync)\(' ./*.c) |
         grep -vE '^./(flush|fsck)|^[^:]*:[0-9]+:(int|static|void) ' | sed 's/^\.\///; s/^\([^:]*:[0-9]*\):.*/\1/' |

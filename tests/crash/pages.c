@@ -131,9 +131,9 @@ char *pages_image(struct pages *p, uint64_t seed, enum shadow_mode mode)
     /* Few, half or nearly all. */
     static const unsigned odds_table[4] = {1, 8, 8, 15};
     unsigned odds = odds_table[draw(&seed) & 3];
+    bool some = mode == SHADOW_RANDOM || mode == SHADOW_UNTORN;
     for (size_t at = 0; at < p->size; at += PAGE)
-        if (memcmp(p->view + at, p->disk + at, PAGE) != 0 &&
-            (mode != SHADOW_RANDOM || below(&seed, 16) < odds))
+        if (memcmp(p->view + at, p->disk + at, PAGE) != 0 && (!some || below(&seed, 16) < odds))
             memcpy(p->image + at, p->view + at, PAGE);
     return p->image;
 }

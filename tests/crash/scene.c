@@ -82,16 +82,29 @@ static struct log_options options_of(const struct scene *s, struct region *regio
     return o;
 }
 
+/* A crash is no damage: that is what a check says of the same moment. */
+static void check(struct scene *s, uint64_t seed, enum shadow_mode mode, const uint8_t *boot)
+{
+    struct region region;
+    char why[200];
+    medium_image(&s->medium, seed, mode == SHADOW_RANDOM ? SHADOW_UNTORN : mode, &region);
+    if (!witness_unharmed(&region, boot, why, sizeof why))
+        scene_fail(s, "what only died is called damaged: %s", why);
+}
+
 static void shoot(struct scene *s, enum shadow_mode mode)
 {
     struct region region;
     struct embar_error err = {0};
     struct log *log;
     uint8_t boot[16];
+    uint64_t seed = draw(&s->random);
     bool off = mode != SHADOW_ALL_NEW; /* a process that dies alone leaves everything */
-    medium_image(&s->medium, draw(&s->random), mode, &region);
     memcpy(boot, s->boot, sizeof boot);
     boot[0] = (uint8_t)(boot[0] + off);
+    if (s->images % 4 == 0)
+        check(s, seed, mode, boot);
+    medium_image(&s->medium, seed, mode, &region);
     struct log_options options = options_of(s, &region, boot);
     s->images++;
     if (log_open(&log, &options, &err) != 0) {

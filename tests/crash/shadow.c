@@ -434,8 +434,9 @@ static const struct snapshot *newest(const struct shadow *s, const struct change
     return best;
 }
 
-/* One line: left as it was, or one of its contents since, whole or torn. */
-static void apply_random(struct shadow *s, const struct change *c, uint64_t *state, unsigned odds)
+/* One line: left as it was, or one of its contents since, whole or torn when that may be. */
+static void apply_random(struct shadow *s, const struct change *c, uint64_t *state, unsigned odds,
+                         bool tears)
 {
     uint64_t dice = draw(state);
     if ((dice & 15) >= odds)
@@ -446,7 +447,7 @@ static void apply_random(struct shadow *s, const struct change *c, uint64_t *sta
         load_line(words, s->view + c->line * LINE);
     else
         memcpy(words, s->choices[c->first + pick]->words, LINE);
-    uint64_t taken = (dice >> 32 & 3) == 0 ? dice >> 40 : ~0ull;
+    uint64_t taken = tears && (dice >> 32 & 3) == 0 ? dice >> 40 : ~0ull;
     char *to = s->image + c->line * LINE;
     for (unsigned i = 0; i < WORDS; i++)
         if (taken >> i & 1)
@@ -468,8 +469,8 @@ char *shadow_image(struct shadow *s, uint64_t seed, enum shadow_mode mode)
     unsigned odds = odds_table[draw(&state) & 3];
     for (size_t i = 0; mode != SHADOW_ALL_OLD && i < s->change_count; i++) {
         const struct change *c = &s->changes[i];
-        if (mode == SHADOW_RANDOM) {
-            apply_random(s, c, &state, odds);
+        if (mode == SHADOW_RANDOM || mode == SHADOW_UNTORN) {
+            apply_random(s, c, &state, odds, mode == SHADOW_RANDOM);
         } else if (mode == SHADOW_ALL_NEW) {
             memcpy(s->image + c->line * LINE, s->view + c->line * LINE, LINE);
         } else {

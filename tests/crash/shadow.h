@@ -38,6 +38,7 @@ enum shadow_mode {
     SHADOW_PENDING, /* and every line that was written back, as it was then */
     SHADOW_ALL_NEW, /* the view: nothing was lost */
     SHADOW_RANDOM,  /* any subset, by the seed; some of the lines torn */
+    SHADOW_UNTORN,  /* the same, and none torn */
 };
 
 /* size is a multiple of the page size. NULL when there is no memory. View and media are zeros. */

@@ -209,19 +209,34 @@ static void choose(struct trial *r, struct shot *s)
     s->same_boot = s->mode == SHADOW_ALL_NEW && (dice != 8 || r->medium.variant == MEDIUM_PROCESS);
 }
 
+/* A crash is no damage: that is what a check says of the same moment. */
+static void check(struct shot *s, const uint8_t *boot)
+{
+    struct trial *r = s->run;
+    struct region region;
+    char why[400];
+    if (r->formatting || r->torn || r->hosts)
+        return;
+    medium_image(&r->medium, s->seed, s->mode == SHADOW_RANDOM ? SHADOW_UNTORN : s->mode, &region);
+    r->counts->checked++;
+    if (!witness_unharmed(&region, boot, why, sizeof why))
+        report(s, "what only died is called damaged", why);
+}
+
 static void shoot(struct trial *r)
 {
     struct shot s;
     struct region region;
     uint8_t boot[16];
     choose(r, &s);
+    boots(r, &s, 1, boot);
+    check(&s, boot);
     medium_image(&r->medium, s.seed, s.mode, &region);
     if (!s.same_boot && !r->formatting && r->medium.variant != MEDIUM_PROCESS &&
         chance(&s.seed, 80)) {
         crash_recovery(&s, region.base);
         return;
     }
-    boots(r, &s, 1, boot);
     recover_image(&s, &region, boot);
 }
 
@@ -264,6 +279,7 @@ static void die(struct trial *r, bool kill)
         r->counts->kills++;
     } else {
         medium_image(&r->medium, s.seed, s.mode, &region);
+        r->torn = r->torn || (r->medium.shadow && s.mode == SHADOW_RANDOM);
         memcpy(r->next, region.base, r->medium.size);
     }
     r->counts->lives++;

@@ -55,7 +55,8 @@ struct counts {
     uint64_t images, points, nested, used, emptied, closed, damaged, looks, overtaken, lives, kills,
         operations, batches, controls;
     uint64_t seeds, refused, syncs, retained, moved, moments, pins;
-    uint64_t behind; /* images of lives in which something had been moved */
+    uint64_t checked; /* by fsck */
+    uint64_t behind;  /* images of lives in which something had been moved */
 };
 
 enum death { ALIVE, POWER, KILL };
@@ -111,6 +112,7 @@ struct trial {
     uint32_t serial;
     uint64_t live_limit; /* payload bytes kept */
 
+    bool torn;             /* some life began with lines that were not stored whole */
     enum death death;      /* then nothing that happens counts any more */
     uint64_t dies_in;      /* events */
     uint64_t root_drained; /* generation of the newest root at the last drain */
@@ -158,6 +160,9 @@ void witness_closed(struct trial *r);
 void witness_damage(struct trial *r, uint64_t number);
 /* Each piece that the log's checkpoint names stands twice: fsck alone reads the second one. */
 bool witness_copies(const struct log *log);
+/* A check of what a crash left finds nothing that is damaged. It takes lines to be stored whole. Writes
+ * nothing. */
+bool witness_unharmed(struct region *region, const uint8_t *boot, char *why, size_t size);
 /* One bit of what the pool knows about itself is another one. */
 void witness_flip(struct trial *r);
 /* two_hosts.c: another host looks, while nothing happens, and while the run goes on. */

@@ -3,9 +3,11 @@
  * never change what the run goes on with.
  */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/fsck.h"
 #include "core/log_state.h"
 #include "tests/crash/verify.h"
 
@@ -71,6 +73,28 @@ bool witness_copies(const struct log *log)
                                  sizeof *head + le32_get(head->count) * sizeof(struct media_run));
         }
     return stand;
+}
+
+bool witness_unharmed(struct region *region, const uint8_t *boot, char *why, size_t size)
+{
+    struct fsck_report report;
+    struct embar_error err = {0};
+    bool writable = !region->readonly;
+    region->readonly = true;
+    struct fsck_options check = {.region = region, .threads = 1, .boot_id = boot};
+    int rc = fsck_run(&check, &report, &err);
+    region->readonly = !writable;
+    bool unharmed = rc == 0 && report.errors + report.warnings == 0;
+    if (rc)
+        snprintf(why, size, "the check fails: %s", err.text);
+    for (size_t i = 0; i < report.count && !unharmed; i++)
+        if (report.finding[i].severity != FSCK_REMARK) {
+            snprintf(why, size, "%s: %s", fsck_kind_name(report.finding[i].kind),
+                     report.finding[i].text);
+            break;
+        }
+    fsck_report_drop(&report);
+    return unharmed;
 }
 
 /* An entry that was acked is damaged: whoever opens the pool is told, and it is not taken for the end of
