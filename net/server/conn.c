@@ -151,13 +151,12 @@ void conn_brought(struct conn *c, uint64_t n)
 void conn_wait_end(struct conn *c)
 {
     struct worker *w = c->worker;
-    if (c->parked)
-        TAILQ_REMOVE(&w->parked, c, wait_link);
-    else if (c->unstaged)
-        TAILQ_REMOVE(&w->unstaged, c, wait_link);
-    else
+    if (c->line)
+        line_leave(c);
+    if (!c->parked)
         return;
-    c->parked = c->unstaged = false;
+    TAILQ_REMOVE(&w->parked, c, wait_link);
+    c->parked = false;
     count_sub(&w->count.waiting, 1);
 }
 
@@ -529,7 +528,7 @@ void conn_tick(struct conn *c)
             c->strikes = 0;
         else if (c->strikes >= (c->worker->hurry ? TICKS_HURRY : TICKS_SLOW))
             stage_slow(c);
-    } else if (c->unstaged) {
+    } else if (c->line) {
         /* Slow batches could wait for each other for ever: one gives up, and then others find some. */
         if (c->stage.slow && ++c->stage.waited >= TICKS_STAGED && !c->worker->one_gave_up) {
             c->worker->one_gave_up = true;

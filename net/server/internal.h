@@ -48,6 +48,7 @@
 
 struct worker;
 struct conn;
+struct line;
 struct channel;
 
 /* ---- Mail (mail.c): the one way into a worker --------------------------------------------- */
@@ -198,11 +199,11 @@ struct conn {
     bool bulk;                    /* on worker.bulk */
     uint32_t used;                /* bytes brought in its worker's cycle `cycle`, or up to it */
     uint64_t cycle;
-    bool parked;   /* on worker.parked: waits for pool space, or for the ring with a whole batch */
-    bool unstaged; /* on worker.unstaged: waits for staging memory */
-    bool timed;    /* on worker.timed */
-    bool closing;  /* no more input; close when what is due was sent */
-    bool linger;   /* our side is shut; drop input until the peer closes */
+    bool parked;  /* on worker.parked: waits for pool space, or for the ring with a whole batch */
+    bool called;  /* was told to look for staging memory, and has not yet: see line.c */
+    bool timed;   /* on worker.timed */
+    bool closing; /* no more input; close when what is due was sent */
+    bool linger;  /* our side is shut; drop input until the peer closes */
     bool closed;
     struct worker *worker;
     unsigned refs; /* batches and control actions under way */
@@ -211,7 +212,9 @@ struct conn {
     struct incoming cur;
     struct stage stage;
     struct tenant *tenant;
-    bool suspect; /* its last batch was too slow for the pool: the next begins in staging */
+    struct line *line; /* in it: waits for staging memory */
+    uint64_t ticket;   /* its place there */
+    bool suspect;      /* its last batch was too slow for the pool: the next begins in staging */
     struct ask *ask;
     struct channel *mid; /* subscription whose DATA frame is half sent: nothing else may be */
     struct channel_list dirty, active;
@@ -230,6 +233,7 @@ struct conn {
     uint8_t in[CONN_IN]; /* last: what was never received there takes no memory */
 };
 TAILQ_HEAD(conn_list, conn);
+TAILQ_HEAD(line_list, line);
 
 /* ---- Workers and the server ---------------------------------------------------------------- */
 
@@ -254,8 +258,11 @@ struct worker {
     bool hurry;           /* at the last tick somebody waited for space or memory */
     unsigned todo;        /* announced and controls queued since the last log_commit */
     unsigned outstanding; /* completions still to come */
-    struct conn_list all, ready, bulk, parked, unstaged, timed, dead; /* see worker.c */
-    uint64_t cycle;         /* times that everybody on the bulk list had a turn */
+    struct conn_list all, ready, bulk, parked, timed, dead; /* see worker.c */
+    struct line *lines;
+    struct line_list open, shut; /* of `lines`, those in which somebody waits: see line.c */
+    uint64_t ticket;             /* the newest */
+    uint64_t cycle;              /* times that everybody on the bulk list had a turn */
     struct conn *cycle_end; /* the last of them in this one; NULL: it begins with the next turn */
     const struct conn *last_in; /* whose turn brought something last; only compared */
     unsigned shared;            /* turns for which the worker counts as shared by several */
@@ -400,6 +407,17 @@ void stage_slow(struct conn *c);
 void stage_tick(struct worker *w);
 void stage_tell(struct worker *w); /* end of a round: what was given back is told to who waits */
 void stage_init(struct worker *w);
+
+/* line.c */
+int line_init(struct worker *w) __attribute__((warn_unused_result));
+/* Are others before c, so that it may not look for memory yet? */
+bool line_before(const struct conn *c);
+/* It waits; looked: and there was none, after its worker's bit was set. */
+void line_join(struct conn *c, bool looked);
+void line_leave(struct conn *c);
+bool line_waits(const struct worker *w);
+void line_open(struct worker *w); /* something was given back, somewhere */
+void line_call(struct worker *w); /* who is to look next */
 
 /* ask.c */
 int ask_begin(struct conn *c, unsigned stage, struct ask **out) __attribute__((warn_unused_result));

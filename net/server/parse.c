@@ -118,7 +118,7 @@ void parse_input(struct conn *c)
     uint32_t share = conn_share(c);
     enum turn t = TURN_NEXT;
     while (t == TURN_NEXT) {
-        if (c->closed || c->closing || c->parked || c->unstaged)
+        if (c->closed || c->closing || c->parked || c->line)
             break;
         if (c->received - before >= share) {
             conn_bulk(c); /* others first */

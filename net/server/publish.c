@@ -208,6 +208,7 @@ enum turn publish_begin(struct conn *c, const struct wire_frame *f, const struct
     in->body = in->lengths + in->payload; /* wire_publish_check bounds both */
     in->total = in->body + (f->flags & WIRE_F_SUM ? (uint32_t)sizeof(in->sum) : 0);
     c->small = in->total <= CONN_SMALL;
+    c->called = false; /* for the batch before */
     c->state = CONN_STAGE;
     if (ch->broken) {
         to_scratch(c);

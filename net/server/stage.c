@@ -7,8 +7,8 @@
  * it is whole. Then it reserves, and is copied in once. The next batch of such a connection begins
  * there, until one came fast enough.
  *
- * Without staging memory the socket is not read. Who waits is told when some was given back, once a
- * round of a worker, as many as may find some; a tick looks again, whatever was told.
+ * Without staging memory the socket is not read. Who waits stands in a line (line.c). When some was given
+ * back, all workers with such lines are told, once a round; a tick looks again, whatever was told.
  *
  * Must never hold pool space while it waits for staging, nor copy more than a turn's bytes a turn.
  */
@@ -43,34 +43,13 @@ void stage_drop(struct conn *c)
 
 /* ---- Waiting for memory -------------------------------------------------------------------- */
 
-static void wait_for_memory(struct conn *c)
-{
-    struct worker *w = c->worker;
-    c->unstaged = true;
-    TAILQ_INSERT_TAIL(&w->unstaged, c, wait_link);
-    count_add(&w->count.waiting, 1);
-    worker_timer(w);
-}
-
-static void retry(struct worker *w)
-{
-    struct conn *c;
-    unsigned n = staging_free_pieces(w->server->staging) + 1;
-    /* Whoever is left waits for what is given back next. */
-    while (n-- > 0 && (c = TAILQ_FIRST(&w->unstaged))) {
-        conn_wait_end(c);
-        conn_ready(c);
-    }
-    if (!TAILQ_EMPTY(&w->unstaged))
-        staging_wait(w->server->staging, w->index);
-}
-
 static void deliver(struct worker *w, struct mail *m)
 {
     (void)m;
-    /* Cleared before the retry: what is given back from here on tells again. */
+    /* Cleared before anybody looks: what is given back from here on tells again. */
     atomic_store_explicit(&w->staging_queued, false, memory_order_seq_cst);
-    retry(w);
+    line_open(w);
+    line_call(w);
 }
 
 void stage_init(struct worker *w)
@@ -81,8 +60,7 @@ void stage_init(struct worker *w)
 void stage_tick(struct worker *w)
 {
     w->one_gave_up = false;
-    if (!TAILQ_EMPTY(&w->unstaged))
-        retry(w);
+    line_open(w);
 }
 
 void stage_tell(struct worker *w)
@@ -94,6 +72,10 @@ void stage_tell(struct worker *w)
     uint64_t waiting = staging_waiters(s->staging);
     for (unsigned i = 0; waiting >> i; i++) {
         struct worker *to = &s->worker[i];
+        if (to == w) {
+            line_open(w);
+            continue;
+        }
         /* One mail at a time: whoever clears the flag looks at all that was given before. */
         if (waiting >> i & 1 &&
             !atomic_exchange_explicit(&to->staging_queued, true, memory_order_seq_cst))
@@ -115,7 +97,7 @@ static struct piece *take(struct conn *c, uint32_t need)
     struct staging *s = c->worker->server->staging;
     if (need > STAGING_PIECE)
         need = STAGING_PIECE;
-    return staging_take(s, c->tenant, need, c->stage.slow);
+    return staging_take(s, c->tenant, need, c->stage.slow, &c->worker->gave);
 }
 
 /* Where the next staged bytes go; *n gets how many have room. NULL: there is no memory. */
@@ -150,13 +132,19 @@ static void filled(struct conn *c, uint32_t n)
 /* The same, or wait. What others gave back before the bit was set is not told: so look twice. */
 static uint8_t *room_or_wait(struct conn *c, uint32_t *n)
 {
+    if (line_before(c)) {
+        line_join(c, false);
+        return NULL;
+    }
     uint8_t *to = room(c, n);
     if (!to) {
         staging_wait(c->worker->server->staging, c->worker->index);
         to = room(c, n);
     }
-    if (!to)
-        wait_for_memory(c);
+    if (to)
+        c->called = false;
+    else
+        line_join(c, true);
     return to;
 }
 

@@ -8,7 +8,8 @@
  * Threads: all functions but new and free from any. Atomics are relaxed bounds and counters, but for
  * `waiting`: a taker that found nothing sets its worker's bit, then looks at the stacks again; a giver
  * pushes, then looks at the bits. Both are seq_cst (the stack's operations are full barriers), so that
- * at least one sees the other.
+ * at least one sees the other. A taker that has a piece in its hands and puts it back, or cuts one up,
+ * hides it from another one meanwhile: it says so, and is a giver then.
  */
 #include <errno.h>
 #include <numa.h>
@@ -28,7 +29,6 @@
 #define CLASSES 3u
 #define BLOCK   (CLASSES - 1)
 #define ARENAS  8u
-#define TENANTS 256u
 #define CARVED  16u /* a smaller size may have one block of so many */
 
 static const uint32_t class_size[CLASSES] = {UNIT, 4 * UNIT, STAGING_PIECE};
@@ -50,7 +50,7 @@ struct staging {
     atomic_uint_fast64_t used, slow;
     atomic_uint_fast64_t waiting; /* workers with takers that wait: see above */
     pthread_mutex_t lock;         /* guards who is in `tenant` */
-    struct tenant tenant[TENANTS];
+    struct tenant tenant[STAGING_TENANTS];
 };
 
 /* ---- Life ---------------------------------------------------------------------------------- */
@@ -170,8 +170,8 @@ struct tenant *staging_tenant(struct staging *s, uint32_t uid)
 {
     struct tenant *t = NULL;
     pthread_mutex_lock(&s->lock);
-    for (unsigned i = 0; i < TENANTS; i++) {
-        struct tenant *at = &s->tenant[(uid + i) % TENANTS];
+    for (unsigned i = 0; i < STAGING_TENANTS; i++) {
+        struct tenant *at = &s->tenant[(uid + i) % STAGING_TENANTS];
         if (at->connections > 0 && at->uid == uid) {
             t = at;
             break;
@@ -180,7 +180,8 @@ struct tenant *staging_tenant(struct staging *s, uint32_t uid)
             t = at;
     }
     if (!t)
-        t = &s->tenant[uid % TENANTS]; /* more users than that at once: some share a bound */
+        t = &s->tenant[uid %
+                       STAGING_TENANTS]; /* more users than that at once: some share a bound */
     else
         t->uid = uid;
     t->connections++;
@@ -195,13 +196,21 @@ void staging_leave(struct staging *s, struct tenant *t)
     pthread_mutex_unlock(&s->lock);
 }
 
+unsigned staging_place(const struct staging *s, const struct tenant *t)
+{
+    return (unsigned)(t - s->tenant);
+}
+
 /* ---- Pieces -------------------------------------------------------------------------------- */
 
+/* Never above `most`, not for a moment: another taker would be refused for it, and told of nothing. */
 static bool charge(atomic_uint_fast64_t *c, uint64_t n, uint64_t most)
 {
-    if (atomic_fetch_add_explicit(c, n, memory_order_relaxed) + n <= most)
-        return true;
-    atomic_fetch_sub_explicit(c, n, memory_order_relaxed);
+    uint64_t was = atomic_load_explicit(c, memory_order_relaxed);
+    while (was + n <= most)
+        if (atomic_compare_exchange_weak_explicit(c, &was, was + n, memory_order_relaxed,
+                                                  memory_order_relaxed))
+            return true;
     return false;
 }
 
@@ -247,7 +256,7 @@ static struct piece *block(struct staging *s, unsigned arena)
     return p;
 }
 
-static struct piece *piece_of(struct staging *s, unsigned arena, unsigned class)
+static struct piece *piece_of(struct staging *s, unsigned arena, unsigned class, bool *stirred)
 {
     struct arena *a = &s->arena[arena];
     if (class == BLOCK)
@@ -261,6 +270,7 @@ static struct piece *piece_of(struct staging *s, unsigned arena, unsigned class)
         atomic_fetch_sub_explicit(&a->carved[class], 1, memory_order_relaxed);
         return NULL;
     }
+    *stirred = true;
     size_t unit = (size_t)(p - a->piece);
     for (unsigned i = step; i < STAGING_PIECE / UNIT; i += step)
         stack_push(&a->free[class], &describe(a, unit + i, class, arena)->entry);
@@ -277,35 +287,58 @@ static unsigned home(const struct staging *s)
     return 0;
 }
 
-static struct piece *find(struct staging *s, uint32_t need)
+/* A piece of at most `most` bytes: one that may not be had is not taken out of others' sight. */
+static struct piece *find(struct staging *s, uint32_t need, uint64_t most, bool *stirred)
 {
     unsigned class = 0, first = home(s);
     while (class < BLOCK && class_size[class] < need)
         class ++;
-    for (; class < CLASSES; class ++)
+    for (; class < CLASSES && class_size[class] <= most; class ++)
         for (unsigned i = 0; i < s->arenas; i++) {
-            struct piece *p = piece_of(s, (first + i) % s->arenas, class);
+            struct piece *p = piece_of(s, (first + i) % s->arenas, class, stirred);
             if (p)
                 return p;
         }
     return NULL;
 }
 
-struct piece *staging_take(struct staging *s, struct tenant *t, uint32_t need, bool slow)
+static uint64_t left_of(const atomic_uint_fast64_t *c, uint64_t most)
 {
-    struct piece *p = find(s, need);
-    if (!p)
-        return NULL;
-    bool held = charge(&t->bytes, p->size, s->size / 2);
-    if (held && (!slow || staging_slow(s, p))) {
-        atomic_fetch_add_explicit(&s->used, p->size, memory_order_relaxed);
-        p->next = NULL;
-        return p;
+    uint64_t n = atomic_load_explicit(c, memory_order_relaxed);
+    return n < most ? most - n : 0;
+}
+
+static uint64_t slow_most(const struct staging *s)
+{
+    return s->size / 4 * 3;
+}
+
+static uint64_t allowed(const struct staging *s, const struct tenant *t, bool slow)
+{
+    uint64_t most = left_of(&t->bytes, s->size / 2);
+    uint64_t most_slow = slow ? left_of(&s->slow, slow_most(s)) : most;
+    return most < most_slow ? most : most_slow;
+}
+
+struct piece *staging_take(struct staging *s, struct tenant *t, uint32_t need, bool slow,
+                           bool *stirred)
+{
+    for (;;) {
+        struct piece *p = find(s, need, allowed(s, t, slow), stirred);
+        if (!p)
+            return NULL;
+        bool held = charge(&t->bytes, p->size, s->size / 2);
+        if (held && (!slow || staging_slow(s, p))) {
+            atomic_fetch_add_explicit(&s->used, p->size, memory_order_relaxed);
+            p->next = NULL;
+            return p;
+        }
+        /* Somebody else took what the bound had left. */
+        if (held)
+            discharge(&t->bytes, p->size);
+        stack_push(&s->arena[p->arena].free[p->class], &p->entry);
+        *stirred = true;
     }
-    if (held)
-        discharge(&t->bytes, p->size);
-    stack_push(&s->arena[p->arena].free[p->class], &p->entry);
-    return NULL;
 }
 
 void staging_give(struct staging *s, struct tenant *t, struct piece *p, bool slow)
@@ -319,7 +352,7 @@ void staging_give(struct staging *s, struct tenant *t, struct piece *p, bool slo
 
 bool staging_slow(struct staging *s, const struct piece *p)
 {
-    return charge(&s->slow, p->size, s->size / 4 * 3);
+    return charge(&s->slow, p->size, slow_most(s));
 }
 
 uint64_t staging_share(const struct staging *s)
@@ -339,6 +372,11 @@ uint64_t staging_waiters(struct staging *s)
     if (atomic_load_explicit(&s->waiting, memory_order_seq_cst) == 0)
         return 0;
     return atomic_exchange_explicit(&s->waiting, 0, memory_order_seq_cst);
+}
+
+unsigned staging_could(const struct staging *s, const struct tenant *t, bool slow)
+{
+    return (unsigned)(allowed(s, t, slow) / STAGING_PIECE);
 }
 
 unsigned staging_free_pieces(const struct staging *s)

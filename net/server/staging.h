@@ -19,7 +19,8 @@
 #include "embar/error.h"
 #include "net/server/stack.h"
 
-#define STAGING_PIECE (64u << 10) /* the largest; smaller ones are 4 and 16 KiB */
+#define STAGING_PIECE   (64u << 10) /* the largest; smaller ones are 4 and 16 KiB */
+#define STAGING_TENANTS 256u        /* principals at a time that have a bound of their own */
 
 struct staging;
 
@@ -49,10 +50,14 @@ void staging_free(struct staging *s); /* every piece was given back. NULL is fin
 /* The principal's entry, for the life of a connection. */
 struct tenant *staging_tenant(struct staging *s, uint32_t uid);
 void staging_leave(struct staging *s, struct tenant *t);
+/* Its number, below STAGING_TENANTS. */
+unsigned staging_place(const struct staging *s, const struct tenant *t);
 
 /* A piece of `need` bytes if there is one, at most of STAGING_PIECE. `slow`: for a batch that was
- * moved. NULL: a bound is reached. */
-struct piece *staging_take(struct staging *s, struct tenant *t, uint32_t need, bool slow);
+ * moved. NULL: a bound is reached. *stirred is set when others may have missed meanwhile what is free
+ * now: they are to be told as if it had been given back. */
+struct piece *staging_take(struct staging *s, struct tenant *t, uint32_t need, bool slow,
+                           bool *stirred);
 void staging_give(struct staging *s, struct tenant *t, struct piece *p, bool slow);
 /* A piece that was taken for the beginning of a batch is from now on held by a slow one. */
 bool staging_slow(struct staging *s, const struct piece *p) __attribute__((warn_unused_result));
@@ -65,6 +70,8 @@ void staging_wait(struct staging *s, unsigned index);
 uint64_t staging_waiters(struct staging *s);
 /* Pieces of the largest size that could be had now, about. */
 unsigned staging_free_pieces(const struct staging *s);
+/* The same of what this principal's bound leaves. */
+unsigned staging_could(const struct staging *s, const struct tenant *t, bool slow);
 
 uint64_t staging_size(const struct staging *s);
 uint64_t staging_used(const struct staging *s);

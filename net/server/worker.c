@@ -5,7 +5,7 @@
  * once. A connection that could bring more than its share in a turn goes on the bulk list: these get a
  * turn when the others had theirs and their acks are out, as many turns as make them equal, so that
  * somebody who sends little waits for one short turn of somebody who sends much, and never for all
- * of them. How long a worker looks for more before it blocks, wait.h says; an
+ * of them. Last come those who wait for staging memory and may look for it in the next round. How long a worker looks for more before it blocks, wait.h says; an
  * idle one sleeps in epoll_wait without a timeout, and its timer is armed only while some
  * connection waits for something that time decides.
  *
@@ -75,8 +75,7 @@ static void tick(struct worker *w)
     stage_tick(w);
     if (w->listeners_off && !w->stopping)
         listener_arm(w, true);
-    if (TAILQ_EMPTY(&w->timed) && TAILQ_EMPTY(&w->parked) && TAILQ_EMPTY(&w->unstaged) &&
-        !w->listeners_off)
+    if (TAILQ_EMPTY(&w->timed) && TAILQ_EMPTY(&w->parked) && !line_waits(w) && !w->listeners_off)
         timer_set(w, false);
 }
 
@@ -193,6 +192,7 @@ static unsigned round_of(struct worker *w, int timeout)
     }
     bury(w);
     stage_tell(w);
+    line_call(w);
     return did;
 }
 
@@ -316,7 +316,7 @@ static int open_all(struct worker *w)
         return -errno;
     w->scratch = malloc(SCRATCH_SIZE);
     w->gather = gather_new();
-    if (!w->scratch || !w->gather)
+    if (!w->scratch || !w->gather || line_init(w))
         return -ENOMEM;
     rc = watch_fd(w, w->box.wake_fd, &w->box);
     if (rc == 0)
@@ -330,7 +330,6 @@ int worker_start(struct worker *w, struct embar_error *err)
     TAILQ_INIT(&w->ready);
     TAILQ_INIT(&w->bulk);
     TAILQ_INIT(&w->parked);
-    TAILQ_INIT(&w->unstaged);
     TAILQ_INIT(&w->timed);
     TAILQ_INIT(&w->dead);
     TAILQ_INIT(&w->pub_free);
@@ -366,6 +365,7 @@ void worker_destroy(struct worker *w)
         TAILQ_REMOVE(&w->pub_free, p, link);
         free(p);
     }
+    free(w->lines);
     free(w->gather);
     free(w->scratch);
     if (w->timer_fd >= 0)

@@ -24,13 +24,19 @@ static struct staging *make(void)
     return s;
 }
 
+static struct piece *take(struct staging *s, struct tenant *t, uint32_t need, bool slow)
+{
+    bool stirred = false;
+    return staging_take(s, t, need, slow, &stirred);
+}
+
 /* All that one principal gets, of a size; marked with what nobody else writes. */
 static unsigned take_all(struct staging *s, struct tenant *t, uint32_t need, bool slow,
                          struct piece **list)
 {
     unsigned n = 0;
     struct piece *p;
-    while ((p = staging_take(s, t, need, slow))) {
+    while ((p = take(s, t, need, slow))) {
         assert_true(p->size >= need);
         memset(p->memory, (int)(uintptr_t)p >> 4, p->size);
         p->next = *list;
@@ -66,7 +72,7 @@ static void bounds(void **state)
         assert_int_equal(take_all(s, a, STAGING_PIECE, true, &of_a), PIECES / 2);
         assert_int_equal(take_all(s, b, STAGING_PIECE, true, &of_b), PIECES / 4);
         for (unsigned i = 0; i < PIECES; i++) /* what is refused is not held against it */
-            assert_null(staging_take(s, c, STAGING_PIECE, true));
+            assert_null(take(s, c, STAGING_PIECE, true));
         assert_int_equal(take_all(s, c, STAGING_PIECE, false, &of_c), PIECES / 4);
         assert_int_equal(take_all(s, b, STAGING_PIECE, false, &of_c), 0);
         assert_int_equal(staging_used(s), staging_size(s));
@@ -96,10 +102,10 @@ static void sizes(void **state)
     struct tenant *t = staging_tenant(s, 1), *u = staging_tenant(s, 2);
     struct piece *small = NULL, *large = NULL;
     const unsigned carved = (PIECES + 15) / 16;
-    struct piece *p = staging_take(s, t, 1, false);
+    struct piece *p = take(s, t, 1, false);
     assert_int_equal(p->size, 4096);
     staging_give(s, t, p, false);
-    p = staging_take(s, t, 4097, false);
+    p = take(s, t, 4097, false);
     assert_int_equal(p->size, 16384);
     staging_give(s, t, p, false);
     unsigned n = take_all(s, t, 100, false, &small);
@@ -126,16 +132,167 @@ static void no_block_to_cut(void **state)
     assert_int_equal(take_all(s, t, STAGING_PIECE, false, &of_t), PIECES / 2);
     assert_int_equal(take_all(s, u, STAGING_PIECE, false, &of_u), PIECES / 2);
     for (unsigned i = 0; i < PIECES; i++)
-        assert_null(staging_take(s, v, 1, false));
+        assert_null(take(s, v, 1, false));
     give_all(s, t, of_t, false);
     give_all(s, u, of_u, false);
-    struct piece *p = staging_take(s, v, 1, false);
+    struct piece *p = take(s, v, 1, false);
     assert_non_null(p);
     assert_int_equal(p->size, 4096);
     staging_give(s, v, p, false);
     staging_leave(s, t);
     staging_leave(s, u);
     staging_leave(s, v);
+    staging_free(s);
+}
+
+/* What one takes or puts back while another looks: the stack's calls are the test's own, by the linker's
+ * --wrap, and it is the other one within one of them. */
+static struct {
+    struct staging *s;
+    struct tenant *same, *other; /* who take a piece in there; NULL: nobody */
+    struct piece *of_same;
+    unsigned pops;
+    bool push, missed;
+} within;
+
+struct ck_stack_entry *__real_stack_pop(struct stack *st);
+struct ck_stack_entry *__wrap_stack_pop(struct stack *st);
+void __real_stack_push(struct stack *st, struct ck_stack_entry *e);
+void __wrap_stack_push(struct stack *st, struct ck_stack_entry *e);
+
+static void look_within(void)
+{
+    struct tenant *same = within.same, *other = within.other;
+    within.same = within.other = NULL;
+    if (same)
+        within.of_same = take(within.s, same, STAGING_PIECE, false);
+    if (other)
+        within.missed = !take(within.s, other, 1, false);
+}
+
+struct ck_stack_entry *__wrap_stack_pop(struct stack *st)
+{
+    struct ck_stack_entry *e = __real_stack_pop(st);
+    if (within.s && e) {
+        within.pops++;
+        if (!within.push)
+            look_within();
+    }
+    return e;
+}
+
+void __wrap_stack_push(struct stack *st, struct ck_stack_entry *e)
+{
+    if (within.s && within.push)
+        look_within();
+    __real_stack_push(st, e);
+}
+
+/* Who is refused for a bound takes nothing out of others' sight, and when it does for a moment, because
+ * somebody else has just reached that bound, it says so. */
+static void hidden_from_others(void **state)
+{
+    (void)state;
+    struct staging *s = make();
+    struct tenant *t = staging_tenant(s, 1), *u = staging_tenant(s, 2);
+    struct piece *of_t = NULL, *of_u = NULL, *p;
+    bool stirred = false;
+    memset(&within, 0, sizeof(within));
+    take_all(s, t, STAGING_PIECE, false, &of_t);
+    take_all(s, u, STAGING_PIECE, false, &of_u);
+    for (unsigned i = 0; i < 2; i++) { /* free, and popped from now on */
+        p = i ? of_t : of_u;
+        *(i ? &of_t : &of_u) = p->next;
+        staging_give(s, i ? t : u, p, false);
+    }
+    within.s = s;
+    within.same = t;
+    within.other = u;
+    assert_null(staging_take(s, t, STAGING_PIECE, false, &stirred));
+    assert_true(stirred);
+    assert_true(within.missed);
+    assert_non_null(within.of_same);
+    assert_int_equal(within.pops, 2);
+    stirred = false;
+    assert_null(staging_take(s, t, STAGING_PIECE, false, &stirred));
+    assert_int_equal(within.pops, 2);
+    assert_false(stirred);
+    p = staging_take(s, u, STAGING_PIECE, false, &stirred);
+    assert_non_null(p);
+    assert_false(stirred);
+    staging_give(s, u, p, false);
+    staging_give(s, t, within.of_same, false);
+    within.s = NULL;
+    give_all(s, t, of_t, false);
+    give_all(s, u, of_u, false);
+    assert_int_equal(staging_used(s), 0);
+    staging_leave(s, t);
+    staging_leave(s, u);
+    staging_free(s);
+}
+
+/* The last block is being cut up while another one looks for a part of it. */
+static void hidden_while_cut(void **state)
+{
+    (void)state;
+    struct staging *s = make();
+    struct tenant *t = staging_tenant(s, 1), *u = staging_tenant(s, 2), *v = staging_tenant(s, 3);
+    struct piece *of_t = NULL, *of_u = NULL;
+    bool stirred = false;
+    take_all(s, t, STAGING_PIECE, false, &of_t);
+    take_all(s, u, STAGING_PIECE, false, &of_u);
+    struct piece *p = of_u;
+    of_u = p->next;
+    staging_give(s, u, p, false);
+    memset(&within, 0, sizeof(within));
+    within.s = s;
+    within.push = true;
+    within.other = u;
+    p = staging_take(s, v, 1, false, &stirred);
+    within.s = NULL;
+    assert_int_equal(p->size, 4096);
+    assert_true(within.missed);
+    assert_true(stirred);
+    stirred = false;
+    struct piece *q = staging_take(s, u, 1, false, &stirred);
+    assert_int_equal(q->size, 4096);
+    assert_false(stirred);
+    staging_give(s, v, p, false);
+    staging_give(s, u, q, false);
+    give_all(s, t, of_t, false);
+    give_all(s, u, of_u, false);
+    assert_int_equal(staging_used(s), 0);
+    staging_leave(s, t);
+    staging_leave(s, u);
+    staging_leave(s, v);
+    staging_free(s);
+}
+
+/* What of a principal's bound is left, in pieces. */
+static void could_have(void **state)
+{
+    (void)state;
+    struct staging *s = make();
+    struct tenant *t = staging_tenant(s, 1), *u = staging_tenant(s, 2);
+    struct piece *of_t = NULL, *of_u = NULL;
+    assert_int_equal(staging_could(s, t, false), PIECES / 2);
+    assert_int_equal(staging_could(s, t, true), PIECES / 2);
+    struct piece *p = take(s, t, 1, false);
+    assert_int_equal(staging_could(s, t, false), PIECES / 2 - 1);
+    assert_int_equal(staging_could(s, t, true), PIECES / 2 - 1);
+    staging_give(s, t, p, false);
+    assert_int_equal(take_all(s, t, STAGING_PIECE, true, &of_t), PIECES / 2);
+    assert_int_equal(staging_could(s, t, false), 0);
+    assert_int_equal(staging_could(s, u, false), PIECES / 2);
+    assert_int_equal(staging_could(s, u, true), PIECES / 4);
+    assert_int_equal(take_all(s, u, STAGING_PIECE, true, &of_u), PIECES / 4);
+    assert_int_equal(staging_could(s, u, false), PIECES / 4);
+    assert_int_equal(staging_could(s, u, true), 0);
+    assert_int_equal(staging_free_pieces(s), PIECES / 4);
+    give_all(s, t, of_t, true);
+    give_all(s, u, of_u, true);
+    staging_leave(s, t);
+    staging_leave(s, u);
     staging_free(s);
 }
 
@@ -154,7 +311,7 @@ static void principals(void **state)
         }
         struct tenant *more = staging_tenant(s, 999999);
         assert_non_null(more);
-        struct piece *p = staging_take(s, more, 1, false);
+        struct piece *p = take(s, more, 1, false);
         assert_non_null(p);
         staging_give(s, more, p, false);
         staging_leave(s, more);
@@ -217,7 +374,7 @@ static void *churn(void *arg)
         if (i >= ROUNDS)
             continue;
         x = x * 1664525u + 1013904223u;
-        p = staging_take(k->s, k->t, (x >> 8) % STAGING_PIECE + 1, false);
+        p = take(k->s, k->t, (x >> 8) % STAGING_PIECE + 1, false);
         if (!p)
             continue;
         mark[j] = x;
@@ -264,10 +421,17 @@ static void waiting(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bounds),     cmocka_unit_test(sizes),
-        cmocka_unit_test(refused),    cmocka_unit_test(no_block_to_cut),
-        cmocka_unit_test(principals), cmocka_unit_test(usual_size),
-        cmocka_unit_test(threads),    cmocka_unit_test(waiting),
+        cmocka_unit_test(bounds),
+        cmocka_unit_test(sizes),
+        cmocka_unit_test(refused),
+        cmocka_unit_test(no_block_to_cut),
+        cmocka_unit_test(hidden_from_others),
+        cmocka_unit_test(hidden_while_cut),
+        cmocka_unit_test(could_have),
+        cmocka_unit_test(principals),
+        cmocka_unit_test(usual_size),
+        cmocka_unit_test(threads),
+        cmocka_unit_test(waiting),
     };
     return cmocka_run_group_tests_name("server staging", tests, NULL, NULL);
 }

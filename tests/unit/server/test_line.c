@@ -1,0 +1,294 @@
+/* Who waits for staging memory: each is told at once when it can have some, principals in turn, and
+ * within one in the order in which they came. The server's ticks never come here, so whoever is not told
+ * waits for ever; and only who is next is sent the rest of its batch, so that nothing goes on when somebody
+ * else has its memory. Principals are made up: what a Unix socket says of its peer is the test's own, by
+ * the linker's --wrap.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/server/rig.h"
+
+enum {
+    PIECE = 64 << 10,
+    STAGING = 2 << 20,
+    HALF = STAGING / 2 / PIECE, /* pieces that one principal may have */
+    SIZE = 100000,              /* of a batch: its beginning takes a piece */
+    FIRST = 9000,               /* bytes of it that come first */
+};
+
+/* Users, beside the daemon's own. */
+enum { ANNA = 1, BERT, CARL, DORA };
+
+static atomic_uint next_user;
+
+int __real_getsockopt(int fd, int level, int name, void *value, socklen_t *length);
+int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *length);
+
+int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *length)
+{
+    int rc = __real_getsockopt(fd, level, name, value, length);
+    unsigned user = atomic_load(&next_user);
+    if (rc == 0 && level == SOL_SOCKET && name == SO_PEERCRED && user) {
+        struct ucred *cred = value;
+        cred->uid = 1000 + user;
+    }
+    return rc;
+}
+
+static uint8_t payload[SIZE];
+
+struct one {
+    int fd;
+    char path[24];
+    uint64_t sequence; /* of the batch that is under way */
+};
+
+static struct batch_bytes batch_of(const struct one *o)
+{
+    return batch_make(1, o->sequence, 0, payload, SIZE, NULL, 1);
+}
+
+static void begin(struct one *o)
+{
+    o->sequence++;
+    struct batch_bytes b = batch_of(o);
+    send_bytes(o->fd, b.p, FIRST);
+    free(b.p);
+}
+
+static struct one publisher(const struct rig *r, unsigned user)
+{
+    static unsigned number;
+    struct one o = {0};
+    atomic_store(&next_user, user);
+    o.fd = peer(r, true); /* greeted: so it has been asked who it is */
+    atomic_store(&next_user, 0);
+    (void)snprintf(o.path, sizeof(o.path), "open/%u", number++);
+    open_topic(o.fd, o.path, 1, WIRE_S_NONE, 0);
+    return o;
+}
+
+/* The rest of its batch, and it is acknowledged. */
+static void end(struct one *o)
+{
+    struct batch_bytes b = batch_of(o);
+    send_bytes(o->fd, b.p + FIRST, b.n - FIRST);
+    free(b.p);
+    await_ack(o->fd, 1, o->sequence);
+}
+
+/* The same, and the beginning of the next one right behind it. */
+static void end_and_begin(struct one *o)
+{
+    struct batch_bytes b = batch_of(o);
+    o->sequence++;
+    struct batch_bytes next = batch_of(o);
+    uint8_t *both = malloc(b.n - FIRST + FIRST);
+    assert_non_null(both);
+    memcpy(both, b.p + FIRST, b.n - FIRST);
+    memcpy(both + b.n - FIRST, next.p, FIRST);
+    send_bytes(o->fd, both, b.n);
+    await_ack(o->fd, 1, o->sequence - 1);
+    free(both);
+    free(b.p);
+    free(next.p);
+}
+
+struct want {
+    const struct rig *rig;
+    uint64_t pieces, waiting;
+};
+
+static bool stands(void *arg)
+{
+    const struct want *w = arg;
+    struct server_stat st;
+    server_stat(w->rig->server, &st);
+    return st.staged == w->pieces * PIECE && st.waiting == w->waiting;
+}
+
+static void until_stands(const struct rig *r, unsigned pieces, unsigned waiting)
+{
+    struct want w = {r, pieces, waiting};
+    until(stands, &w);
+}
+
+/* Publishers of one principal, each with the beginning of a batch. */
+static void crowd(const struct rig *r, struct one *o, unsigned n, unsigned user)
+{
+    for (unsigned i = 0; i < n; i++) {
+        o[i] = publisher(r, user);
+        begin(&o[i]);
+    }
+}
+
+static void leave(const struct rig *r, struct one *o, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        close(o[i].fd);
+        struct stream s = read_topic(r, o[i].path);
+        assert_int_equal(s.size % SIZE, 0);
+        for (size_t at = 0; at < s.size; at += SIZE)
+            assert_memory_equal(s.buf + at, payload, SIZE);
+        free(s.buf);
+    }
+}
+
+/* With a directory in which everybody may make topics. */
+static void start(struct rig *r, unsigned workers)
+{
+    struct control dir = {
+        .kind = MEDIA_C_MKDIR, .parent = LOG_ROOT_ID, .mode = 0777, .name = "open"};
+    struct commit commit;
+    *r =
+        (struct rig){.workers = workers, .tick_ms = 600000, .staging = STAGING, .spec = "mem:256M"};
+    rig_start(r);
+    assert_int_equal(log_control_wait(r->log, &dir, &commit), 0);
+}
+
+/* A principal at its half, with more connections that wait than there are pieces: who waits for somebody
+ * else's memory, behind all of them, has it as soon as there is some; and so have they. */
+static void beside_a_principal_at_its_half(unsigned workers)
+{
+    enum { MORE = 40, LATE = 6 };
+    struct rig r;
+    struct one anna[HALF + MORE], bert[HALF], carl[LATE];
+    start(&r, workers);
+    crowd(&r, anna, HALF, ANNA);
+    until_stands(&r, HALF, 0);
+    crowd(&r, anna + HALF, MORE, ANNA);
+    until_stands(&r, HALF, MORE);
+    crowd(&r, bert, HALF, BERT);
+    until_stands(&r, 2 * HALF, MORE);
+    crowd(&r, carl, LATE, CARL);
+    until_stands(&r, 2 * HALF, MORE + LATE);
+    /* Each of Bert's that ends is room for one of Carl's, and never for one of Anna's. */
+    for (unsigned i = 0; i < LATE; i++) {
+        end(&bert[i]);
+        until_stands(&r, 2 * HALF, MORE + LATE - i - 1);
+    }
+    for (unsigned i = 0; i < LATE; i++)
+        end(&carl[i]);
+    until_stands(&r, 2 * HALF - LATE, MORE);
+    /* And there is room enough, but not for Anna. */
+    crowd(&r, carl, LATE / 2, CARL);
+    until_stands(&r, 2 * HALF - LATE / 2, MORE);
+    /* Her own: one for each that ends. */
+    for (unsigned i = 0; i < HALF; i++) {
+        end(&anna[i]);
+        until_stands(&r, 2 * HALF - LATE / 2, MORE - i - 1);
+    }
+    /* Of those that left, the ones in the line too, nothing stays. */
+    if (workers == 1) {
+        close(anna[HALF].fd);
+        close(anna[HALF + 2].fd);
+        close(anna[HALF + MORE - 2].fd);
+        until_stands(&r, 2 * HALF - LATE / 2, MORE - HALF - 2);
+        for (unsigned i = HALF + 1; i < HALF + MORE; i++)
+            if (i != HALF + 2 && i != HALF + MORE - 2)
+                end(&anna[i]);
+        until_stands(&r, HALF - LATE / 2, 0);
+    }
+    leave(&r, bert, HALF);
+    rig_stop(&r);
+}
+
+static void one_worker(void **state)
+{
+    (void)state;
+    beside_a_principal_at_its_half(1);
+}
+
+static void three_workers(void **state)
+{
+    (void)state;
+    beside_a_principal_at_its_half(3);
+}
+
+/* Who gives memory back and wants some again at once stands behind those who wait for it. */
+static void who_had_some_waits_again(void **state)
+{
+    (void)state;
+    enum { WAIT = 4, TURNS = 24 };
+    struct rig r;
+    struct one o[HALF + WAIT];
+    start(&r, 1);
+    crowd(&r, o, HALF, ANNA);
+    until_stands(&r, HALF, 0);
+    for (unsigned i = HALF; i < HALF + WAIT; i++) {
+        crowd(&r, &o[i], 1, ANNA);
+        until_stands(&r, HALF, i - HALF + 1);
+    }
+    /* Whoever has had its memory longest ends; the one who has waited longest follows. */
+    for (unsigned i = 0; i < TURNS; i++) {
+        end_and_begin(&o[i % (HALF + WAIT)]);
+        until_stands(&r, HALF, WAIT);
+    }
+    for (unsigned i = TURNS; i < TURNS + HALF + WAIT; i++)
+        end(&o[i % (HALF + WAIT)]);
+    until_stands(&r, 0, 0);
+    leave(&r, o, HALF + WAIT);
+    rig_stop(&r);
+}
+
+/* One after the other of two principals, whatever the number of their connections and whoever came first. */
+static void principals_in_turn(void **state)
+{
+    (void)state;
+    enum { MANY = 9, FEW = 3 };
+    struct rig r;
+    struct one anna[HALF], bert[HALF], carl[MANY], dora[FEW];
+    start(&r, 1);
+    crowd(&r, anna, HALF, ANNA);
+    crowd(&r, bert, HALF, BERT);
+    until_stands(&r, 2 * HALF, 0);
+    for (unsigned i = 0; i < MANY; i++) {
+        crowd(&r, &carl[i], 1, CARL);
+        until_stands(&r, 2 * HALF, i + 1);
+    }
+    for (unsigned i = 0; i < FEW; i++) {
+        crowd(&r, &dora[i], 1, DORA);
+        until_stands(&r, 2 * HALF, MANY + i + 1);
+    }
+    struct one *order[MANY + FEW];
+    unsigned n = 0, c = 0, d = 0;
+    while (c < MANY || d < FEW) {
+        if (c < MANY)
+            order[n++] = &carl[c++];
+        if (d < FEW)
+            order[n++] = &dora[d++];
+    }
+    end(&anna[0]);
+    for (unsigned i = 0; i < n; i++) {
+        until_stands(&r, 2 * HALF, n - i - 1);
+        end(order[i]);
+    }
+    until_stands(&r, 2 * HALF - 1, 0);
+    leave(&r, carl, MANY);
+    leave(&r, dora, FEW);
+    rig_stop(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_worker),
+        cmocka_unit_test(three_workers),
+        cmocka_unit_test(who_had_some_waits_again),
+        cmocka_unit_test(principals_in_turn),
+    };
+    fill(payload, SIZE, 7);
+    return cmocka_run_group_tests_name("server line", tests, NULL, NULL);
+}
