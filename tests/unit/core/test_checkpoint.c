@@ -291,6 +291,50 @@ static void no_space(void **state)
     fixture_close(&f);
 }
 
+/* Payload fills all that it gets, and every topic has runs to tell of: what is kept back, counted in
+ * single blocks, holds a checkpoint of them all, as soon as no piece takes two for its second place. */
+static void a_full_pool_has_space_for_one(void **state)
+{
+    (void)state;
+    enum { TOPICS = 300 };
+    static struct topic *t[TOPICS];
+    static uint64_t end[TOPICS];
+    static const char data[4000];
+    struct draws d = campaign_begin("full");
+    struct fixture f;
+    struct log_options o = {.manual = true, .geo.index_entries = 8192};
+    fixture_open_as(&f, 8ull << 20, &o);
+    for (unsigned i = 0; i < TOPICS; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "topic-%u", i);
+        t[i] = log_topic(f.log, fixture_topic(&f, name));
+        for (unsigned k = 0; k < 3; k++)
+            publish_apart(&f, t[i], &d);
+    }
+    while (fixture_publish(&f, t[0], 0, 0, 0, data, sizeof data, NULL, 1).status == 0)
+        ;
+    struct extents_stat st;
+    extents_stat(f.log->extents, &st);
+    uint64_t blocks = st.free >> f.log->pool.geo.block_shift;
+    assert_true(blocks > TOPICS && blocks < 2 * TOPICS);
+    assert_int_equal(log_checkpoint(f.log), 0);
+    for (unsigned i = 0; i < TOPICS; i++) {
+        assert_int_equal(t[i]->table.count, 1);
+        end[i] = topic_end(t[i]);
+        topic_put(t[i]);
+    }
+    fixture_kill(&f);
+    assert_int_equal(f.log->recovered, 0);
+    for (unsigned i = 0; i < TOPICS; i++) {
+        char name[32];
+        struct node_stat node;
+        snprintf(name, sizeof name, "topic-%u", i);
+        assert_int_equal(log_resolve(f.log, name, &node), 0);
+        assert_int_equal(node.end, end[i]);
+    }
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -298,6 +342,7 @@ int main(void)
         cmocka_unit_test(cost_of_many_names),
         cmocka_unit_test(space_in_pieces),
         cmocka_unit_test(no_space),
+        cmocka_unit_test(a_full_pool_has_space_for_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
