@@ -13,7 +13,8 @@
  *             put together (move.c). Else the topics whose policy is "trim" give up their oldest
  *             data, the oldest of all of them first, until the reservation fits and a little more. Topics whose policy is "block" lose nothing, and without others all wait.
  *   Rounds    What is due together is hardened together: a round of trims, each of another topic, costs
- *             one drain, or one sync of a file. Nothing is free before that.
+ *             one drain, or one sync of a file. Nothing is free before that. A round is as long as a
+ *             turn at most, and epochs run between turns, so that acks go on.
  *   Queues    Three heaps of the topics that hold data under such a setting: who is over its bytes,
  *             whose oldest batch is due when, whose data is oldest. A key is a lower bound: a topic
  *             at the head is looked at again and put back when its time has not come. So nothing
@@ -29,8 +30,8 @@
 
 #define SECOND     1000000000ull
 #define KEEP_SLACK (64ull << 10)
-#define TURN       64u           /* trims before others get the role; */
-#define TURN_SYNC  16384u        /* where each round is a sync, all that is due */
+#define TURN       64u           /* trims before others get the role, some 2 us each; */
+#define TURN_SYNC  1024u         /* where each round is a sync */
 #define RETRY_NS   (SECOND / 10) /* after a trim that found no space */
 #define DAMAGED_NS (60 * SECOND) /* a topic whose oldest batch cannot be read */
 

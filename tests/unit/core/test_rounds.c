@@ -1,9 +1,14 @@
 /* Rounds of trims: what retention takes of many topics at once is hardened at once, one sync of a file
  * for all of them; before it nothing is trimmed and no space is free, and a full pool gives up the
- * oldest data and no more than it must. Linked with --wrap=region_sync. */
+ * oldest data and no more than it must. Others are acked between the parts of a long one. Linked with
+ * --wrap=region_sync and --wrap=clock_gettime. */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/log_state.h"
 #include "tests/churn/oracle.h"
@@ -11,7 +16,7 @@
 #include "tests/unit/core/fixture.h"
 
 #define SECOND 1000000000ull
-#define MOST   2000u
+#define MOST   3500u
 
 struct world {
     struct fixture f;
@@ -30,6 +35,7 @@ static struct {
 
 int __real_region_sync(struct region *r);
 int __wrap_region_sync(struct region *r);
+static void busy_go_on(void);
 
 static uint64_t free_bytes(struct world *w)
 {
@@ -47,6 +53,7 @@ int __wrap_region_sync(struct region *r)
     if (watched.w)
         assert_true(free_bytes(watched.w) <= watched.free);
     watched.w = NULL;
+    busy_go_on();
     return __real_region_sync(r);
 }
 
@@ -55,6 +62,21 @@ static void watch(struct world *w)
     watched.w = w;
     watched.count = 0;
     watched.free = free_bytes(w);
+}
+
+/* ---- Dates -------------------------------------------------------------------------------- */
+
+static atomic_uint_fast64_t later_s; /* so much ahead is CLOCK_REALTIME */
+
+int __real_clock_gettime(clockid_t id, struct timespec *ts);
+int __wrap_clock_gettime(clockid_t id, struct timespec *ts);
+
+int __wrap_clock_gettime(clockid_t id, struct timespec *ts)
+{
+    int rc = __real_clock_gettime(id, ts);
+    if (id == CLOCK_REALTIME)
+        ts->tv_sec += (time_t)atomic_load(&later_s);
+    return rc;
 }
 
 /* ---- A world ------------------------------------------------------------------------------ */
@@ -146,7 +168,7 @@ static void a_round_is_one_sync(void **state)
 {
     (void)state;
     static struct world w;
-    unsigned topics = campaign_rounds(600) < MOST ? campaign_rounds(600) : MOST;
+    unsigned topics = campaign_rounds(600) < 1000 ? campaign_rounds(600) : 1000;
     world_open(&w, 128 << 20);
     world_due(&w, topics);
     watch(&w);
@@ -239,6 +261,88 @@ static void killed_anywhere_a_trim_is_whole(void **state)
     assert_true(done > 0 && left > 0);
 }
 
+/* ---- Others meanwhile --------------------------------------------------------------------- */
+
+/* A publisher that has one batch on its way at any time: whoever syncs announces it for him. */
+static struct {
+    pthread_mutex_t lock; /* guards all of it */
+    struct world *w;      /* NULL: he is not there */
+    struct topic *t;
+    struct sent sent;
+    bool is_sent;
+    unsigned syncs, failed;
+    unsigned between; /* acks that came when some of the others' trims were done, and not all */
+} busy = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void busy_go_on(void)
+{
+    pthread_mutex_lock(&busy.lock);
+    if (busy.w) {
+        uint64_t trims = atomic_load(&busy.w->f.log->trims);
+        bool acked = busy.is_sent && atomic_load(&busy.sent.done);
+        busy.syncs++;
+        busy.failed += acked && busy.sent.commit.status != 0;
+        busy.between += acked && trims > 0 && trims < busy.w->topics;
+        if (acked || !busy.is_sent)
+            busy.is_sent =
+                fixture_send(&busy.w->f, 1, &busy.sent, busy.t, 0, 0, 0, "b", 1, NULL, 1) == 0;
+    }
+    pthread_mutex_unlock(&busy.lock);
+}
+
+static void busy_begin(struct world *w)
+{
+    busy.t = log_topic(w->f.log, fixture_topic(&w->f, "busy"));
+    pthread_mutex_lock(&busy.lock);
+    busy.w = w;
+    pthread_mutex_unlock(&busy.lock);
+}
+
+static void busy_end(void)
+{
+    pthread_mutex_lock(&busy.lock);
+    busy.w = NULL;
+    pthread_mutex_unlock(&busy.lock);
+    while (busy.is_sent && !atomic_load(&busy.sent.done))
+        sched_yield();
+    topic_put(busy.t);
+}
+
+/* So many come due at once that trimming them takes long: it is done in parts, a sync for each, and
+ * between any two of them others are acked. */
+static void others_are_acked_between_parts(void **state)
+{
+    (void)state;
+    enum { MANY = 3000, PARTS = 3 };
+    static struct world w;
+    const struct log_options o = {.geo.index_entries = 16384};
+    unsigned gone = 0;
+    memset(&w, 0, sizeof w);
+    fixture_open_file(&w.f, 64 << 20, &o, true);
+    for (unsigned i = 0; i < MANY; i++)
+        topic_make(&w, 0, 100 * SECOND, 0);
+    for (unsigned i = 0; i < MANY; i++)
+        assert_int_equal(publish(&w, w.t[i], 300), 0);
+    world_note(&w);
+    busy_begin(&w);
+    atomic_store(&later_s, 200);
+    for (unsigned tries = 0; gone < MANY && tries < 30000; tries++) {
+        background_wake(w.f.log);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        for (gone = 0; gone < MANY && topic_base(w.t[gone]) == w.end[gone];)
+            gone++;
+    }
+    busy_end();
+    assert_int_equal(gone, MANY);
+    assert_int_equal(busy.failed, 0);
+    assert_true(busy.between >= PARTS - 1);
+    /* Of each part and of each ack; the first ack is before, the last one behind. */
+    assert_true(busy.syncs >= PARTS && busy.syncs <= 2 * PARTS + 2);
+    world_check(&w);
+    world_close(&w);
+    atomic_store(&later_s, 0);
+}
+
 /* ---- A full pool -------------------------------------------------------------------------- */
 
 static void a_full_pool_gives_up_the_oldest_with_few_syncs(void **state)
@@ -283,6 +387,7 @@ int main(void)
         cmocka_unit_test(more_than_the_ring_holds),
         cmocka_unit_test(by_hand_each_is_synced),
         cmocka_unit_test(killed_anywhere_a_trim_is_whole),
+        cmocka_unit_test(others_are_acked_between_parts),
         cmocka_unit_test(a_full_pool_gives_up_the_oldest_with_few_syncs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
