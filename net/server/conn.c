@@ -24,7 +24,8 @@
 
 #include "net/server/internal.h"
 
-#define SHARED_TURNS 4096u /* of one connection after another one's last: some 100 ms */
+#define SHARED_STEP  512u  /* turns that one of somebody else between keeps short: some 10 ms */
+#define SHARED_TURNS 4096u /* at most */
 #define TICKS_HELLO  10u
 #define TICKS_STAGED 30u
 #define TICKS_SLOW   5u
@@ -140,9 +141,11 @@ void conn_brought(struct conn *c, uint64_t n)
     c->used += n < TURN_IN ? (uint32_t)n : TURN_IN;
     if (c->used > TURN_IN)
         c->used = TURN_IN;
-    /* Several connections that bring something keep each other's turns short for a while. */
-    if (w->last_in != c)
-        w->shared = w->last_in ? SHARED_TURNS : 0;
+    /* Several connections that bring something keep each other's turns short for a while, and for the
+     * longer the more often they do: one that says a word now and then costs a stream of another one
+     * little. */
+    if (w->last_in != c && w->last_in)
+        w->shared += w->shared < SHARED_TURNS ? SHARED_STEP : 0;
     else if (w->shared > 0)
         w->shared--;
     w->last_in = c;
