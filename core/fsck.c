@@ -92,6 +92,7 @@ int fsck_run(const struct fsck_options *opt, struct fsck_report *report, struct 
     if (f.log)
         log_free(f.log);
     fsck_orphans_drop(&f);
+    free(f.let_go);
     pthread_mutex_destroy(&f.lock);
     return rc;
 }

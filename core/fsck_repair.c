@@ -63,14 +63,26 @@ static int save_file(const char *path, int flags, const void *data, size_t size)
         at += n > 0 ? n : 0;
         size -= n > 0 ? (size_t)n : 0;
     }
-    if (rc == 0 && fsync(fd) < 0)
-        rc = -errno;
     if (close(fd) < 0 && rc == 0)
         rc = -errno;
     return rc;
 }
 
-int fsck_save(struct fsck *f, const char *what, uint64_t at, uint64_t size, struct embar_error *err)
+/* All that was saved is on the disk: only then may anything be overwritten. */
+static int save_settle(struct fsck *f, struct embar_error *err)
+{
+    if (!f->report->saved)
+        return 0;
+    int fd = open(f->report->saved, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = fd < 0 || syncfs(fd) < 0 ? -errno : 0;
+    if (fd >= 0)
+        (void)close(fd);
+    return rc ? embar_fail(err, rc, "saving what a repair drops in %s", f->report->saved) : 0;
+}
+
+/* Copy pool bytes aside before they are overwritten. */
+static int save_bytes(struct fsck *f, const char *what, uint64_t at, uint64_t size,
+                      struct embar_error *err)
 {
     if (at > f->region->size || size > f->region->size - at || size == 0)
         return 0;
@@ -114,48 +126,80 @@ static char *quoted(const char *text)
     return out;
 }
 
-/* A batch without a place: its payload, and a line that says what it is. */
-static int save_batch(struct fsck *f, const struct fsck_finding *x, struct embar_error *err)
-{
+/* A batch that is to go, at `offset` of its topic when that is known. */
+struct going {
+    const char *topic; /* path, or NULL */
+    uint64_t at;       /* its record */
     struct side s;
-    uint64_t at = x->place.from;
-    if (side_read(&f->pool, at, &s) != 0)
-        return 0;
-    int rc = fsck_save(f, "batch", s.run0, s.run0_length, err);
-    if (rc == 0 && s.run1)
-        rc = fsck_save(f, "batch-2", s.run1, s.length - s.run0_length, err);
-    if (rc == 0 && s.lengths) /* le32 a message */
-        rc = fsck_save(f, "lengths", at - side_size(s.count, false) + MEDIA_LINE,
-                       (uint64_t)s.count * sizeof(le32), err);
+    uint64_t offset; /* UINT64_MAX: not known */
+};
+
+/* Its line: malloc'd, or NULL. */
+static char *batch_line(const struct going *b)
+{
+    const struct side *s = &b->s;
+    char second[64] = "", offset[24] = "null", lengths[32], *line = NULL;
+    char *topic = b->topic ? quoted(b->topic) : NULL;
+    if (s->run1)
+        snprintf(second, sizeof second, ", \"%012" PRIx64 "-batch-2\"", s->run1);
+    if (b->offset != UINT64_MAX)
+        snprintf(offset, sizeof offset, "%" PRIu64, b->offset);
+    snprintf(lengths, sizeof lengths, "%" PRIu32, s->length / s->count);
+    if (s->lengths)
+        snprintf(lengths, sizeof lengths, "\"%012" PRIx64 "-lengths\"",
+                 b->at - side_size(s->count, false) + MEDIA_LINE);
+    int n = asprintf(&line,
+                     "{\"topic\": %s, \"id\": %" PRIu32 ", \"offset\": %s, \"session\": %" PRIu64
+                     ", \"sequence\": %" PRIu64 ", \"time\": %" PRIu64 ", \"messages\": %" PRIu32
+                     ", \"bytes\": %" PRIu32 ", \"lengths\": %s, \"files\": [\"%012" PRIx64
+                     "-batch\"%s]}\n",
+                     topic ? topic : "null", s->topic, offset, s->session, s->sequence, s->time,
+                     s->count, s->length, lengths, s->run0, second);
+    free(topic);
+    return n < 0 ? NULL : line;
+}
+
+/* Its payload, and a line that says what it is. */
+static int save_batch(struct fsck *f, const struct going *b, struct embar_error *err)
+{
+    const struct side *s = &b->s;
+    int rc = save_bytes(f, "batch", s->run0, s->run0_length, err);
+    if (rc == 0 && s->run1)
+        rc = save_bytes(f, "batch-2", s->run1, s->length - s->run0_length, err);
+    if (rc == 0 && s->lengths) /* le32 a message */
+        rc = save_bytes(f, "lengths", b->at - side_size(s->count, false) + MEDIA_LINE,
+                        (uint64_t)s->count * sizeof(le32), err);
     if (rc)
         return rc;
-    char file[64], second[64] = "", *line = NULL, *path = NULL;
-    char *topic = x->topic ? quoted(x->topic) : NULL;
-    snprintf(file, sizeof file, "\"%012" PRIx64 "-batch\"", s.run0);
-    if (s.run1)
-        snprintf(second, sizeof second, ", \"%012" PRIx64 "-batch-2\"", s.run1);
-    int n =
-        asprintf(&line,
-                 "{\"topic\": %s, \"id\": %" PRIu32 ", \"offset\": null, \"session\": %" PRIu64
-                 ", \"sequence\": %" PRIu64 ", \"time\": %" PRIu64 ", \"messages\": %" PRIu32
-                 ", \"bytes\": %" PRIu32 ", \"lengths\": ",
-                 topic ? topic : "null", s.topic, s.session, s.sequence, s.time, s.count, s.length);
-    if (n >= 0)
-        n = asprintf(&path, "%s/batches.jsonl", f->report->saved);
-    char *whole = NULL;
-    if (n >= 0 && s.lengths)
-        n = asprintf(&whole, "%s\"%012" PRIx64 "-lengths\", \"files\": [%s%s]}\n", line,
-                     at - side_size(s.count, false) + MEDIA_LINE, file, second);
-    else if (n >= 0)
-        n = asprintf(&whole, "%s%" PRIu32 ", \"files\": [%s%s]}\n", line, s.length / s.count, file,
-                     second);
-    rc = n < 0 ? -ENOMEM : save_file(path, O_APPEND, whole, strlen(whole));
+    char *line = batch_line(b), *path = NULL;
+    int n = asprintf(&path, "%s/batches.jsonl", f->report->saved);
+    rc = !line || n < 0 ? -ENOMEM : save_file(path, O_APPEND, line, strlen(line));
     if (rc)
         rc = embar_fail(err, rc, "saving what a repair drops in %s", f->report->saved);
-    free(topic);
     free(line);
-    free(path);
-    free(whole);
+    free(n < 0 ? NULL : path);
+    return rc;
+}
+
+/* One that found no place. */
+static int save_unplaced(struct fsck *f, const struct fsck_finding *x, struct embar_error *err)
+{
+    struct going b = {.topic = x->topic, .at = x->place.from, .offset = UINT64_MAX};
+    return side_read(&f->pool, b.at, &b.s) == 0 ? save_batch(f, &b, err) : 0;
+}
+
+/* What fsck_room.c dropped. */
+static int save_let_go(struct fsck *f, struct embar_error *err)
+{
+    char path[MEDIA_MAX_PATH + 1];
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < f->let_go_count; i++) {
+        const struct let_go *x = &f->let_go[i];
+        bool named = log_path(f->log, x->id, path, sizeof path) == 0;
+        struct going b = {
+            .topic = named ? path : NULL, .at = x->at, .s = x->s, .offset = x->offset};
+        rc = x->at ? save_batch(f, &b, err) : save_bytes(f, "damaged", x->s.run0, x->bytes, err);
+    }
     return rc;
 }
 
@@ -170,28 +214,30 @@ static int save_all(struct fsck *f, struct embar_error *err)
     const struct fsck_report *r = f->report;
     int rc = 0;
     if (f->super_damaged[0])
-        rc = fsck_save(f, "superblock", MEDIA_SUPER_AT, MEDIA_PAGE, err);
+        rc = save_bytes(f, "superblock", MEDIA_SUPER_AT, MEDIA_PAGE, err);
     if (rc == 0 && f->super_damaged[1])
-        rc = fsck_save(f, "superblock-copy", MEDIA_SUPER_ALT, MEDIA_PAGE, err);
+        rc = save_bytes(f, "superblock-copy", MEDIA_SUPER_ALT, MEDIA_PAGE, err);
     for (unsigned slot = 0; rc == 0 && slot < f->pool.geo.slots; slot++) {
         bool changes = (f->state_damaged && slot == f->log->slot) || f->lines_damaged >> slot & 1;
         if (changes)
-            rc =
-                fsck_save(f, "slot", offset_of(f, pool_claim(&f->pool, slot)), 3 * MEDIA_PAGE, err);
+            rc = save_bytes(f, "slot", offset_of(f, pool_claim(&f->pool, slot)), 3 * MEDIA_PAGE,
+                            err);
         if (rc == 0 && changes)
-            rc = fsck_save(f, "slot-copies", offset_of(f, pool_root_copy(&f->pool, slot, 0)),
-                           3 * MEDIA_PAGE, err);
+            rc = save_bytes(f, "slot-copies", offset_of(f, pool_root_copy(&f->pool, slot, 0)),
+                            3 * MEDIA_PAGE, err);
     }
     for (size_t i = 0; rc == 0 && i < r->count; i++) {
         const struct fsck_finding *x = &r->finding[i];
         if (x->kind == FSCK_UNPLACED)
-            rc = save_batch(f, x, err);
+            rc = save_unplaced(f, x, err);
         bool stays = x->action == FSCK_MARK || x->action == FSCK_NONE || rc;
         if (!stays && x->place.to > x->place.from && x->kind != FSCK_SUPERBLOCK)
-            rc = fsck_save(f, fsck_kind_name(x->kind), x->place.from, x->place.to - x->place.from,
-                           err);
+            rc = save_bytes(f, fsck_kind_name(x->kind), x->place.from, x->place.to - x->place.from,
+                            err);
     }
-    return rc;
+    if (rc == 0)
+        rc = save_let_go(f, err);
+    return rc ? rc : save_settle(f, err);
 }
 
 /* ---- Writing -------------------------------------------------------------------------------- */

@@ -35,6 +35,9 @@ struct fsck {
     size_t orphans, orphan_capacity;
     size_t twins; /* behind those: second copies of batches that were moved */
     bool orphans_known;
+
+    struct let_go *let_go; /* what a repair drops for want of space (fsck_room.c); owned */
+    size_t let_go_count, let_go_capacity;
 };
 
 /* ---- fsck_report.c ------------------------------------------------------------------------ */
@@ -125,13 +128,18 @@ void fsck_bases(struct fsck *f);
 
 /* ---- fsck_room.c: after that, should a repair find too little space ---------------------------- */
 
+/* A batch that was whole; or the bytes of several that are damaged, which no record tells apart. */
+struct let_go {
+    uint32_t id;     /* of the topic */
+    uint64_t offset; /* in it */
+    uint64_t at;     /* side record; 0: damaged */
+    struct side s;   /* as it stands now; damaged: run0 alone, and */
+    uint64_t bytes;
+};
 int fsck_room(struct fsck *f) __attribute__((warn_unused_result));
 
 /* ---- fsck_repair.c ---------------------------------------------------------------------------- */
 
 int fsck_repair(struct fsck *f, struct embar_error *err) __attribute__((warn_unused_result));
-/* Copy pool bytes aside before they are overwritten. */
-int fsck_save(struct fsck *f, const char *what, uint64_t at, uint64_t size, struct embar_error *err)
-    __attribute__((warn_unused_result));
 
 #endif

@@ -257,6 +257,32 @@ int trial_fsck(struct trial *t, bool repair, const char *save, struct fsck_repor
     return fsck_run(&o, r, err);
 }
 
+void trial_step_begin(struct trial_step *s, char *image, const char *save)
+{
+    struct fsck *f = &s->fsck;
+    struct embar_error err;
+    memset(s, 0, sizeof *s);
+    region_wrap(&s->region, image, TRIAL_SIZE, NULL);
+    s->options =
+        (struct fsck_options){.region = &s->region, .repair = true, .threads = 1, .save = save};
+    *f = (struct fsck){.opt = &s->options, .report = &s->report, .region = &s->region};
+    pthread_mutex_init(&f->lock, NULL);
+    assert_int_equal(fsck_supers(f, &err), 0);
+    fsck_lines(f);
+    assert_int_equal(fsck_state(f, &err), 0);
+    assert_int_equal(fsck_walk(f), 0);
+    assert_int_equal(s->report.count, 0);
+}
+
+void trial_step_end(struct trial_step *s)
+{
+    log_free(s->fsck.log);
+    free(s->fsck.let_go);
+    fsck_orphans_drop(&s->fsck);
+    fsck_report_drop(&s->report);
+    pthread_mutex_destroy(&s->fsck.lock);
+}
+
 const struct fsck_finding *trial_finding(const struct fsck_report *r, enum fsck_kind kind)
 {
     for (size_t i = 0; i < r->count; i++)

@@ -3,7 +3,7 @@
 #ifndef TESTS_UNIT_CORE_FSCK_TRIAL_H
 #define TESTS_UNIT_CORE_FSCK_TRIAL_H
 
-#include "core/fsck.h"
+#include "core/fsck_state.h"
 #include "tests/unit/core/campaign.h"
 
 #define TRIAL_SIZE  (4ull << 20)
@@ -82,6 +82,16 @@ void trial_run(struct trial *t, const char *save, struct trial_outcome *out);
 /* The image as a region, checked or repaired. */
 int trial_fsck(struct trial *t, bool repair, const char *save, struct fsck_report *r,
                struct embar_error *err);
+/* A repair as fsck_run makes it, up to where the batches were walked: for who goes on step by step. Asserts
+ * that nothing was found. */
+struct trial_step {
+    struct region region;
+    struct fsck_options options;
+    struct fsck_report report;
+    struct fsck fsck;
+};
+void trial_step_begin(struct trial_step *s, char *image, const char *save);
+void trial_step_end(struct trial_step *s);
 const struct fsck_finding *trial_finding(const struct fsck_report *r, enum fsck_kind kind);
 void trial_print(const struct fsck_report *r);
 /* The live entries, as they were: for who looks into a failure. */
