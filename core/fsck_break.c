@@ -381,10 +381,13 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
     g->count = 0;
     for (size_t i = 0; rc == 0 && i < f->orphans; i++) {
         const struct orphan *o = &f->orphan[i];
+        /* The chain is made of what was said at the time, wherever the batch stands now. */
+        if (!part && o->named >= g->from)
+            o = fsck_as_named(f, o);
         bool half = g->half && o->at == g->half_side;
-        if (o->taken || o->s.time <= salvage_newer_than(v, o->s.topic) || o->s.time >= g->before ||
-            (o->named >= g->to && !half) || !topic_there(v, g, o->s.topic) ||
-            (part && !adjacent(v, g, o)))
+        if (f->orphan[i].taken || o->s.time <= salvage_newer_than(v, o->s.topic) ||
+            o->s.time >= g->before || (o->named >= g->to && !half) ||
+            !topic_there(v, g, o->s.topic) || (part && !adjacent(v, g, o)))
             continue;
         if (!part && term_begins(v->log, g->from + g->count, &g->e[g->count]))
             term = g->e[g->count++].term;
@@ -445,7 +448,7 @@ static bool gap_term(struct salvage *v, struct gap *g, uint32_t term)
 static void orphans_taken(struct fsck *f, const struct entry *e)
 {
     for (size_t i = 0; i < f->orphans; i++)
-        if (f->orphan[i].at == e->side)
+        if (f->orphan[i].at == e->side || fsck_as_named(f, &f->orphan[i])->at == e->side)
             f->orphan[i].taken = true;
 }
 

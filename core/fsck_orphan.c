@@ -199,8 +199,25 @@ bool fsck_same_batch(const struct side *a, const struct side *b)
            a->length == b->length && a->payload_crc == b->payload_crc;
 }
 
+const struct orphan *fsck_as_named(const struct fsck *f, const struct orphan *o)
+{
+    const struct orphan *twin = f->orphan + f->orphans;
+    size_t low = 0, high = o->named ? f->twins : 0; /* they are in the order of their times, too */
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (twin[mid].s.time < o->s.time)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    for (; o->named && low < f->twins && twin[low].s.time == o->s.time; low++)
+        if (twin[low].named == o->named && fsck_same_batch(&twin[low].s, &o->s))
+            return &twin[low];
+    return o;
+}
+
 /* A batch that was moved stands at its old place too, until that is used again: one of them will do,
- * and the others go behind all. */
+ * a whole one before one that is named, and the others go behind all. */
 static int twins_part(struct fsck *f)
 {
     size_t kept = 0, twins = 0;
@@ -212,12 +229,13 @@ static int twins_part(struct fsck *f)
         struct orphan *k = kept > 0 ? &f->orphan[kept - 1] : NULL;
         if (!k || !fsck_same_batch(&k->s, &o.s)) {
             f->orphan[kept++] = o;
-        } else if (o.named > k->named || !k->whole) {
-            twin[twins++] = *k;
-            *k = o;
-        } else {
-            twin[twins++] = o;
+            continue;
         }
+        uint64_t named = o.named > k->named ? o.named : k->named;
+        bool better = o.whole != k->whole ? o.whole : o.named > k->named;
+        twin[twins++] = better ? *k : o;
+        *k = better ? o : *k;
+        k->named = named;
     }
     if (twins > 0)
         memcpy(f->orphan + kept, twin, twins * sizeof *twin);

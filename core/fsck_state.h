@@ -89,7 +89,7 @@ int fsck_lose(struct topic *t, uint64_t end) __attribute__((warn_unused_result))
 struct orphan {
     uint64_t at; /* side record */
     struct side s;
-    uint64_t named; /* number of the index line that names it, 0: none does */
+    uint64_t named; /* number of the index line that names it or its twin, 0: none does */
     bool whole;     /* its payload is */
     bool taken;
 };
@@ -98,6 +98,8 @@ struct orphan {
 int fsck_orphans(struct fsck *f, struct log *log) __attribute__((warn_unused_result));
 /* Do two records tell of one batch, wherever it stands? */
 bool fsck_same_batch(const struct side *a, const struct side *b);
+/* The copy that the index line names; the one given where that is itself, or none is named. */
+const struct orphan *fsck_as_named(const struct fsck *f, const struct orphan *o);
 /* Say that a whole one has no place in `t` any more, for `what` named it and is damaged: it is
  * saved aside. */
 void fsck_unplaced(struct fsck *f, const struct topic *t, const struct orphan *o, const char *what);
