@@ -17,7 +17,8 @@
  * lock of the locks is taken with none of them held; a task queue's inside of it.
  * The log's watch locks are taken outside of the park's and the queues' locks (fire pushes tasks),
  * inside of a handle's. No lock is held over log_announce, log_commit, log_control or a reply,
- * but for the producer's lock, which is held over log_announce alone.
+ * but for the producer's lock, which is held over log_announce alone, and that of the refusals that are
+ * written late (answer.c), which nothing is taken inside of.
  */
 #ifndef FS_FS_H
 #define FS_FS_H
@@ -450,7 +451,12 @@ bool mount_holds(const char *spec);
 
 /* From here on the session's answers outlast a moment without memory. Once it is mounted: 0 or a
  * negative errno. */
-int answer_through(struct fuse_session *session);
+int answer_through(struct fuse_session *session, struct tasks *replies);
+/* What this thread's last answer told: 0, or the negative errno of a failure or of an error that it
+ * said. It tells what libfuse does not: an answer that it had no memory for. */
+int answer_outcome(void);
+/* The replies thread, between tasks: when to come again. */
+uint64_t answer_tick(uint64_t now);
 
 /* ---- session.c: the threads that serve it ----------------------------------------------------------- */
 

@@ -255,8 +255,10 @@ static int open_log(struct fs *fs, struct embar_error *err)
 static uint64_t tick(void *arg, uint64_t now)
 {
     struct fs *fs = arg;
-    uint64_t park = park_tick(&fs->park, now), locks = locks_tick(&fs->locks, now);
-    return park < locks ? park : locks;
+    uint64_t due = park_tick(&fs->park, now), next = locks_tick(&fs->locks, now);
+    due = next < due ? next : due;
+    next = answer_tick(now);
+    return next < due ? next : due;
 }
 
 static int start_threads(struct fs *fs, struct embar_error *err)

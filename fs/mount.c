@@ -249,7 +249,7 @@ int mount_attach(struct fs *fs, struct embar_error *err)
         return embar_fail(err, -EPERM, "%s could not be mounted (%s).", fs->mountpoint,
                           *fuse_said ? fuse_said : "no reason was given");
     fuse_set_log_func(hear_fuse_serving);
-    int rc = answer_through(fs->session);
+    int rc = answer_through(fs->session, &fs->replies);
     if (rc)
         return embar_fail(err, rc, "%s could not be mounted", fs->mountpoint);
     return 0;
