@@ -200,8 +200,10 @@ struct handle {
     bool watching;
     struct watcher watcher;
     struct fuse_pollhandle *poll;
-    fuse_req_t parked; /* follow: the read that waits for data */
+    fuse_req_t parked; /* follow: the read that waits for data, or for the answer before it */
     size_t parked_size;
+    bool parked_nonblock;
+    bool answering; /* follow: a read is being answered; position may go back */
     bool interrupted, closing;
     atomic_bool want_poll, want_data; /* exchanged (acq_rel) before topic_end is read again; pair
                                        * with is_wanted in handle_fire */
@@ -389,8 +391,9 @@ const char *virtual_list(const struct node *dir, size_t i, enum node_kind *kind)
 uint64_t virtual_ino(enum node_kind kind);
 
 /* reply.c: a topic's bytes */
-/* Reply up to size bytes of the handle's topic from pool memory, and note how far it has read. Fewer
- * only at the end or before what cannot be read. */
+/* Reply up to size bytes of the handle's topic from pool memory, and note how far it has read: not
+ * behind what the reader was refused. Fewer only at the end or before what cannot be read. The caller
+ * has a reference: the answer lets the reader close the file. */
 void reply_bytes(struct handle *h, fuse_req_t req, uint64_t offset, size_t size);
 /* Copy up to size bytes; fewer as above. A negative code says why nothing more could be read. */
 int copy_bytes(struct handle *h, char *to, uint64_t offset, size_t size, size_t *copied);

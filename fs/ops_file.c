@@ -147,6 +147,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 {
     (void)ino;
     struct handle *h = handle_of(fi);
+    handle_ref(h); /* the answer lets the reader close it */
     if (is_topic_file(h->kind)) {
         read_topic(h, req, size, off);
     } else if (h->kind == NODE_SEGMENT) {
@@ -156,10 +157,9 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
     } else {
         size_t at = off < 0 || (uint64_t)off > h->length ? h->length : (size_t)off;
         size_t n = h->length - at;
-        handle_ref(h); /* the answer lets the reader close it */
         fuse_reply_buf(req, h->text + at, n < size ? n : size);
-        handle_put(h);
     }
+    handle_put(h);
 }
 
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)

@@ -41,6 +41,17 @@ int copy_bytes(struct handle *h, char *to, uint64_t offset, size_t size, size_t 
     return rc;
 }
 
+/* The reader did not get what is behind `offset`. Who polls in the meantime was told of too little. */
+static void take_back(struct handle *h, uint64_t offset)
+{
+    pthread_mutex_lock(&h->lock);
+    if (h->position > offset)
+        h->position = offset;
+    if (h->poll && !h->closing)
+        tasks_push(&h->fs->notify, &h->poll_task);
+    pthread_mutex_unlock(&h->lock);
+}
+
 void reply_bytes(struct handle *h, fuse_req_t req, uint64_t offset, size_t size)
 {
     struct fs *fs = h->fs;
@@ -63,17 +74,23 @@ void reply_bytes(struct handle *h, fuse_req_t req, uint64_t offset, size_t size)
         iov[count++] = (struct iovec){rest, n};
         bytes += n;
     }
-    /* Before the answer: it lets the reader ask again. */
+    /* Before the answer: it lets the reader ask again, or poll. */
     pthread_mutex_lock(&h->lock);
     if (h->position < offset + bytes)
         h->position = offset + bytes;
     pthread_mutex_unlock(&h->lock);
     count_add(&fs->count.reads, 1);
     count_add(&fs->count.read_bytes, bytes);
-    if (rc && bytes == 0)
+    if (rc && bytes == 0) {
         fuse_reply_err(req, embar_to_errno(rc));
-    else if (pool_is_gone(fuse_reply_iov(req, iov, count)))
-        log_fault(fs->log, -EMBAR_EFAULTED); /* and the kernel has answered EIO */
+    } else {
+        rc = fuse_reply_iov(req, iov, count);
+        rc = rc ? rc : answer_outcome();
+        if (pool_is_gone(rc))
+            log_fault(fs->log, -EMBAR_EFAULTED); /* and the kernel has answered EIO */
+        if (rc)
+            take_back(h, offset);
+    }
     while (used > 0)
         read_release(&views[--used]);
     free(rest);
