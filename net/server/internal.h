@@ -138,6 +138,7 @@ struct channel {
     uint64_t session;
     uint32_t epoch;
     uint64_t mark, messages; /* as to be acked */
+    uint64_t seen;           /* highest sequence that was taken in here */
     uint64_t *ahead;         /* ahead.c: bits of what is committed above the mark, or NULL */
     unsigned ahead_count;    /* of them set */
     uint64_t offset;         /* end of the newest batch of this channel */

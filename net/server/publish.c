@@ -147,7 +147,7 @@ static void to_scratch(struct conn *c)
 }
 
 /* Where does this batch stand in its session? True: it is to be stored. */
-static bool session_admits(struct conn *c, struct channel *ch)
+static bool session_asked(struct conn *c, struct channel *ch)
 {
     struct incoming *in = &c->cur;
     struct session_stat st;
@@ -178,6 +178,21 @@ static bool session_admits(struct conn *c, struct channel *ch)
                       "a batch is further ahead of the last acked one than the window allows");
         return false;
     }
+    return true;
+}
+
+/* The same without the sessions' lock where the channel's own knowledge is enough: of this epoch, new
+ * on this channel, in the window. What it cannot know yet, the sequencer finds: a takeover, or that
+ * the batch came by another connection too. */
+static bool session_admits(struct conn *c, struct channel *ch)
+{
+    const struct incoming *in = &c->cur;
+    bool next = in->epoch == ch->epoch && in->sequence > ch->seen && in->sequence > ch->mark &&
+                in->sequence - ch->mark <= WIRE_WINDOW;
+    if (!next && !session_asked(c, ch))
+        return false;
+    if (in->sequence > ch->seen)
+        ch->seen = in->sequence;
     return true;
 }
 
@@ -331,12 +346,15 @@ enum turn publish_reserve(struct conn *c)
     int rc = log_reserve(w->log, &p->b);
     if (rc) {
         pub_give(w, p);
-        if (rc == -EMBAR_EFULL) {
+        /* One that is not to be stored does not wait for space. */
+        bool vain = rc == -EMBAR_EFULL && in->channel->session && !session_asked(c, in->channel);
+        if (rc == -EMBAR_EFULL && !vain) {
             park(c);
             return TURN_WAIT;
         }
         /* Not the connection's fault: the topic is gone, or the pool. */
-        channel_error(in->channel, rc, in->ref, in->sequence, NULL);
+        if (!vain)
+            channel_error(in->channel, rc, in->ref, in->sequence, NULL);
         in->got = c->stage.fill;
         stage_drop(c);
         to_scratch(c);

@@ -6,10 +6,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -492,6 +494,44 @@ static void full_pool_none(void **state)
     full_pool(WIRE_S_NONE);
 }
 
+/* What came over another connection already is acked by a full pool, too: it needs no space. */
+static void full_pool_duplicate(void **state)
+{
+    (void)state;
+    struct rig r = {.spec = "mem:8M"};
+    rig_start(&r);
+    enum { SIZE = 100000, N = 120 };
+    uint8_t *data = calloc(1, SIZE);
+    int first = peer(&r, true), second = peer(&r, true), filler = peer(&r, true);
+    struct wire_opened o = open_topic(first, "t", 1, WIRE_S_NEW, 0);
+    uint32_t epoch = le32_get(o.epoch);
+    join_session(second, "t", 1, le64_get(o.session), epoch);
+    publish(first, 1, 1, epoch, data, SIZE, NULL, 1);
+    await_ack(first, 1, 1);
+    open_topic(filler, "u", 1, WIRE_S_NONE, 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        for (unsigned i = 0; i < N; i++)
+            publish(filler, 1, i + 1, 0, data, SIZE, NULL, 1);
+        _exit(0);
+    }
+    until(is_waiting, &r);
+    publish(second, 1, 1, epoch, data, SIZE, NULL, 1);
+    await_ack(second, 1, 1);
+    assert_true(is_waiting(&r));
+    assert_int_equal(kill(child, SIGKILL), 0);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    struct server_stat st;
+    server_stat(r.server, &st);
+    assert_int_equal(st.duplicates, 1);
+    free(data);
+    close(first);
+    close(second);
+    close(filler);
+    rig_stop(&r);
+}
+
 /* Stopping commits and acks what was announced, and says so to everyone. */
 static void stop_tells(void **state)
 {
@@ -516,7 +556,8 @@ int main(void)
         cmocka_unit_test(cut_mid_batch),   cmocka_unit_test(staging),
         cmocka_unit_test(ack_levels),      cmocka_unit_test(forget),
         cmocka_unit_test(fenced),          cmocka_unit_test(full_pool_session),
-        cmocka_unit_test(full_pool_none),  cmocka_unit_test(stop_tells),
+        cmocka_unit_test(full_pool_none),  cmocka_unit_test(full_pool_duplicate),
+        cmocka_unit_test(stop_tells),
     };
     return cmocka_run_group_tests_name("server publish", tests, NULL, NULL);
 }
