@@ -319,6 +319,8 @@ static int refuse(struct region *r, enum verdict verdict, const struct media_sup
             return embar_fail(err, -EMBAR_ENOTPOOL,
                               "%s holds no pool, it is empty: make one with `embar pool create`.",
                               name_of(r));
+        if (region_faulted(r)) /* it may well be empty, or hold one */
+            return embar_fail(err, -EMBAR_EFAULTED, "looking for a pool in %s", name_of(r));
         if (r->kind == REGION_DEVDAX)
             return embar_fail(err, -EMBAR_ENOTPOOL,
                               "%s is not an embarfs pool and is not empty; it was not changed: use "

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -409,6 +410,14 @@ static void locks(void **state)
     claim->boot_id[0] ^= 1; /* before a reboot: that process is somebody else now */
     assert_int_equal(region_lock_slot(&b, 0, &err), -EMBAR_EBUSY);
     assert_null(strstr(err.text, "4242"));
+    /* A claim whose memory is gone names nobody. */
+    claim->boot_id[0] ^= 1;
+    int empty = memfd_create("empty", MFD_CLOEXEC);
+    char *at = b.base + ((char *)claim - a.base);
+    assert_ptr_equal(mmap(at, MEDIA_PAGE, PROT_READ, MAP_SHARED | MAP_FIXED, empty, 0), at);
+    close(empty);
+    assert_int_equal(region_lock_slot(&b, 0, &err), -EMBAR_EBUSY);
+    assert_non_null(strstr(err.text, "another process"));
     region_close(&a);
     assert_int_equal(region_lock_slot(&b, 0, &err), 0);
     region_close(&b);
