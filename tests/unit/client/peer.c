@@ -251,6 +251,8 @@ static bool loose_take(struct line *l, uint16_t channel, uint64_t sequence, stru
     assert_true(sequence + 64 < PEER_LOOSE);
     if (p->told[sequence])
         p->resent++;
+    if (sequence < 64 && p->missing >> sequence & 1)
+        return false;
     if (p->lose_every && sequence % p->lose_every == 0 && sequence < p->lose_below &&
         !p->lost[sequence] && p->lost_at == 0) {
         p->lost[sequence] = true;
@@ -322,6 +324,10 @@ static bool publish(struct line *l, const struct wire_frame *f)
         p->fenced = true;
         p->epoch++;
         drop_held(p);
+        for (uint64_t s = 1; s < 64; s++)
+            p->counts[s] += p->late >> s & 1;
+        for (uint64_t s = p->committed + 1; p->loose && p->counts[s]; s++)
+            p->prefix += p->counts[s];
         for (uint64_t s = p->committed; p->loose && s < PEER_LOOSE; s++)
             p->committed = p->counts[s] ? s : p->committed; /* over the gaps */
         refuse(p, fd, channel, le64_get(f->ref), EMBAR_EFENCED);

@@ -43,6 +43,9 @@ struct peer {
     bool loose;              /* order 2: batches are committed as they arrive, and acked by bits */
     unsigned lose_every;     /* loose: these sequences are lost the first time, and later their */
     uint64_t lose_below;     /* connection; up to here */
+    /* Loose, by bit: these sequences never come; of them these do after all, at the fence, as batches
+     * of one message. */
+    uint64_t missing, late;
     /* Loose, what ACKs lie about: a batch that was lost on another connection; and at lie_at: one
      * that was never sent, bytes that are not there, words beyond their bound. */
     enum { LIE_NOT, LIE_OTHERS, LIE_UNSENT, LIE_LENGTH, LIE_WORDS } lie;
