@@ -199,12 +199,24 @@ uint64_t fixture_control(struct fixture *f, struct control c)
     return c.kind == MEDIA_C_OPEN ? commit.session : commit.id;
 }
 
-uint32_t fixture_topic(struct fixture *f, const char *name)
+uint32_t fixture_topic_as(struct fixture *f, const char *name, struct control c)
 {
-    struct control c = {
-        .kind = MEDIA_C_CREATE, .parent = LOG_ROOT_ID, .mode = 0644, .order = 5, .ack = 1};
+    c.kind = MEDIA_C_CREATE;
+    c.parent = LOG_ROOT_ID;
+    c.mode = 0644;
     snprintf(c.name, sizeof c.name, "%s", name);
     return (uint32_t)fixture_control(f, c);
+}
+
+uint32_t fixture_topic(struct fixture *f, const char *name)
+{
+    return fixture_topic_as(f, name, (struct control){.order = 5, .ack = 1});
+}
+
+uint64_t fixture_session(struct fixture *f, uint32_t topic, uint32_t principal)
+{
+    return fixture_control(f,
+                           (struct control){.kind = MEDIA_C_OPEN, .id = topic, .uid = principal});
 }
 
 /* ---- Publishing --------------------------------------------------------------------------- */
@@ -286,4 +298,20 @@ char *fixture_read(struct topic *t, size_t *size)
         read_release(&v);
     }
     return out;
+}
+
+void fixture_expect(struct topic *t, const char *text)
+{
+    size_t n;
+    char *all = fixture_read(t, &n);
+    assert_int_equal(n, strlen(text));
+    assert_memory_equal(all, text, n);
+    free(all);
+}
+
+uint64_t fixture_used(struct fixture *f)
+{
+    struct log_stat st;
+    log_stat_all(f->log, &st);
+    return st.used;
 }

@@ -47,7 +47,10 @@ void *fixture_copy(struct fixture *f);
 
 /* A control action that must succeed; returns the id (or the session for OPEN). */
 uint64_t fixture_control(struct fixture *f, struct control c);
-uint32_t fixture_topic(struct fixture *f, const char *name);
+uint32_t fixture_topic(struct fixture *f, const char *name); /* order 5, acks 1 */
+/* In the root, with what c says of order, retention and the like. */
+uint32_t fixture_topic_as(struct fixture *f, const char *name, struct control c);
+uint64_t fixture_session(struct fixture *f, uint32_t topic, uint32_t principal);
 int fixture_try(struct fixture *f, struct control c, struct commit *commit);
 
 /* Publish one batch of `count` messages and wait: the commit. lengths NULL: equal. */
@@ -72,5 +75,9 @@ int fixture_send(struct fixture *f, unsigned producer, struct sent *s, struct to
 
 /* The whole topic: malloc'd, *size bytes from the base. */
 char *fixture_read(struct topic *t, size_t *size);
+/* That is this text. */
+void fixture_expect(struct topic *t, const char *text);
+/* Bytes of extents that hold something. */
+uint64_t fixture_used(struct fixture *f);
 
 #endif

@@ -137,8 +137,7 @@ static void cost_of_many_names(void **state)
         id[i] = fixture_topic(&f, name);
     }
     for (unsigned i = 0; i < 3000; i++)
-        session[i] = fixture_control(
-            &f, (struct control){.kind = MEDIA_C_OPEN, .id = id[i % 1000], .uid = i});
+        session[i] = fixture_session(&f, id[i % 1000], i);
     uint64_t whole = checkpoint_cost(&f), most = 0, sum = 0;
     assert_true(whole > 300u << 10);
     for (unsigned i = 0; i < 200; i++) {

@@ -424,8 +424,7 @@ static void world_run(unsigned file, bool tight, uint64_t entries, uint64_t batc
     for (unsigned k = 0; k < TOPICS; k++) {
         w->topic_id[k] = fixture_topic(&w->f, (char[]){'t', (char)('0' + k), 0});
         for (unsigned i = 0; i < PUBLISHERS; i++)
-            w->session[i][k] = fixture_control(
-                &w->f, (struct control){.kind = MEDIA_C_OPEN, .id = w->topic_id[k]});
+            w->session[i][k] = fixture_session(&w->f, w->topic_id[k], 0);
     }
     if (tight)
         retain(w);

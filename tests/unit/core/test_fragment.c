@@ -15,10 +15,10 @@ static char bytes[8 << 20];
 
 static struct topic *topic_make(struct fixture *f, unsigned i, uint8_t policy)
 {
-    struct control c = {
-        .kind = MEDIA_C_CREATE, .parent = LOG_ROOT_ID, .mode = 0644, .order = 5, .policy = policy};
-    snprintf(c.name, sizeof c.name, "t%u", i);
-    return log_topic(f->log, (uint32_t)fixture_control(f, c));
+    char name[16];
+    snprintf(name, sizeof name, "t%u", i);
+    return log_topic(f->log,
+                     fixture_topic_as(f, name, (struct control){.order = 5, .policy = policy}));
 }
 
 static int publish(struct fixture *f, struct topic *t, uint32_t length)
@@ -31,18 +31,11 @@ static void trim(struct fixture *f, const struct topic *t, uint64_t to)
     fixture_control(f, (struct control){.kind = MEDIA_C_TRIM, .id = t->id, .value = to});
 }
 
-static uint64_t used(struct fixture *f)
-{
-    struct log_stat st;
-    log_stat_all(f->log, &st);
-    return st.used;
-}
-
 static uint64_t settled(struct fixture *f)
 {
     for (int i = 0; i < 3; i++)
         assert_int_equal(log_checkpoint(f->log), 0);
-    return used(f);
+    return fixture_used(f);
 }
 
 static void pool_open(struct fixture *f)
@@ -100,11 +93,11 @@ static void slow_topics_take_little_and_stay_together(void **state)
     for (unsigned i = 0; i < MANY; i++)
         t[i] = topic_make(&f, i, 0);
     (void)settled(&f);
-    uint64_t made = used(&f);
+    uint64_t made = fixture_used(&f);
     for (unsigned i = 0; i < MANY; i++)
         assert_int_equal(publish(&f, t[i], 1 + pick(&d, 3000)), 0);
     /* The first extents of so many are an eighth of the pool. */
-    assert_true(used(&f) - made <= f.size / 8);
+    assert_true(fixture_used(&f) - made <= f.size / 8);
     /* Between large batches that come and go, for long: they grow, are trimmed, and never mix. */
     struct topic *large = topic_make(&f, MANY, 0);
     for (unsigned i = 0; i < campaign_rounds(300); i++) {
@@ -153,11 +146,11 @@ static void tails_hold_up_a_part_only(void **state)
         for (unsigned k = 0; k < 600; k++)
             assert_int_equal(publish(&f, t[i], 1 + pick(&d, 20000)), 0);
         most = topic_end(t[i]);
-        uint64_t before = used(&f);
+        uint64_t before = fixture_used(&f);
         assert_int_equal(publish(&f, t[i], 10), 0);
         trim(&f, t[i], topic_end(t[i]) - 10);
         /* It wrote so much, and holds up an extent or two of a quarter of it. */
-        assert_true(used(&f) < before - most / 3);
+        assert_true(fixture_used(&f) < before - most / 3);
     }
     for (unsigned i = 0; i < 8; i++)
         trim(&f, t[i], topic_end(t[i]));

@@ -39,7 +39,7 @@ static int begin(void **state)
     fixture_open_as(&p.f, TRIAL_SIZE, &o);
     p.id = fixture_topic(&p.f, "t");
     struct topic *t = log_topic(p.f.log, p.id);
-    p.session = fixture_control(&p.f, (struct control){.kind = MEDIA_C_OPEN, .id = p.id});
+    p.session = fixture_session(&p.f, p.id, 0);
     for (unsigned i = 0; i < BATCHES; i++) {
         char data[LENGTH];
         data_of(i, data);

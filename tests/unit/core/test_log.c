@@ -118,7 +118,7 @@ static void session_commits_once(void **state)
     struct fixture f;
     fixture_open(&f, 0, 0);
     uint32_t id = fixture_topic(&f, "t");
-    uint64_t s = fixture_control(&f, (struct control){.kind = MEDIA_C_OPEN, .id = id, .uid = 7});
+    uint64_t s = fixture_session(&f, id, 7);
     struct topic *t = log_topic(f.log, id);
     for (uint64_t seq = 1; seq <= 10; seq++) {
         char line[32];

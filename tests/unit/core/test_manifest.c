@@ -27,18 +27,13 @@ static uint32_t topic_make(struct world *w)
     return fixture_topic(&w->f, name);
 }
 
-static uint64_t session_open(struct world *w, uint32_t topic)
-{
-    return fixture_control(&w->f, (struct control){.kind = MEDIA_C_OPEN, .id = topic, .uid = 7});
-}
-
 /* One goes, with its session, and another comes. */
 static void renew(struct world *w, unsigned k)
 {
     if (w->busy[k])
         fixture_control(&w->f, (struct control){.kind = MEDIA_C_REMOVE, .id = w->busy[k]});
     w->busy[k] = topic_make(w);
-    w->session[k] = session_open(w, w->busy[k]);
+    w->session[k] = fixture_session(&w->f, w->busy[k], 7);
     w->sent[k] = 0;
 }
 

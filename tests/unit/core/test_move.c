@@ -36,10 +36,10 @@ static void world_open(struct world *w, uint64_t size, const struct log_options 
 
 static struct topic *topic_make(struct world *w)
 {
-    struct control c = {.kind = MEDIA_C_CREATE, .parent = LOG_ROOT_ID, .mode = 0644, .order = 5};
-    snprintf(c.name, sizeof c.name, "t%u", w->topics);
+    char name[16];
+    snprintf(name, sizeof name, "t%u", w->topics);
     assert_true(w->topics < TOPICS);
-    return w->t[w->topics++] = log_topic(w->f.log, (uint32_t)fixture_control(&w->f, c));
+    return w->t[w->topics++] = log_topic(w->f.log, fixture_topic(&w->f, name));
 }
 
 static void topic_drop(struct world *w, unsigned i)

@@ -13,16 +13,7 @@
 
 static uint32_t topic_of(struct fixture *f, const char *name, uint8_t order)
 {
-    struct control c = {
-        .kind = MEDIA_C_CREATE, .parent = LOG_ROOT_ID, .mode = 0644, .order = order, .ack = 1};
-    snprintf(c.name, sizeof c.name, "%s", name);
-    return (uint32_t)fixture_control(f, c);
-}
-
-static uint64_t session_open(struct fixture *f, uint32_t topic, uint32_t principal)
-{
-    return fixture_control(f,
-                           (struct control){.kind = MEDIA_C_OPEN, .id = topic, .uid = principal});
+    return fixture_topic_as(f, name, (struct control){.order = order, .ack = 1});
 }
 
 static void order_set(struct fixture *f, uint32_t topic, uint8_t order)
@@ -30,15 +21,6 @@ static void order_set(struct fixture *f, uint32_t topic, uint8_t order)
     fixture_control(f,
                     (struct control){
                         .kind = MEDIA_C_ATTR, .id = topic, .flags = MEDIA_A_ORDER, .order = order});
-}
-
-static void expect_text(struct topic *t, const char *want)
-{
-    size_t n;
-    char *all = fixture_read(t, &n);
-    assert_int_equal(n, strlen(want));
-    assert_memory_equal(all, want, n);
-    free(all);
 }
 
 static void expect_mark(struct fixture *f, uint64_t id, uint64_t sequence, uint64_t messages)
@@ -63,7 +45,7 @@ static void committed_as_they_come(void **state)
         fixture_open_as(&f, 0, &o);
         uint32_t id = topic_of(&f, "t", order);
         struct topic *t = log_topic(f.log, id);
-        uint64_t s = session_open(&f, id, 7);
+        uint64_t s = fixture_session(&f, id, 7);
         struct commit c = put(&f, t, s, 1, 3, "3");
         assert_int_equal(c.status, 0);
         assert_false(c.duplicate);
@@ -76,7 +58,7 @@ static void committed_as_they_come(void **state)
         c = put(&f, t, s, 1, 2, "2");
         assert_int_equal(c.sequence, 3);
         assert_int_equal(c.messages, 3);
-        expect_text(t, "3512");
+        fixture_expect(t, "3512");
         for (unsigned how = 0; how < 3; how++) {
             topic_put(t);
             if (how == 1)
@@ -92,7 +74,7 @@ static void committed_as_they_come(void **state)
         }
         assert_int_equal(put(&f, t, s, 1, 4, "4").sequence, 5);
         expect_mark(&f, s, 5, 5);
-        expect_text(t, "35124");
+        fixture_expect(t, "35124");
         topic_put(t);
         fixture_close(&f);
     }
@@ -108,7 +90,7 @@ static void duplicates_in_one_epoch(void **state)
     fixture_open_as(&f, 0, &o);
     uint32_t id = topic_of(&f, "t", 2);
     struct topic *t = log_topic(f.log, id);
-    uint64_t s = session_open(&f, id, 7);
+    uint64_t s = fixture_session(&f, id, 7);
     struct sent b[4];
     const uint64_t sequence[] = {2, 2, 1, 2};
     for (unsigned i = 0; i < 4; i++)
@@ -136,7 +118,7 @@ static void the_window_ends(void **state)
     fixture_open_as(&f, 0, &o);
     uint32_t id = topic_of(&f, "t", 2);
     struct topic *t = log_topic(f.log, id);
-    uint64_t s = session_open(&f, id, 7);
+    uint64_t s = fixture_session(&f, id, 7);
     assert_int_equal(put(&f, t, s, 1, MEDIA_WINDOW + 1, "x").status, -EMBAR_ELIMIT);
     for (uint64_t i = MEDIA_WINDOW; i > 1; i--)
         assert_int_equal(put(&f, t, s, 1, i, ".").sequence, 0);
@@ -167,7 +149,7 @@ static void a_fence_jumps(void **state)
     fixture_open_as(&f, 0, &o);
     uint32_t id = topic_of(&f, "t", 0);
     struct topic *t = log_topic(f.log, id);
-    uint64_t s = session_open(&f, id, 7);
+    uint64_t s = fixture_session(&f, id, 7);
     struct commit c;
     assert_int_equal(put(&f, t, s, 1, 1, "1").status, 0);
     assert_int_equal(put(&f, t, s, 1, 4, "4").status, 0);
@@ -183,7 +165,7 @@ static void a_fence_jumps(void **state)
         t = log_topic(f.log, id);
     }
     assert_int_equal(put(&f, t, s, 2, 5, "5").messages, 2);
-    expect_text(t, "145");
+    fixture_expect(t, "145");
     topic_put(t);
     fixture_close(&f);
 }
@@ -197,7 +179,7 @@ static void the_order_changes(void **state)
     fixture_open_as(&f, 0, &o);
     uint32_t id = topic_of(&f, "t", 5);
     struct topic *t = log_topic(f.log, id);
-    uint64_t s = session_open(&f, id, 7);
+    uint64_t s = fixture_session(&f, id, 7);
     struct sent b[2];
     assert_int_equal(fixture_send(&f, 0, &b[0], t, s, 1, 4, "4", 1, NULL, 1), 0);
     assert_int_equal(fixture_send(&f, 0, &b[1], t, s, 1, 2, "2", 1, NULL, 1), 0);
@@ -206,7 +188,7 @@ static void the_order_changes(void **state)
     order_set(&f, id, 2);
     log_commit(f.log);
     assert_true(b[0].done && b[1].done && b[0].commit.status == 0 && b[1].commit.status == 0);
-    expect_text(t, "24");
+    fixture_expect(t, "24");
     order_set(&f, id, 5);
     topic_put(t);
     fixture_kill(&f);
@@ -217,7 +199,7 @@ static void the_order_changes(void **state)
     assert_false(b[0].done);
     assert_int_equal(put(&f, t, s, 1, 1, "1").sequence, 4);
     assert_true(b[0].done);
-    expect_text(t, "2413");
+    fixture_expect(t, "2413");
     expect_mark(&f, s, 4, 4);
     topic_put(t);
     fixture_close(&f);
@@ -235,7 +217,7 @@ static void a_filled_gap_is_forgiven(void **state)
     fixture_open_as(&f, 0, &o);
     uint32_t id = topic_of(&f, "t", 5);
     struct topic *t = log_topic(f.log, id);
-    uint64_t s = session_open(&f, id, 7), other = session_open(&f, id, 7);
+    uint64_t s = fixture_session(&f, id, 7), other = fixture_session(&f, id, 7);
     uint32_t size = (uint32_t)(reserve_bound(f.log) / 4) / 8;
     char *bytes = calloc(1, size);
     struct sent b[10], small, c[9];
@@ -268,7 +250,7 @@ static void a_hold_is_bounded_in_space(void **state)
     fixture_open_as(&f, 0, &o);
     uint32_t id = topic_of(&f, "t", 5);
     struct topic *t = log_topic(f.log, id);
-    uint64_t s = session_open(&f, id, 7), other = session_open(&f, id, 7);
+    uint64_t s = fixture_session(&f, id, 7), other = fixture_session(&f, id, 7);
     uint64_t share = reserve_bound(f.log) / 4;
     uint32_t size = (uint32_t)share / 8;
     char *bytes = calloc(1, size);
@@ -293,7 +275,7 @@ static void a_hold_is_bounded_in_space(void **state)
     struct sent many[20];
     unsigned fenced = 0;
     for (unsigned i = 0; i < 20; i++) {
-        uint64_t one = session_open(&f, id, 7);
+        uint64_t one = fixture_session(&f, id, 7);
         assert_int_equal(fixture_send(&f, 0, &many[i], t, one, 1, 2, bytes, size, NULL, 1), 0);
         log_commit(f.log);
         for (unsigned k = 0; k < i; k++)
@@ -312,17 +294,17 @@ static void a_principal_has_its_share(void **state)
     struct log_options o = {.manual = true, .sessions = 400};
     fixture_open_as(&f, 0, &o);
     uint32_t id = topic_of(&f, "t", 5);
-    uint64_t first = session_open(&f, id, 1);
+    uint64_t first = fixture_session(&f, id, 1);
     for (unsigned i = 1; i < 100; i++)
-        (void)session_open(&f, id, 1);
+        (void)fixture_session(&f, id, 1);
     struct control more = {.kind = MEDIA_C_OPEN, .id = id, .uid = 1};
     assert_int_equal(fixture_try(&f, more, NULL), -EMBAR_ELIMIT);
-    (void)session_open(&f, id, 2);
+    (void)fixture_session(&f, id, 2);
     fixture_kill(&f);
     assert_int_equal(fixture_try(&f, more, NULL), -EMBAR_ELIMIT);
-    (void)session_open(&f, id, 2);
+    (void)fixture_session(&f, id, 2);
     fixture_control(&f, (struct control){.kind = MEDIA_C_CLOSE, .value = first});
-    (void)session_open(&f, id, 1);
+    (void)fixture_session(&f, id, 1);
     assert_int_equal(fixture_try(&f, more, NULL), -EMBAR_ELIMIT);
     fixture_close(&f);
 }
@@ -338,7 +320,7 @@ static void the_longest_idle_makes_room(void **state)
     struct topic *t = log_topic(f.log, id);
     uint64_t s[3];
     for (unsigned i = 0; i < 3; i++)
-        s[i] = session_open(&f, id, 7);
+        s[i] = fixture_session(&f, id, 7);
     struct control more = {.kind = MEDIA_C_OPEN, .id = id, .uid = 7};
     assert_int_equal(fixture_try(&f, more, NULL), -EMBAR_ELIMIT);
     assert_int_equal(put(&f, t, s[0], 1, 1, "1").status, 0);
@@ -349,7 +331,7 @@ static void the_longest_idle_makes_room(void **state)
     while (now_monotonic() < from + 1100000000u)
         ;
     assert_int_equal(put(&f, t, s[0], 1, 2, "2").status, 0);
-    uint64_t fresh = session_open(&f, id, 7);
+    uint64_t fresh = fixture_session(&f, id, 7);
     struct session_stat st;
     assert_int_equal(log_session(f.log, s[1], &st), -EMBAR_ESESSION);
     assert_int_equal(log_session(f.log, s[0], &st), 0);
@@ -612,7 +594,7 @@ static void random_deliveries(void **state)
         w->topic = log_topic(w->f.log, w->topic_id);
         w->fifo = orders[round % 3] == 5;
         for (unsigned i = 0; i < SESSIONS; i++)
-            w->p[i] = (struct publisher){.id = session_open(&w->f, w->topic_id, i), .epoch = 1};
+            w->p[i] = (struct publisher){.id = fixture_session(&w->f, w->topic_id, i), .epoch = 1};
         for (unsigned i = 0; i < 4000; i++) {
             unsigned what = pick(&w->d, 1000);
             if (what < 700)

@@ -65,8 +65,7 @@ static void world_open(struct world *w, uint8_t policy, int file)
         w->id[k] = (uint32_t)fixture_control(&w->f, c);
     }
     world_get(w);
-    w->session =
-        fixture_control(&w->f, (struct control){.kind = MEDIA_C_OPEN, .id = w->id[0], .uid = 1});
+    w->session = fixture_session(&w->f, w->id[0], 1);
     assert_int_equal(publish(w, 0, KEPT, true), 0);
 }
 

@@ -19,34 +19,20 @@ static void data_draw(struct draws *d, char *data, uint32_t length)
         data[i] = (char)(v >> (i % 8 * 8) ^ i * 31);
 }
 
-static uint64_t used(struct fixture *f)
-{
-    struct log_stat st;
-    log_stat_all(f->log, &st);
-    return st.used;
-}
-
 /* Checkpoints until nothing more of the old ones is kept. */
 static uint64_t settled(struct fixture *f)
 {
     for (int i = 0; i < 3; i++)
         assert_int_equal(log_checkpoint(f->log), 0);
     log_tick(f->log, now_monotonic());
-    return used(f);
+    return fixture_used(f);
 }
 
 static uint32_t topic_with(struct fixture *f, const char *name, uint64_t bytes, uint64_t age,
                            uint8_t policy)
 {
-    struct control c = {.kind = MEDIA_C_CREATE,
-                        .parent = LOG_ROOT_ID,
-                        .mode = 0644,
-                        .order = 5,
-                        .value = bytes,
-                        .value2 = age,
-                        .policy = policy};
-    snprintf(c.name, sizeof c.name, "%s", name);
-    return (uint32_t)fixture_control(f, c);
+    return fixture_topic_as(
+        f, name, (struct control){.order = 5, .value = bytes, .value2 = age, .policy = policy});
 }
 
 static int append(struct fixture *f, struct topic *t, struct model_topic *m, struct draws *d,
@@ -97,7 +83,7 @@ static void bytes_are_kept_and_no_more(void **state)
             model_check(&m, t, &d);
     }
     assert_true(m.base > 10 * keep);
-    assert_true(used(&f) < 2 * most);
+    assert_true(fixture_used(&f) < 2 * most);
     /* Less is kept from now on; then anything. */
     struct control less = {.kind = MEDIA_C_ATTR, .id = id, .flags = MEDIA_A_BYTES, .value = 1000};
     fixture_control(&f, less);
@@ -333,9 +319,9 @@ static void replies_pin_and_handles_do_not(void **state)
     at.offset = 300000;
     assert_int_equal(topic_next(t, &at, &gone), -EMBAR_ETRIMMED);
     read_release(&b.data);
-    uint64_t before = used(&f);
+    uint64_t before = fixture_used(&f);
     read_release(&v);
-    assert_true(used(&f) < before - 50000); /* with the last reply, not later */
+    assert_true(fixture_used(&f) < before - 50000); /* with the last reply, not later */
     all.value = topic_end(t);
     fixture_control(&f, all);
     assert_int_equal(settled(&f), empty);
@@ -344,7 +330,7 @@ static void replies_pin_and_handles_do_not(void **state)
     fixture_control(&f, (struct control){.kind = MEDIA_C_REMOVE, .id = id});
     assert_int_equal(topic_read(t, topic_base(t), 30000, &v), 0);
     assert_memory_equal(v.iov[0].iov_base, m.bytes + m.end - 30000, v.iov[0].iov_len);
-    assert_true(used(&f) >= empty + 30000);
+    assert_true(fixture_used(&f) >= empty + 30000);
     topic_put(t); /* the reply is still on its way */
     assert_memory_equal(v.iov[0].iov_base, m.bytes + m.end - 30000, v.iov[0].iov_len);
     read_release(&v);

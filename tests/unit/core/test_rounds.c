@@ -91,15 +91,10 @@ static int publish(struct world *w, struct topic *t, uint32_t length)
 
 static void topic_make(struct world *w, uint64_t keep, uint64_t age, uint8_t policy)
 {
-    struct control c = {.kind = MEDIA_C_CREATE,
-                        .parent = LOG_ROOT_ID,
-                        .mode = 0644,
-                        .order = 5,
-                        .value = keep,
-                        .value2 = age,
-                        .policy = policy};
-    snprintf(c.name, sizeof c.name, "t%u", w->topics);
-    w->t[w->topics++] = log_topic(w->f.log, (uint32_t)fixture_control(&w->f, c));
+    const struct control c = {.order = 5, .value = keep, .value2 = age, .policy = policy};
+    char name[16];
+    snprintf(name, sizeof name, "t%u", w->topics);
+    w->t[w->topics++] = log_topic(w->f.log, fixture_topic_as(&w->f, name, c));
 }
 
 static void world_open(struct world *w, uint64_t size)

@@ -68,8 +68,7 @@ static void random_windows(void **state)
     struct fixture f;
     fixture_open(&f, 0, 0);
     uint32_t id = fixture_topic(&f, "t");
-    struct session *s =
-        session_find(f.log, fixture_control(&f, (struct control){.kind = MEDIA_C_OPEN, .id = id}));
+    struct session *s = session_find(f.log, fixture_session(&f, id, 0));
     assert_non_null(m);
     assert_non_null(s);
     uint32_t epoch = 1;
