@@ -18,6 +18,7 @@
 
 #include <cmocka.h>
 
+#include "core/log_state.h"
 #include "embar/embar.h"
 #include "tests/unit/server/rig.h"
 
@@ -498,12 +499,44 @@ static void a_connection_that_stands_still(void **state)
     rig_stop(&r);
 }
 
+/* Nobody takes a session over any more when its epochs are used up: that is said to who asks, its owner
+ * goes on, and there are other sessions. */
+static void taken_over_too_often(void **state)
+{
+    (void)state;
+    struct rig r = {0};
+    rig_start(&r);
+    int fd = peer(&r, true), other = peer(&r, true);
+    uint64_t id = le64_get(open_topic(fd, "t", 1, WIRE_S_NEW, 0).session);
+    seq_take_wait(r.log);
+    session_fence(r.log, session_find(r.log, id), UINT32_MAX);
+    seq_give(r.log);
+    uint8_t b[256];
+    size_t n = open_bytes(b, "t", 1, WIRE_S_RESUME, id, 1);
+    for (unsigned i = 0; i < 2; i++) {
+        send_bytes(other, b, n);
+        assert_int_equal(expect_error(other), EMBAR_ELIMIT);
+    }
+    join_session(other, "t", 1, id, UINT32_MAX);
+    publish(other, 1, 1, UINT32_MAX, "one", 3, NULL, 1);
+    await_ack(other, 1, 1);
+    (void)open_topic(other, "t", 2, WIRE_S_NEW, 0);
+    struct stream bytes = read_topic(&r, "t");
+    assert_int_equal(bytes.size, 3);
+    assert_memory_equal(bytes.buf, "one", 3);
+    free(bytes.buf);
+    close(fd);
+    close(other);
+    rig_stop(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_foreign_gap),
         cmocka_unit_test(a_foreign_batch),
         cmocka_unit_test(taken_over),
+        cmocka_unit_test(taken_over_too_often),
         cmocka_unit_test(the_order_changes),
         cmocka_unit_test(the_order_changes_over_a_gap),
         cmocka_unit_test(a_connection_that_stands_still),
