@@ -104,8 +104,9 @@ void conn_ready(struct conn *c)
 
 void conn_bulk(struct conn *c)
 {
-    if (c->ready || c->bulk || c->closed)
+    if (c->bulk || c->closed)
         return;
+    conn_unready(c); /* its own answers made it ready within this turn: they are written at its end */
     c->bulk = true;
     TAILQ_INSERT_TAIL(&c->worker->bulk, c, ready_link);
 }

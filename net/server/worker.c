@@ -108,8 +108,9 @@ static void on_event(struct worker *w, const struct epoll_event *ev)
     }
 }
 
-/* One turn for each connection that is ready now; what becomes ready meanwhile is for the next. */
-static unsigned turns(struct worker *w)
+/* One turn for each connection that is ready now; what becomes ready meanwhile is for the next. *little
+ * grows by what those brought that have no more than their share. */
+static unsigned turns(struct worker *w, uint64_t *little)
 {
     unsigned n = 0;
     struct conn *last = TAILQ_LAST(&w->ready, conn_list), *c;
@@ -117,7 +118,10 @@ static unsigned turns(struct worker *w)
         bool end = c == last;
         TAILQ_REMOVE(&w->ready, c, ready_link);
         c->ready = false;
+        uint64_t before = w->brought;
         conn_turn(c);
+        if (!c->bulk)
+            *little += w->brought - before;
         n++;
         if (end)
             break;
@@ -145,7 +149,7 @@ static unsigned commit(struct worker *w)
 
 /* Turns of those that could bring more than their share: as much together as the others brought in
  * this round, but one turn at least. */
-static unsigned bulk_turns(struct worker *w, uint64_t brought)
+static unsigned bulk_turns(struct worker *w, uint64_t little)
 {
     unsigned n = 0;
     struct conn *last = TAILQ_LAST(&w->bulk, conn_list), *c;
@@ -156,7 +160,10 @@ static unsigned bulk_turns(struct worker *w, uint64_t brought)
             w->cycle_end = last;
         bool round = c == w->cycle_end;
         conn_unready(c);
-        c->used = 0; /* what it brings now counts for the next time round */
+        /* What it brings now counts for the next time round, and what it had too much of. */
+        c->used = c->used < TURN_SHARED        ? 0
+                  : c->used < 2u * TURN_SHARED ? c->used - TURN_SHARED
+                                               : TURN_SHARED;
         c->cycle = w->cycle + 1;
         conn_turn(c);
         n++;
@@ -164,7 +171,7 @@ static unsigned bulk_turns(struct worker *w, uint64_t brought)
             w->cycle++;
             w->cycle_end = NULL;
         }
-        if (end || w->brought - from >= brought)
+        if (end || w->brought - from >= little)
             break;
     }
     return n;
@@ -179,15 +186,15 @@ static unsigned round_of(struct worker *w, int timeout)
         mail_awake(&w->box);
     for (int i = 0; i < n; i++)
         on_event(w, &ev[i]);
-    uint64_t before = w->brought;
-    unsigned did = (n > 0 ? (unsigned)n : 0) + mail_drain(w) + turns(w);
+    uint64_t little = 0;
+    unsigned did = (n > 0 ? (unsigned)n : 0) + mail_drain(w) + turns(w, &little);
     did += commit(w);
     if (TAILQ_EMPTY(&w->bulk)) {
         w->cycle++;
     } else {
         if (mail_drain(w) > 0) /* acks of what was just committed do not wait for it */
-            turns(w);
-        did += bulk_turns(w, w->brought - before);
+            turns(w, &little);
+        did += bulk_turns(w, little);
         (void)commit(w);
     }
     bury(w);
