@@ -362,16 +362,16 @@ static int write_text(struct conn *c)
     return 1;
 }
 
-static void conn_write(struct conn *c)
+/* What is due; of subscriptions, *budget bytes. */
+static void conn_write(struct conn *c, size_t *budget)
 {
-    size_t budget = TURN_OUT;
     while (c->writable && !c->closed) {
         if (c->mid) {
-            if (budget == 0) {
+            if (*budget == 0) {
                 conn_ready(c);
                 return;
             }
-            if (subscribe_send(c->mid, &budget) <= 0)
+            if (subscribe_send(c->mid, budget) <= 0)
                 return;
             continue;
         }
@@ -394,13 +394,13 @@ static void conn_write(struct conn *c)
         struct channel *ch = TAILQ_FIRST(&c->active);
         if (!ch)
             return;
-        if (budget == 0) {
+        if (*budget == 0) {
             conn_ready(c);
             return;
         }
         TAILQ_REMOVE(&c->active, ch, active_link); /* round robin */
         TAILQ_INSERT_TAIL(&c->active, ch, active_link);
-        if (subscribe_send(ch, &budget) < 0)
+        if (subscribe_send(ch, budget) < 0)
             return;
     }
 }
@@ -486,11 +486,12 @@ static void drop_input(struct conn *c)
 
 void conn_turn(struct conn *c)
 {
-    conn_write(c);
+    size_t budget = TURN_OUT;
+    conn_write(c, &budget);
     if (!c->closed && !c->closing && !c->worker->stopping)
         parse_input(c);
     if (!c->closed)
-        conn_write(c);
+        conn_write(c, &budget);
     if (c->closed)
         return;
     if (c->out_full && CONN_OUT - (c->out_to - c->out_from) >= CONN_OUT_KEEP) {
