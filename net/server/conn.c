@@ -36,10 +36,10 @@
 
 struct conn *conn_new(struct server *s, int fd, bool local)
 {
-    struct conn *c = aligned_alloc(64, (sizeof(*c) + 63) / 64 * 64);
+    struct conn *c = slab_take(&s->conns);
     if (!c)
         return NULL;
-    memset(c, 0, offsetof(struct conn, out));
+    memset(&c->fd, 0, offsetof(struct conn, out) - offsetof(struct conn, fd));
     c->fd = fd;
     c->local = local;
     c->uid = s->uid;
@@ -49,11 +49,11 @@ struct conn *conn_new(struct server *s, int fd, bool local)
     return c;
 }
 
-void conn_free(struct conn *c)
+void conn_free(struct server *s, struct conn *c)
 {
     free(c->ask);
     free(c->channels);
-    free(c);
+    slab_give(&s->conns, c);
 }
 
 static void conn_timed(struct conn *c)
@@ -106,7 +106,8 @@ void conn_bulk(struct conn *c)
 {
     if (c->bulk || c->closed)
         return;
-    conn_unready(c); /* its own answers made it ready within this turn: they are written at its end */
+    /* Its own answers made it ready within this turn: they are written at its end. */
+    conn_unready(c);
     c->bulk = true;
     TAILQ_INSERT_TAIL(&c->worker->bulk, c, ready_link);
 }

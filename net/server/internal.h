@@ -23,6 +23,7 @@
 
 #include "core/log.h"
 #include "net/server/server.h"
+#include "net/server/slab.h"
 #include "net/server/staging.h"
 #include "net/wire.h"
 
@@ -188,7 +189,8 @@ struct ask {
 };
 
 struct conn {
-    _Alignas(64) int fd;
+    struct slab_item item; /* the slab's */
+    int fd;
     enum conn_state state;
     bool readable, writable, hup; /* as epoll last told, edge-triggered */
     bool tells;                   /* a receive says what waits in the socket behind it */
@@ -286,6 +288,7 @@ struct server {
     struct server_options opt;
     struct log *log;
     struct staging *staging;
+    struct slab conns;
     uint8_t token[WIRE_TOKEN];
     uint32_t max_batch, max_connections;
     uint32_t uid, gid; /* the daemon's: principal of TCP peers */
@@ -329,7 +332,7 @@ void worker_timer(struct worker *w);
 
 /* conn.c */
 struct conn *conn_new(struct server *s, int fd, bool local);
-void conn_free(struct conn *c);
+void conn_free(struct server *s, struct conn *c);
 void conn_adopt(struct worker *w, struct mail *m);
 void conn_ready(struct conn *c);
 /* It had its share and could go on: a turn after those who have waited for something. Who had a

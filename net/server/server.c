@@ -70,6 +70,7 @@ int server_start(struct server **out, const struct server_options *opt, struct e
     if (!s)
         return embar_fail(err, -ENOMEM, "cannot start the network front end");
     memset(s, 0, sizeof(*s));
+    slab_init(&s->conns, sizeof(struct conn));
     s->opt = *opt;
     s->log = opt->log;
     s->max_batch = (uint32_t)log_pool(opt->log)->max_batch;
@@ -114,6 +115,7 @@ void server_stop(struct server *s)
         worker_destroy(&s->worker[i]);
     listener_close(s);
     staging_free(s->staging);
+    slab_end(&s->conns);
     free(s);
 }
 

@@ -134,7 +134,7 @@ static void bury(struct worker *w)
     struct conn *c;
     while ((c = TAILQ_FIRST(&w->dead))) {
         TAILQ_REMOVE(&w->dead, c, ready_link);
-        conn_free(c);
+        conn_free(w->server, c);
     }
 }
 

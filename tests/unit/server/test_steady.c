@@ -1,4 +1,4 @@
-/* What a batch costs in system calls while a publisher keeps the socket full: a receive each, which takes the
+/* What a connection costs in system calls, and what a batch does while a publisher keeps the socket full: a receive each, which takes the
  * end of one batch and the head of the next, or less where they are small; an acknowledgement for all of
  * an epoch, and nothing else:
  * no question how much waits, no change of the epoll set, no memory from the allocator but for a new extent.
@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
@@ -38,8 +39,15 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static bool held;        /* the worker's receives wait */
 static int held_fd = -1; /* of the one that does */
 static struct {
-    atomic_uint receives, sends, questions, registrations, timers, allocations;
+    atomic_uint receives, sends, questions, registrations, timers, allocations, maps, options;
 } calls; /* of other threads than the tester's; read when these have answered */
+
+static void forget(void)
+{
+    atomic_uint *all = (atomic_uint *)&calls;
+    for (size_t i = 0; i < sizeof(calls) / sizeof(*all); i++)
+        atomic_store(&all[i], 0);
+}
 
 static void count(atomic_uint *n)
 {
@@ -65,6 +73,12 @@ void *__real_calloc(size_t k, size_t n);
 void *__wrap_calloc(size_t k, size_t n);
 void *__real_realloc(void *p, size_t n);
 void *__wrap_realloc(void *p, size_t n);
+void *__real_aligned_alloc(size_t align, size_t n);
+void *__wrap_aligned_alloc(size_t align, size_t n);
+void *__real_mmap(void *at, size_t n, int prot, int flags, int fd, off_t offset);
+void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, off_t offset);
+int __real_setsockopt(int fd, int level, int name, const void *value, socklen_t length);
+int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t length);
 
 ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int flags)
 {
@@ -108,6 +122,24 @@ int __wrap_timerfd_settime(int fd, int flags, const struct itimerspec *t, struct
 {
     count(&calls.timers);
     return __real_timerfd_settime(fd, flags, t, old);
+}
+
+void *__wrap_aligned_alloc(size_t align, size_t n)
+{
+    count(&calls.allocations);
+    return __real_aligned_alloc(align, n);
+}
+
+void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, off_t offset)
+{
+    count(&calls.maps);
+    return __real_mmap(at, n, prot, flags, fd, offset);
+}
+
+int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t length)
+{
+    count(&calls.options);
+    return __real_setsockopt(fd, level, name, value, length);
 }
 
 void *__wrap_malloc(size_t n)
@@ -165,7 +197,7 @@ static void flood(struct sender *s)
         publish(s->fd, 7, ++s->sequence, s->epoch, s->data, s->size, NULL, 1);
     int bytes = (int)(s->batches * (HEAD + s->size));
     until(arrived, &bytes);
-    memset(&calls, 0, sizeof(calls));
+    forget();
     hold(false);
     (void)await_ack(s->fd, 7, s->sequence);
 }
@@ -213,9 +245,60 @@ static void small_ones_together(void **state)
     steady(12, SMALL, 3);
 }
 
+struct arrivals {
+    const struct rig *rig;
+    uint64_t accepted;
+};
+
+static bool so_many_accepted(void *arg)
+{
+    const struct arrivals *a = arg;
+    struct server_stat st;
+    server_stat(a->rig->server, &st);
+    return st.accepted == a->accepted && st.connections == a->accepted;
+}
+
+/* A connection: accepted, and added to its worker's set; nothing is asked or set, and no memory is got
+ * but for many at once. A greeting is a receive and a send. */
+static void connections(void **state)
+{
+    (void)state;
+    enum { N = 200, GREETED = 20 };
+    struct rig r = {.workers = 2, .tick_ms = 60000};
+    int fd[N];
+    tester = pthread_self();
+    rig_start(&r);
+    forget();
+    for (unsigned i = 0; i < N; i++)
+        fd[i] = dial_tcp(&r);
+    until(so_many_accepted, &(struct arrivals){&r, N});
+    assert_int_equal(calls.registrations, N);
+    assert_int_equal(calls.options, 0);
+    assert_int_equal(calls.receives, 0);
+    assert_int_equal(calls.allocations, 0);
+    assert_in_range(calls.maps, 1, 2); /* two, when both workers found that there is none */
+    forget();
+    for (unsigned i = 0; i < GREETED; i++) {
+        uint8_t b[256];
+        struct got g;
+        send_bytes(fd[i], b, hello_bytes(&r, b, true));
+        expect(fd[i], WIRE_HELLO, &g);
+        got_free(&g);
+    }
+    assert_int_equal(calls.receives, GREETED);
+    assert_int_equal(calls.sends, GREETED);
+    assert_int_equal(calls.registrations, 0);
+    assert_int_equal(calls.allocations, 0);
+    assert_int_equal(calls.maps, 0);
+    for (unsigned i = 0; i < N; i++)
+        close(fd[i]);
+    rig_stop(&r);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_receive_and_an_end_of_each),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(connections),
+                                       cmocka_unit_test(a_receive_and_an_end_of_each),
                                        cmocka_unit_test(small_ones_together)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
