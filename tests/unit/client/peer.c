@@ -325,7 +325,7 @@ static bool publish(struct line *l, const struct wire_frame *f)
         p->epoch++;
         drop_held(p);
         for (uint64_t s = 1; s < 64; s++)
-            p->counts[s] += p->late >> s & 1;
+            p->counts[s] += (uint32_t)(p->late >> s & 1);
         for (uint64_t s = p->committed + 1; p->loose && p->counts[s]; s++)
             p->prefix += p->counts[s];
         for (uint64_t s = p->committed; p->loose && s < PEER_LOOSE; s++)
