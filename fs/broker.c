@@ -1,5 +1,6 @@
 /* The network side of the daemon: where it listens, and who may talk to it (step 1). The token is
- * made at each start, lives in memory and is shown in .embar/token to the mount's owner alone.
+ * made at each start and shown to the mount's owner alone: in .embar/token, and in a file by the
+ * address that clients of the same user find by themselves (net/token.h).
  */
 #include <errno.h>
 #include <limits.h>
@@ -9,11 +10,11 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fs/fs.h"
 #include "net/server/server.h"
+#include "net/token.h"
 
 #define DEFAULT_LISTEN "127.0.0.1:7447"
 #define ANY_LISTEN     "127.0.0.1:0"
@@ -101,19 +102,9 @@ int broker_check(struct fs *fs, struct embar_error *err)
 /* The socket of a pool has a name of its own, so that many mounts live side by side. */
 static int default_socket(struct fs *fs)
 {
-    const char *runtime = getenv("XDG_RUNTIME_DIR");
     char folder[64];
-    int n;
-    if (runtime && *runtime == '/')
-        n = snprintf(folder, sizeof folder, "%s/embar", runtime);
-    else if (geteuid() == 0)
-        n = snprintf(folder, sizeof folder, "/run/embar");
-    else
+    if (!token_home(folder, sizeof folder))
         return 0; /* nowhere to put it: TCP is enough */
-    if (n < 0 || (size_t)n >= sizeof folder)
-        return 0;
-    if (mkdir(folder, 0755) && errno != EEXIST)
-        return 0;
     const uint8_t *u = log_pool(fs->log)->uuid;
     snprintf(fs->socket, sizeof fs->socket, "%s/%02x%02x%02x%02x%02x%02x%02x%02x.sock", folder,
              u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7]);
@@ -134,6 +125,16 @@ static int chosen_socket(struct fs *fs, struct embar_error *err)
                           "give another one.",
                           path, sizeof fs->socket - 1);
     return 0;
+}
+
+/* Without it clients are told to name the mount, or .embar/token: no reason not to serve. */
+static void leave_token(struct fs *fs)
+{
+    int rc = token_leave(fs->listen, fs->token, WIRE_TOKEN, fs->token_file, sizeof fs->token_file);
+    if (rc && rc != -ENOENT)
+        daemon_note("clients do not find the token for %s by themselves: no file for it could be "
+                    "made (%s).",
+                    fs->listen, embar_strerror(rc));
 }
 
 int broker_start(struct fs *fs, struct embar_error *err)
@@ -160,13 +161,18 @@ int broker_start(struct fs *fs, struct embar_error *err)
         so.listen = ANY_LISTEN;
         rc = server_start(&fs->server, &so, err);
     }
-    if (rc == 0)
+    if (rc == 0) {
         snprintf(fs->listen, sizeof fs->listen, "%s", server_address(fs->server));
+        leave_token(fs);
+    }
     return rc;
 }
 
 void broker_stop(struct fs *fs)
 {
+    /* Before the address is free for another daemon, which leaves its own. */
+    if (*fs->token_file)
+        unlink(fs->token_file);
     server_stop(fs->server);
     fs->server = NULL;
 }

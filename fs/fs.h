@@ -26,6 +26,7 @@
 #define FUSE_USE_VERSION 312
 
 #include <fuse_lowlevel.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -508,6 +509,7 @@ struct fs {
     struct server *server;
     char listen[300], socket[108];
     char token[WIRE_TOKEN + 1];
+    char token_file[PATH_MAX]; /* where it was left for clients; empty: nowhere */
     uid_t uid;
     gid_t gid;
     uint64_t started; /* CLOCK_MONOTONIC ns */

@@ -48,7 +48,7 @@ static const struct argp_option options[] = {
     {"listen", KEY_LISTEN, "ADDR:PORT", 0,
      "Where clients connect (default: 127.0.0.1:7447, or a free port when that is taken)", 0},
     {"socket", KEY_SOCKET, "PATH", 0,
-     "The Unix socket (default: in $XDG_RUNTIME_DIR/embar or /run/embar)", 0},
+     "The Unix socket (default: in $XDG_RUNTIME_DIR/embar, /run/embar or /run/user/UID/embar)", 0},
     {"workers", KEY_WORKERS, "N", 0, "Threads that serve the network (default: by processors)", 0},
     {"pin", KEY_PIN, "auto|none|LIST", 0,
      "Processors of these threads, like 0,2-5 (default: auto: near the pool's memory)", 0},

@@ -135,6 +135,7 @@ own_pids=()
 own_mounts=()
 own_files=()
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/embar.XXXXXX")
+export XDG_RUNTIME_DIR=$scratch # sockets and tokens of daemons that are killed go with it
 
 clean_up() {
     local status=$? mount pid

@@ -34,10 +34,13 @@ struct embar_client;
 
 /* Zeroed: all defaults. Strings are copied. */
 struct embar_options {
-    const char *server;     /* host:port, [ipv6]:port, path of a socket, or mount point. NULL:
-                             * $EMBAR_SERVER, else the one fuse.embarfs mount in /proc/self/mounts */
-    const char *token_file; /* NULL: the mount's .embar/token. Read again at each reconnect */
-    const void *token;      /* the token itself, instead of a file */
+    const char *server; /* host:port, [ipv6]:port, path of a socket, or mount point. NULL:
+                             * $EMBAR_SERVER, else the one fuse.embarfs mount in /proc/self/mounts
+                             * that this user or root made */
+    const char
+        *token_file;   /* NULL: the mount's .embar/token, and for host:port what a daemon of this
+                             * user has left (embarfs(8), FILES). Read again at each reconnect */
+    const void *token; /* the token itself, instead of a file */
     size_t token_length;
     unsigned timeout_ms;   /* for each connect with its handshake, and each request. 0: 10,000 */
     unsigned reconnect_ms; /* publishers and subscriptions try this long to reach the broker again

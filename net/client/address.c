@@ -1,17 +1,21 @@
 /* Finding the broker: option, then $EMBAR_SERVER, then the one fuse.embarfs mount.
- * Serves step 1 from the client's side. Must never connect, and never guess between two mounts.
+ * Serves step 1 from the client's side. Must never connect, never guess between two mounts, and never
+ * look into a mount that was not named or is another user's: whose daemon does not answer keeps the
+ * caller waiting, against any signal.
  */
 #include "net/client/address.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "net/token.h"
 #include "net/wire.h"
 
 #define SMALL_FILE 65536u /* status and token are far smaller */
@@ -200,28 +204,17 @@ static void unescape(char *s)
     *to = '\0';
 }
 
-/* Call fn for each mount of embarfs until it returns non-zero, which is returned. */
-static int each_mount(const char *table, int (*fn)(void *arg, const char *mount), void *arg)
+/* Did this user or root mount it? The kernel says who did, in the mount's options. */
+static bool is_trusted(const char *options)
 {
-    FILE *f = fopen(table ? table : "/proc/self/mounts", "re");
-    if (!f)
-        return 0;
-    char *line = NULL;
-    size_t size = 0;
-    int rc = 0;
-    while (rc == 0 && getline(&line, &size, f) > 0) {
-        char *save = NULL;
-        const char *source = strtok_r(line, " \n", &save);
-        char *target = source ? strtok_r(NULL, " \n", &save) : NULL;
-        const char *type = target ? strtok_r(NULL, " \n", &save) : NULL;
-        if (!type || strcmp(type, "fuse.embarfs") != 0)
-            continue;
-        unescape(target);
-        rc = fn(arg, target);
+    static const char key[] = "user_id=";
+    const char *at = options;
+    while (at && strncmp(at, key, strlen(key)) != 0) {
+        at = strchr(at, ',');
+        at += at != NULL;
     }
-    free(line);
-    fclose(f);
-    return rc;
+    unsigned long uid = at ? strtoul(at + strlen(key), NULL, 10) : ULONG_MAX;
+    return uid == 0 || uid == geteuid();
 }
 
 struct found {
@@ -230,35 +223,30 @@ struct found {
     unsigned count;
 };
 
-static int collect(void *arg, const char *mount)
+/* The mounts of embarfs that this user or root made. */
+static void find_mounts(const char *table, struct found *f)
 {
-    struct found *f = arg;
-    if (f->count++ == 0)
-        snprintf(f->first, sizeof(f->first), "%s", mount);
-    size_t n = strlen(f->list);
-    snprintf(f->list + n, sizeof(f->list) - n, "%s%s", n ? ", " : "", mount);
-    return 0;
-}
-
-struct wanted {
-    struct address *out;
-    bool found;
-};
-
-/* Is this the mount whose daemon listens at out->name? Then take its token. */
-static int take_token(void *arg, const char *mount)
-{
-    struct wanted *w = arg;
-    json_t *doc = mount_status(mount, NULL);
-    if (!doc)
-        return 0;
-    const char *listen = json_string_value(json_object_get(doc, "listen"));
-    struct address its = {.local = false};
-    if (listen && set_inet(&its, listen, NULL) == 0 && strcmp(its.port, w->out->port) == 0 &&
-        (strcmp(its.host, w->out->host) == 0 || strcmp(w->out->host, "localhost") == 0))
-        w->found = mount_token(mount, w->out, NULL) == 0;
-    json_decref(doc);
-    return w->found;
+    FILE *in = fopen(table ? table : "/proc/self/mounts", "re");
+    if (!in)
+        return;
+    char *line = NULL;
+    size_t size = 0;
+    while (getline(&line, &size, in) > 0) {
+        char *save = NULL;
+        const char *source = strtok_r(line, " \n", &save);
+        char *mount = source ? strtok_r(NULL, " \n", &save) : NULL;
+        const char *type = mount ? strtok_r(NULL, " \n", &save) : NULL;
+        const char *options = type ? strtok_r(NULL, " \n", &save) : NULL;
+        if (!options || strcmp(type, "fuse.embarfs") != 0 || !is_trusted(options))
+            continue;
+        unescape(mount);
+        if (f->count++ == 0)
+            snprintf(f->first, sizeof(f->first), "%s", mount);
+        size_t n = strlen(f->list);
+        snprintf(f->list + n, sizeof(f->list) - n, "%s%s", n ? ", " : "", mount);
+    }
+    free(line);
+    fclose(in);
 }
 
 static int find_server(const struct address_source *src, bool want_token, struct address *out,
@@ -269,11 +257,13 @@ static int find_server(const struct address_source *src, bool want_token, struct
         server = getenv("EMBAR_SERVER");
     if (!server || !*server) {
         struct found f = {.count = 0};
-        (void)each_mount(src->mounts, collect, &f);
+        find_mounts(src->mounts, &f);
         if (f.count == 0)
-            return embar_fail(err, -EMBAR_ENOSERVER,
-                              "No broker was found: nothing of embarfs is mounted here. Start one "
-                              "(embarfs MOUNTPOINT) or name one with -s or EMBAR_SERVER.");
+            return embar_fail(
+                err, -EMBAR_ENOSERVER,
+                "No broker was found: nothing of embarfs is mounted here by you or root. "
+                "Start one (embarfs MOUNTPOINT) or name one with -s or "
+                "EMBAR_SERVER.");
         if (f.count > 1)
             return embar_fail(err, -EMBAR_ENOSERVER,
                               "There are %u mounts of embarfs (%s): choose one with -s or "
@@ -301,10 +291,9 @@ static int find_server(const struct address_source *src, bool want_token, struct
         return embar_fail(err, code, "There is no broker at %s", server);
     }
     int rc = set_inet(out, server, err);
-    if (rc == 0 && want_token) {
-        struct wanted w = {.out = out};
-        (void)each_mount(src->mounts, take_token, &w);
-    }
+    char path[PATH_MAX];
+    if (rc == 0 && want_token && token_find(out->host, out->port, path, sizeof(path)))
+        (void)read_token(path, out, NULL); /* gone meanwhile: none */
     return rc;
 }
 

@@ -15,8 +15,8 @@
 /* What the user said. Kept, so that each reconnect looks again: a restarted daemon may listen
  * elsewhere and has a new token. */
 struct address_source {
-    char *server;     /* NULL: $EMBAR_SERVER, else the one mount */
-    char *token_file; /* NULL: the mount's */
+    char *server;     /* NULL: $EMBAR_SERVER, else the one mount of this user or root */
+    char *token_file; /* NULL: the mount's, or what the daemon left for the address (net/token.h) */
     unsigned char token[ADDRESS_TOKEN];
     size_t token_length; /* > 0: the token itself was given */
     const char *mounts;  /* the mount table; "/proc/self/mounts" but in tests */

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The command finds the one mount there is, by itself or by its path, with its token; two mounts are
-# listed; a dead one is told. Runs in a mount namespace of its own, so that other mounts do not count.
+# listed; a dead one is told, and one that does not answer keeps only those waiting who name it. Runs in a mount namespace of its own, so that other mounts do not count.
 set -euo pipefail
 if [ "${1:-}" != inside ]; then
     unshare --mount --propagation private true 2>/dev/null ||
@@ -15,7 +15,7 @@ while read -r other; do
     umount -l "$other"
 done < <(awk '$3 == "fuse.embarfs" { print $2 }' /proc/self/mounts)
 unset EMBAR_SERVER
-export XDG_RUNTIME_DIR=$scratch XDG_STATE_HOME=$scratch
+export XDG_STATE_HOME=$scratch
 
 fails 1 'nothing of embarfs is mounted' embar topics
 one=$scratch/one two=$scratch/two
@@ -28,6 +28,10 @@ embar -s "$one" topics | grep -qx here/topic || die "not found by its path"
 listen=$(python3 -c 'import json,sys; print(json.load(sys.stdin)["listen"])' <"$one/.embar/status")
 same "by its TCP address, with the mount's token" "by itself" "$(embar -s "$listen" sub here/topic)"
 same "with the token given" "by itself" "$(embar -s "$listen" --token-file "$one/.embar/token" sub here/topic)"
+token=$scratch/embar/$listen.token
+same "the token that was left" "$(cat "$one/.embar/token")" "$(cat "$token")"
+same "who may read it" "600 $(id -u)" "$(stat -c '%a %u' "$token")"
+fails 1 'none was found.*--token-file' env XDG_RUNTIME_DIR="$scratch/elsewhere" embar -s "$listen" topics
 echo wrong >"$scratch/wrong"
 fails 1 'token' embar -s "$listen" --token-file "$scratch/wrong" topics
 
@@ -36,6 +40,17 @@ mount_start "$two" --cxl "$scratch/pool2" --size 64M --listen 127.0.0.1:0
 fails 1 "2 mounts.*$one.*$two" embar topics
 echo second | EMBAR_SERVER=$two embar pub t -q
 same "chosen by EMBAR_SERVER" second "$(cat "$two/t")"
+
+say "a stopped daemon's mount keeps nobody waiting who goes elsewhere"
+listen=$(python3 -c 'import json,sys; print(json.load(sys.stdin)["listen"])' <"$two/.embar/status")
+kill -STOP "$first_pid" # the table of mounts has it first
+for address in "$listen" "localhost:${listen##*:}" "$two"; do
+    echo "past it to ${address%%:*}" | timeout -s KILL 60 embar -s "$address" pub past -q ||
+        die "to $address: it waits, or fails"
+done
+same "what came" "$(printf 'past it to %s\n' 127.0.0.1 localhost "$two")" "$(cat "$two/past")"
+fails 1 "2 mounts.*$one.*$two" timeout -s KILL 60 embar topics
+kill -CONT "$first_pid"
 mount_stop "$two" "$mount_pid"
 
 say "a dead mount is told; a publisher goes on when it is mounted again elsewhere on the machine"
@@ -57,4 +72,7 @@ echo after >&9
 exec 9>&-
 wait "$pub" || die "pub did not outlive its daemon"
 same "over the death" "$(printf 'by itself\nbefore\nafter')" "$(cat "$one/here/topic")"
+listen=$(sed -n 's/.*"listen": *"\([^"]*\)".*/\1/p' "$one/.embar/status")
+[ -e "$scratch/embar/$listen.token" ] || die "no token was left for $listen"
 mount_stop "$one" "$mount_pid"
+[ ! -e "$scratch/embar/$listen.token" ] || die "the token of $listen is still there"

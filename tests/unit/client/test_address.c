@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "net/client/address.h"
+#include "net/token.h"
 
 static char base[PATH_MAX / 2];
 
@@ -61,6 +62,7 @@ static int find(const char *server, const char *token_file, const char *table, s
     return rc;
 }
 
+/* Mounts that this user made. */
 static const char *table(const char *const *mounts)
 {
     const char *path = at("mounts");
@@ -68,7 +70,8 @@ static const char *table(const char *const *mounts)
     assert_non_null(f);
     fputs("proc /proc proc rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n", f);
     for (; *mounts; mounts++)
-        fprintf(f, "embarfs %s fuse.embarfs rw,nosuid,user_id=0 0 0\n", *mounts);
+        fprintf(f, "/a/pool %s fuse.embarfs rw,nosuid,user_id=%u,group_id=0 0 0\n", *mounts,
+                (unsigned)geteuid());
     fclose(f);
     return path;
 }
@@ -144,12 +147,101 @@ static void one_mount_is_taken_two_are_listed(void **state)
     assert_int_equal(find(at("one"), NULL, both, &a, &err), 0); /* the option goes first */
     assert_string_equal(a.port, "7001");
     unsetenv("EMBAR_SERVER");
+}
 
-    /* An address that a mount listens at brings its token. */
-    assert_int_equal(find("127.0.0.1:7002", NULL, both, &a, &err), 0);
-    assert_int_equal(a.token_length, 5);
-    assert_int_equal(find("127.0.0.1:7003", NULL, both, &a, &err), 0);
+/* Looking into it would never end: a FIFO that nobody writes to. */
+static void make_silent_mount(const char *name)
+{
+    char sub[PATH_MAX];
+    make_mount(name, NULL, NULL);
+    snprintf(sub, sizeof(sub), "%s/.embar/status", name);
+    assert_int_equal(mkfifo(at(sub), 0600), 0);
+}
+
+static void mounts_of_strangers_are_not_looked_into(void **state)
+{
+    (void)state;
+    make_silent_mount("silent");
+    make_mount("mine", "{\"listen\": \"127.0.0.1:7005\"}", "secret");
+    make_mount("roots", "{\"listen\": \"127.0.0.1:7006\"}", "secret");
+    char path[PATH_MAX];
+    snprintf(path, sizeof(path), "%s", at("strangers"));
+    struct address a;
+    struct embar_error err;
+    unsigned me = (unsigned)geteuid(), other = me + 1000;
+    for (int mine = 0; mine <= 1; mine++) {
+        FILE *f = fopen(path, "w");
+        assert_non_null(f);
+        fprintf(f, "embarfs %s fuse.embarfs rw,user_id=%u,group_id=%u,allow_other 0 0\n",
+                at("silent"), other, me);
+        fprintf(f, "user_id=0 %s fuse.embarfs rw,xuser_id=0,user_id=%u 0 0\n", at("silent"), other);
+        fprintf(f, "user_id=0 %s fuse.embarfs rw 0 0\n", at("silent"));
+        fprintf(f, "embarfs %s fuse.embarfs rw,user_id=%u 0 0\n", at(mine ? "mine" : "roots"),
+                mine ? me : 0);
+        fclose(f);
+        assert_int_equal(find(NULL, NULL, path, &a, &err), 0);
+        assert_string_equal(a.port, mine ? "7005" : "7006");
+    }
+    /* An address leads into no mount at all, one's own neither. */
+    const char *own = table((const char *const[]){at("silent"), NULL});
+    assert_int_equal(find("127.0.0.1:7007", NULL, own, &a, &err), 0);
     assert_int_equal(a.token_length, 0);
+}
+
+static void expect_token(const char *server, const char *want)
+{
+    struct address a;
+    struct embar_error err;
+    assert_int_equal(find(server, NULL, NULL, &a, &err), 0);
+    assert_int_equal(a.token_length, strlen(want));
+    assert_memory_equal(a.token, want, strlen(want));
+}
+
+static void an_address_brings_the_token_that_was_left_for_it(void **state)
+{
+    (void)state;
+    char left[PATH_MAX], other[PATH_MAX];
+    expect_token("127.0.0.1:7010", "");
+    assert_int_equal(token_leave("127.0.0.1:7010", "one", 3, left, sizeof(left)), 0);
+    assert_int_equal(token_leave("[::1]:7011", "two", 3, other, sizeof(other)), 0);
+    struct stat st;
+    assert_int_equal(lstat(left, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0600);
+    expect_token("127.0.0.1:7010", "one");
+    expect_token("localhost:7010", "one");
+    expect_token("[::1]:7010", "");
+    expect_token("[::1]:7011", "two");
+    expect_token("localhost:7011", "two");
+    expect_token("127.0.0.1:7011", "");
+    assert_int_equal(token_leave("127.0.0.1:7010", "newer", 5, left, sizeof(left)), 0);
+    expect_token("127.0.0.1:7010", "newer");
+    assert_int_equal(token_leave("0.0.0.0:7012", "all", 3, other, sizeof(other)), 0);
+    expect_token("127.0.0.1:7012", "all");
+    expect_token("localhost:7012", "all");
+    assert_int_equal(unlink(left), 0);
+    expect_token("127.0.0.1:7010", "");
+
+    /* What is no file of one's own is none; nothing is read through a link, nor waited for. */
+    write_file(at("elsewhere"), "secret");
+    assert_int_equal(symlink(at("elsewhere"), left), 0);
+    expect_token("127.0.0.1:7010", "");
+    assert_int_equal(unlink(left), 0);
+    assert_int_equal(mkfifo(left, 0600), 0);
+    expect_token("127.0.0.1:7010", "");
+    if (geteuid() == 0) {
+        assert_int_equal(unlink(left), 0);
+        write_file(left, "foreign");
+        assert_int_equal(chown(left, 65534, 65534), 0);
+        expect_token("127.0.0.1:7010", "");
+        /* Nor is the folder of another user: a token that is left there would be his to replace. */
+        mkdir(at("his"), 0755);
+        assert_int_equal(chown(at("his"), 65534, 65534), 0);
+        setenv("XDG_RUNTIME_DIR", at("his"), 1);
+        char folder[PATH_MAX];
+        assert_true(token_folder(0, folder, sizeof(folder)));
+        assert_string_equal(folder, "");
+        setenv("XDG_RUNTIME_DIR", base, 1);
+    }
 }
 
 static void bad_mounts_and_tokens_are_refused(void **state)
@@ -188,10 +280,14 @@ int main(void)
              getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
     if (!mkdtemp(base))
         return 1;
+    setenv("XDG_RUNTIME_DIR", base, 1);
+    alarm(60); /* whatever waits for a FIFO */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(host_and_port),
         cmocka_unit_test(socket_path),
         cmocka_unit_test(one_mount_is_taken_two_are_listed),
+        cmocka_unit_test(mounts_of_strangers_are_not_looked_into),
+        cmocka_unit_test(an_address_brings_the_token_that_was_left_for_it),
         cmocka_unit_test(bad_mounts_and_tokens_are_refused),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,31 @@
+/* Where the token of a broker on TCP stands for the clients of the same user on this machine: one file
+ * an address, in a folder that only this user (or root) makes.
+ *
+ * Clients look there, not into mounts: a mount whose daemon does not answer would keep them waiting, and
+ * no signal ends such a wait. No state; every function from any thread.
+ */
+#ifndef NET_TOKEN_H
+#define NET_TOKEN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The folders where a user's daemons keep what clients find them by, best first: $XDG_RUNTIME_DIR/embar
+ * where that directory is the user's own, then /run/embar for root, /run/user/UID/embar for others.
+ * False behind the last; an empty path for one that cannot be used. It need not exist. */
+bool token_folder(unsigned i, char *path, size_t size);
+/* The first of them that is there or can be made: false when there is none. */
+bool token_home(char *path, size_t size);
+
+/* The daemon: leave the token for an address as it is told ("127.0.0.1:7447", "[::1]:7447"), in place
+ * of an older one, 0600. path: where it stands, to be unlinked before the listener is closed. 0, or a
+ * negative errno (-ENOENT: there is no such folder) and an empty path. */
+int token_leave(const char *address, const void *token, size_t n, char *path, size_t size)
+    __attribute__((warn_unused_result));
+
+/* The client: the file for a host and port, the newest where there are several; localhost has several
+ * addresses. Its owner is the caller's user. False when there is none. */
+bool token_find(const char *host, const char *port, char *path, size_t size);
+
+#endif
