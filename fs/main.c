@@ -15,6 +15,7 @@
 #include "net/server/server.h"
 
 #define WRITE_WAIT 30 /* seconds */
+#define CLOSE_WAIT 60 /* seconds: for a pool that its last daemon still closes */
 
 const char *argp_program_version = "embarfs " EMBAR_VERSION;
 
@@ -233,8 +234,8 @@ static void note_fault(void *arg, const char *why)
     daemon_note("%s", why);
 }
 
-/* A pool that was just unmounted is still being closed by its daemon: wait a little for that, but
- * not for one that is mounted. */
+/* A pool that was just unmounted is still being closed by its daemon, which on a busy disk takes its time
+ * for the last sync: wait for that, but not for one that is mounted. */
 static int open_log(struct fs *fs, struct embar_error *err)
 {
     struct log_options lo = {.region = &fs->region,
@@ -242,11 +243,18 @@ static int open_log(struct fs *fs, struct embar_error *err)
                              .sessions = fs->opt.sessions,
                              .session_lifetime_s = fs->opt.session_lifetime_s,
                              .fault = note_fault};
-    uint64_t until = now_ns() + 5000000000u;
+    uint64_t since = now_ns();
+    bool told = false;
     for (;;) {
         int rc = log_open(&fs->log, &lo, err);
-        if (rc != -EMBAR_EBUSY || now_ns() > until || mount_holds(fs->region.spec))
+        uint64_t waited = (now_ns() - since) / 1000000000u;
+        if (rc != -EMBAR_EBUSY || waited >= CLOSE_WAIT || mount_holds(fs->region.spec))
             return rc;
+        if (waited >= 1 && !told) {
+            told = true;
+            daemon_note("%s It is not mounted: waiting up to %d s for it to be closed.", err->text,
+                        CLOSE_WAIT);
+        }
         usleep(50000);
     }
 }
