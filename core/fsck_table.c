@@ -118,13 +118,73 @@ static bool chain_fits(const struct topic *t, const struct chain *c)
     return fits && chain_sure(&t->log->pool, t, c);
 }
 
-static int orphan_append(struct topic *t, const struct orphan *o)
+/* ---- Second parts that were moved by themselves ------------------------------------------------- */
+
+/* No record says where they went: only the table does, and for as long as it stands the line of the move. */
+struct parts {
+    struct entry *at;
+    size_t count, capacity;
+};
+
+static int parts_push(struct parts *parts, const struct entry *e)
 {
-    const struct side *s = &o->s;
+    if (parts->count == parts->capacity) {
+        size_t capacity = parts->capacity ? parts->capacity * 2 : 16;
+        struct entry *grown = realloc(parts->at, capacity * sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        parts->at = grown;
+        parts->capacity = capacity;
+    }
+    parts->at[parts->count++] = *e;
+    return 0;
+}
+
+static int parts_find(struct parts *parts, const struct pool *p)
+{
+    int rc = 0;
+    for (unsigned slot = 0; slot < p->geo.slots; slot++)
+        for (uint64_t n = 0; rc == 0 && n < p->geo.index_entries; n++) {
+            const struct media_entry *line = pool_entry(p, slot, n);
+            uint64_t number = le64_get(line->number);
+            struct entry e;
+            uint32_t next;
+            if (line->kind == MEDIA_MOVE && le64_low48(line->side) == 0 && number != 0 &&
+                number % p->geo.index_entries == n &&
+                index_decode(line, number, index_chain_before(line), &e, &next) &&
+                index_check(p, &e) == 0)
+                rc = parts_push(parts, &e);
+        }
+    return rc;
+}
+
+/* Does the second part of the batch at `offset` stand where one of them says? The payload's checksum
+ * does. Its place is put into s. */
+static bool part_follow(const struct parts *parts, const struct topic *t, uint64_t offset,
+                        struct side *s)
+{
+    for (size_t i = 0; s->run1 && i < parts->count; i++) {
+        const struct entry *e = &parts->at[i];
+        struct side there = *s;
+        there.run1 = e->payload;
+        there.order1 = e->order;
+        if (e->topic == t->id && e->offset == offset + s->run0_length &&
+            e->length == s->length - s->run0_length && side_payload_whole(&t->log->pool, &there)) {
+            *s = there;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- Runs --------------------------------------------------------------------------------------- */
+
+static int side_append(struct topic *t, uint64_t at, const struct side *s)
+{
     struct placed p = {.offset = topic_end(t),
                        .run0 = s->run0,
                        .run1 = s->run1,
-                       .side = o->at,
+                       .side = at,
                        .time = s->time,
                        .run0_length = s->run0_length,
                        .length = s->length,
@@ -135,18 +195,36 @@ static int orphan_append(struct topic *t, const struct orphan *o)
     return topic_append(t, &p);
 }
 
-/* Where it stands whole, or where it stood: what was moved is at more places than one, and others may
- * have been given one of them. */
-static int batch_take(struct fsck *f, struct topic *t, const struct orphan *o)
+static int orphan_append(struct topic *t, const struct orphan *o, const struct parts *parts)
 {
-    int rc = o->whole ? orphan_append(t, o) : -EMBAR_ECORRUPT;
+    struct side s = o->s;
+    if (!parts)
+        return side_append(t, o->at, &s);
+    if (!part_follow(parts, t, topic_end(t), &s))
+        return -EMBAR_ECORRUPT;
+    int rc = side_append(t, o->at, &s);
+    struct run *last = rc == 0 ? topic_run(t, t->run_count - 1) : NULL;
+    if (last)
+        last->flags = (uint8_t)(last->flags | MEDIA_RUN_MOVED);
+    return rc;
+}
+
+/* Where it stands whole, with its second part where it may have gone, or where it stood: what was moved is
+ * at more places than one, and others may have been given one of them. */
+static int batch_take(struct fsck *f, struct topic *t, const struct orphan *o,
+                      const struct parts *parts)
+{
+    int rc = o->whole ? orphan_append(t, o, NULL) : -EMBAR_ECORRUPT;
     for (size_t i = 0; rc == -EMBAR_ECORRUPT && i < f->twins; i++) {
         const struct orphan *twin = &f->orphan[f->orphans + i];
-        if (twin->whole && fsck_same_batch(&twin->s, &o->s))
-            rc = orphan_append(t, twin);
+        if (!fsck_same_batch(&twin->s, &o->s))
+            continue;
+        rc = orphan_append(t, twin, twin->whole ? NULL : parts);
     }
+    if (rc == -EMBAR_ECORRUPT)
+        rc = orphan_append(t, o, parts);
     if (rc == -EMBAR_ECORRUPT && !o->whole)
-        rc = orphan_append(t, o);
+        rc = orphan_append(t, o, NULL);
     if (rc != -EMBAR_ECORRUPT)
         return rc;
     uint64_t from = topic_end(t), end = from + o->s.length;
@@ -163,7 +241,8 @@ static int batch_take(struct fsck *f, struct topic *t, const struct orphan *o)
 }
 
 /* The batches as runs in the place of the lost one: the next table is written from them. */
-static int chain_take(struct fsck *f, struct topic *t, const struct chain *c)
+static int chain_take(struct fsck *f, struct topic *t, const struct chain *c,
+                      const struct parts *parts)
 {
     size_t n = t->run_count - 1;
     uint64_t end = topic_end(t), messages = t->last_message_end, batches = t->batches;
@@ -180,7 +259,7 @@ static int chain_take(struct fsck *f, struct topic *t, const struct chain *c)
     t->last_message_end = c->message - c->messages;
     int rc = 0;
     for (size_t i = c->first; rc == 0 && i < c->count; i++)
-        rc = batch_take(f, t, c->at[i]);
+        rc = batch_take(f, t, c->at[i], parts);
     if (rc == 0)
         rc = topic_runs_grow(t, n);
     for (size_t i = 0; rc == 0 && i < n; i++)
@@ -215,7 +294,7 @@ static void chain_aside(struct fsck *f, const struct topic *t, const struct chai
     }
 }
 
-static int table_mend(struct fsck *f, struct topic *t)
+static int table_mend(struct fsck *f, struct topic *t, const struct parts *parts)
 {
     struct chain c = {0};
     uint64_t base = topic_base(t), end = topic_run_end(t, 0);
@@ -235,7 +314,7 @@ static int table_mend(struct fsck *f, struct topic *t)
                "together from their own records: bytes " U64 " up to " U64 " are lost.",
         base, end);
     if (fits)
-        rc = chain_take(f, t, &c);
+        rc = chain_take(f, t, &c, parts);
     else if (rc == 0)
         chain_aside(f, t, &c);
     free(c.at);
@@ -251,7 +330,8 @@ static bool is_trimmed(const struct topic *t)
 
 int fsck_tables(struct fsck *f, struct log *log)
 {
-    int rc = 0;
+    struct parts parts = {0};
+    int rc = parts_find(&parts, &log->pool);
     fsck_orphans_drop(f); /* more is known now */
     for (struct topic *t = log->names.by_id; rc == 0 && t; t = t->by_id.next) {
         if (!t->lost_table)
@@ -269,9 +349,10 @@ int fsck_tables(struct fsck *f, struct log *log)
         else
             rc = fsck_orphans(f, log);
         if (rc == 0 && !trimmed)
-            rc = table_mend(f, t);
+            rc = table_mend(f, t, &parts);
         table_rewrite(log, t);
     }
     fsck_orphans_drop(f);
+    free(parts.at);
     return rc;
 }

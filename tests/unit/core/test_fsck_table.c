@@ -229,6 +229,84 @@ static void changeling(void **state)
     }
 }
 
+/* All of the topic, as the image serves it. */
+static char *served(struct world *w, size_t *size)
+{
+    struct region region;
+    struct log_options o = {.region = &region, .manual = true};
+    struct embar_error err;
+    struct log *log;
+    region_wrap(&region, w->image, TRIAL_SIZE, NULL);
+    assert_int_equal(log_open(&log, &o, &err), 0);
+    struct topic *t = log_topic(log, w->id);
+    char *got = fixture_read(t, size);
+    topic_put(t);
+    log_close(log);
+    return got;
+}
+
+/* The second part of the topic's split batch goes to another place by itself. Where it stood. */
+static uint64_t part_move(struct world *w)
+{
+    struct log *log = w->f.log;
+    struct topic *t = names_id(&log->names, w->id);
+    size_t i = 0;
+    while (topic_run(t, i)->batches > 0)
+        i++;
+    const struct run was = *topic_run(t, i);
+    uint32_t length = (uint32_t)(topic_run_end(t, i) - was.offset);
+    struct extent *to = extent_new(log->extents, was.order, EXTENT_MOVE);
+    assert_non_null(to);
+    memcpy(pool_at(&log->pool, to->base), pool_at(&log->pool, was.payload), length);
+    struct entry e = {.topic = t->id,
+                      .offset = was.offset,
+                      .length = length,
+                      .payload = to->base,
+                      .count = 1,
+                      .order = was.order};
+    seq_take_wait(log);
+    assert_int_equal(seq_moves(log, &e, 1), 0);
+    seq_give(log);
+    extent_put(log->extents, to);
+    return was.payload;
+}
+
+/* The second part of a split batch was moved by itself, its old place is used again, and the table is gone
+ * that knew: the move's line still stands. */
+static void part_moved(void **state)
+{
+    static char data[15000];
+    struct world *w = *state;
+    struct topic *t = log_topic(w->f.log, w->id);
+    for (unsigned i = 0; i < sizeof data; i++)
+        data[i] = (char)(i * 13 + i / 251);
+    for (unsigned i = 0; i < 30 && topic_run(t, t->run_count - 1)->batches > 0; i++)
+        assert_int_equal(fixture_publish(&w->f, t, 0, 0, 0, data, sizeof data, NULL, COUNT).status,
+                         0);
+    assert_int_equal(topic_run(t, t->run_count - 1)->batches, 0);
+    topic_put(t);
+    publish(w, w->id, 0, 100);
+    uint64_t from = part_move(w);
+    checkpoints(w);
+    size_t before, after;
+    table_destroyed(w);
+    memset(w->image + from, 0x55, 600);
+    t = log_topic(w->f.log, w->id);
+    char *want = fixture_read(t, &before), *got;
+    topic_put(t);
+    struct fsck_report r;
+    repair(w, &r);
+    if (r.errors > 0)
+        trial_print(&r);
+    assert_int_equal(r.errors, 0);
+    fsck_report_drop(&r);
+    got = served(w, &after);
+    assert_int_equal(after, before);
+    assert_memory_equal(got, want, before);
+    free(got);
+    free(want);
+}
+
 /* Second halves of split batches that were moved by themselves: only the table tells where they are. */
 static size_t parts_moved(const struct trial *t)
 {
@@ -284,6 +362,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(trimmed_whole, begin, end),
         cmocka_unit_test_setup_teardown(aside, begin, end),
         cmocka_unit_test_setup_teardown(changeling, begin, end),
+        cmocka_unit_test_setup_teardown(part_moved, begin, end),
         cmocka_unit_test(histories),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
