@@ -1,122 +1,16 @@
 /* A topic whose run table is damaged, put together from its batches (recovery).
  *
  * When the index behind the checkpoint was read, one lost run stands for what the table told and is
- * not trimmed since. Where it begins and ends is known, in bytes and in messages: from its end back,
- * the batches in the order of their times must arrive at the begin, in both. Then they are what the
- * table told; else its bytes are lost, and the batches are saved aside. Reads only.
+ * not trimmed since. The batches whose places are proved (fsck_chain.c) take its place; the bytes between
+ * them are lost, and what else is whole is saved aside. Reads only.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "core/fsck_state.h"
+#include "core/fsck_chain.h"
 
 #define U64 "%" PRIu64
-
-struct chain {
-    const struct orphan **at; /* oldest first, from `first` on */
-    size_t first, count;
-    uint64_t end, message; /* of the topic, where the chain must end */
-    uint64_t bytes, messages;
-};
-
-/* What stands behind the lost run, and was whole at which time? Later than all that the table told. */
-static uint64_t time_behind(const struct topic *t)
-{
-    struct side s;
-    for (size_t i = 1; i < t->run_count; i++) {
-        const struct run *r = topic_run(t, i);
-        if (!run_is_damaged(r) && r->batches > 0 && side_read(&t->log->pool, r->side, &s) == 0 &&
-            s.topic == t->id)
-            return s.time;
-    }
-    return t->run_count > 1 ? 0 : t->time + 1;
-}
-
-/* The topic's batches before that, as many as the lost bytes take. */
-static int chain_make(const struct fsck *f, const struct topic *t, struct chain *c)
-{
-    uint64_t before = time_behind(t), base = topic_base(t);
-    c->end = topic_run_end(t, 0);
-    c->message = t->run_count > 1 ? topic_run(t, 1)->message : t->last_message_end;
-    c->at = calloc(f->orphans + 1, sizeof(struct orphan *));
-    if (!c->at)
-        return -ENOMEM;
-    for (size_t i = 0; i < f->orphans && f->orphan[i].s.time < before; i++)
-        if (f->orphan[i].s.topic == t->id)
-            c->at[c->count++] = &f->orphan[i];
-    c->first = c->count;
-    while (c->first > 0 && c->bytes < c->end - base) {
-        const struct side *s = &c->at[--c->first]->s;
-        c->bytes += s->length;
-        c->messages += s->count;
-    }
-    return 0;
-}
-
-/* May b follow a? Sequences of one session say so too, and the index lines that still name both. */
-static bool follows(const struct orphan *a, const struct orphan *b)
-{
-    bool same = a->s.session && a->s.session == b->s.session;
-    return a->s.time < b->s.time && (!same || a->s.sequence < b->s.sequence) &&
-           (a->named == 0 || b->named == 0 || a->named < b->named);
-}
-
-/* Can no batch have stood between a and b? They are side by side, or the rest of the one's extent is
- * too small for what went into the next. */
-static bool is_next(const struct pool *p, const struct orphan *a, const struct orphan *b)
-{
-    uint64_t low = a->at + MEDIA_LINE - side_size(a->s.count, a->s.equal);
-    uint64_t end = a->s.run0 + a->s.run0_length;
-    if (a->s.run1) { /* what comes next stands behind its second part */
-        low = pool_extent_base(p, a->s.run1, a->s.order1) +
-              (1ull << (a->s.order1 + p->geo.block_shift));
-        end = a->s.run1 + (a->s.length - a->s.run0_length);
-    }
-    if (b->s.run0 == end)
-        return b->at + MEDIA_LINE == low;
-    uint64_t base = pool_extent_base(p, b->s.run0, b->s.order0);
-    uint64_t top = base + (1ull << (b->s.order0 + p->geo.block_shift));
-    return b->s.run0 == base && b->at + MEDIA_LINE == top && low >= end &&
-           b->s.length + side_size(b->s.count, b->s.equal) > low - end;
-}
-
-/* Where batches are as large as others, one whose record is damaged is not missed in the sum: one that
- * was trimmed stands in for it. Then each must have its place beside the next. */
-static bool chain_sure(const struct pool *p, const struct topic *t, const struct chain *c)
-{
-    const struct side *oldest = &c->at[c->first]->s;
-    bool alike = false, next = true;
-    for (size_t i = 0; i < c->count; i++) {
-        const struct side *s = &c->at[i]->s;
-        alike =
-            alike || (i != c->first && s->length == oldest->length && s->count == oldest->count);
-        next = next && (i <= c->first || is_next(p, c->at[i - 1], c->at[i]));
-    }
-    if (topic_base(t) == 0 || !alike)
-        return true;
-    const struct run *r = t->run_count > 1 ? topic_run(t, 1) : NULL;
-    struct orphan behind = {.at = r ? r->side : 0};
-    return next && r && side_read(p, r->side, &behind.s) == 0 &&
-           is_next(p, c->at[c->count - 1], &behind);
-}
-
-/* Does the chain begin where the topic does, in bytes and in messages, and follow one upon another? */
-static bool chain_fits(const struct topic *t, const struct chain *c)
-{
-    uint64_t base = topic_base(t);
-    if (c->bytes < c->end - base || c->bytes > c->end || c->messages > c->message ||
-        c->first == c->count)
-        return false;
-    const struct side *s = &c->at[c->first]->s;
-    uint64_t at = c->end - c->bytes, message = c->message - c->messages;
-    for (uint32_t i = 0; i < s->count && at < base; i++, message++)
-        at += s->lengths ? le32_get(s->lengths[i]) : s->length / s->count;
-    bool fits = at == base && message == t->first_message;
-    for (size_t i = c->first + 1; fits && i < c->count; i++)
-        fits = follows(c->at[i - 1], c->at[i]);
-    return fits && chain_sure(&t->log->pool, t, c);
-}
 
 /* ---- Second parts that were moved by themselves ------------------------------------------------- */
 
@@ -240,6 +134,49 @@ static int batch_take(struct fsck *f, struct topic *t, const struct orphan *o,
     return rc;
 }
 
+/* The topic's bytes up to `end` are not found. */
+static int range_lose(struct fsck *f, struct topic *t, uint64_t end, uint64_t message)
+{
+    uint64_t from = topic_end(t);
+    fsck_say(f,
+             &(struct finding){.kind = FSCK_LOST,
+                               .severity = FSCK_ERROR,
+                               .action = FSCK_MARK,
+                               .id = t->id,
+                               .messages = {t->last_message_end, message},
+                               .offsets = {from, end}},
+             "Bytes " U64 " up to " U64
+             " are lost: the table that said where they stand is damaged, "
+             "and so are their own records, or nothing proves their place. Reading them answers an "
+             "input/output error; what follows keeps its place.",
+             from, end);
+    int rc = fsck_lose(t, end);
+    t->last_message_end = message;
+    return rc;
+}
+
+static int links_take(struct fsck *f, struct topic *t, const struct chain *c,
+                      const struct parts *parts)
+{
+    int rc = 0;
+    bool first = true;
+    for (size_t i = 0; rc == 0 && i < c->count; i++) {
+        const struct link *l = &c->at[i];
+        if (l->offset == NOWHERE)
+            continue;
+        if (first && l->offset <= topic_end(t)) {
+            atomic_store(&t->end, l->offset);
+            t->last_message_end = l->message;
+        }
+        first = false;
+        if (topic_end(t) < l->offset)
+            rc = range_lose(f, t, l->offset, l->message);
+        if (rc == 0)
+            rc = batch_take(f, t, l->o, parts);
+    }
+    return rc == 0 && topic_end(t) < c->end ? range_lose(f, t, c->end, c->message) : rc;
+}
+
 /* The batches as runs in the place of the lost one: the next table is written from them. */
 static int chain_take(struct fsck *f, struct topic *t, const struct chain *c,
                       const struct parts *parts)
@@ -255,11 +192,9 @@ static int chain_take(struct fsck *f, struct topic *t, const struct chain *c,
         rest[i] = *topic_run(t, i + 1);
     atomic_fetch_sub_explicit(&t->log->runs, t->run_count, memory_order_relaxed);
     t->run_head = t->run_count = 0;
-    atomic_store(&t->end, c->end - c->bytes);
-    t->last_message_end = c->message - c->messages;
-    int rc = 0;
-    for (size_t i = c->first; rc == 0 && i < c->count; i++)
-        rc = batch_take(f, t, c->at[i], parts);
+    atomic_store(&t->end, topic_base(t));
+    t->last_message_end = t->first_message;
+    int rc = links_take(f, t, c, parts);
     if (rc == 0)
         rc = topic_runs_grow(t, n);
     for (size_t i = 0; rc == 0 && i < n; i++)
@@ -278,11 +213,13 @@ static int chain_take(struct fsck *f, struct topic *t, const struct chain *c,
     return 0;
 }
 
-/* They do not make up what is lost, so where they stood is not known. */
+/* Where they stood is not known. */
 static void chain_aside(struct fsck *f, const struct topic *t, const struct chain *c)
 {
     for (size_t i = c->first; i < c->count; i++) {
-        const struct orphan *o = c->at[i];
+        const struct orphan *o = c->at[i].o;
+        if (c->at[i].offset != NOWHERE)
+            continue;
         for (size_t k = 0; !o->whole && k < f->twins; k++) {
             const struct orphan *twin = &f->orphan[f->orphans + k];
             if (twin->whole && fsck_same_batch(&twin->s, &o->s))
@@ -299,24 +236,35 @@ static int table_mend(struct fsck *f, struct topic *t, const struct parts *parts
     struct chain c = {0};
     uint64_t base = topic_base(t), end = topic_run_end(t, 0);
     int rc = chain_make(f, t, &c);
-    bool fits = rc == 0 && chain_fits(t, &c);
-    fsck_say(
-        f,
-        &(struct finding){.kind = FSCK_TABLE,
-                          .severity = fits ? FSCK_WARNING : FSCK_ERROR,
-                          .action = fits ? FSCK_REBUILD : FSCK_MARK,
-                          .id = t->id,
-                          .messages = {t->first_message, c.message},
-                          .offsets = {base, end}},
-        fits ? "The table that says where its messages stand is damaged. They were found by their "
-               "own records, in number and bytes as many as there must be."
-             : "The table that says where its messages stand is damaged, and they could not be put "
-               "together from their own records: bytes " U64 " up to " U64 " are lost.",
-        base, end);
-    if (fits)
-        rc = chain_take(f, t, &c, parts);
-    else if (rc == 0)
+    size_t placed = rc == 0 ? chain_prove(f, t, &c) : 0;
+    bool all = placed > 0 && !c.partly;
+    struct finding what = {.kind = FSCK_TABLE,
+                           .severity = all ? FSCK_WARNING : FSCK_ERROR,
+                           .action = placed > 0 ? FSCK_REBUILD : FSCK_MARK,
+                           .id = t->id,
+                           .messages = {t->first_message, c.message},
+                           .offsets = {base, end}};
+    if (all)
+        fsck_say(
+            f, &what,
+            "The table that says where its messages stand is damaged. They were found by their "
+            "own records, in number and bytes as many as there must be.");
+    else if (placed > 0)
+        fsck_say(
+            f, &what,
+            "The table that says where its messages stand is damaged. %zu batches were found by "
+            "their own records, and their place by what stands around them; not all of them.",
+            placed);
+    else
+        fsck_say(
+            f, &what,
+            "The table that says where its messages stand is damaged, and they could not be put "
+            "together from their own records: bytes " U64 " up to " U64 " are lost.",
+            base, end);
+    if (rc == 0 && !all)
         chain_aside(f, t, &c);
+    if (rc == 0 && placed > 0)
+        rc = chain_take(f, t, &c, parts);
     free(c.at);
     return rc;
 }

@@ -182,51 +182,134 @@ static void trimmed_whole(void **state)
     reads_from(w, (BATCHES - 1) * LENGTH);
 }
 
-/* One of the records is damaged too: nothing tells how many bytes that batch had, so where those before
- * it stood is not proved. */
-static void aside(void **state)
+/* ---- Records that are damaged too ------------------------------------------------------------- */
+
+/* The lines of the index behind which a checkpoint stands are overwritten, but for each `keep`th. */
+static void lines_overwritten(struct world *w, unsigned keep)
 {
-    struct world *w = *state;
-    struct fsck_report r;
-    checkpoints(w);
-    const struct topic *t = names_id(&w->f.log->names, w->id);
-    const struct run *run = topic_run(t, 2), *last = topic_run(t, t->run_count - 1);
-    unsigned told = (unsigned)(last->offset / LENGTH), n = 0;
-    uint64_t damaged = run->side;
-    table_destroyed(w);
-    memset(w->image + damaged, 0, MEDIA_LINE);
-    repair(w, &r);
-    assert_int_equal(trial_finding(&r, FSCK_TABLE)->action, FSCK_MARK);
-    for (size_t i = 0; i < r.count; i++)
-        n += r.finding[i].kind == FSCK_UNPLACED;
-    assert_int_equal(n, told - 1);
-    assert_true(r.saved_bytes >= (told - 1) * LENGTH);
-    fsck_report_drop(&r);
+    const struct log *log = w->f.log;
+    uint64_t last = atomic_load(&log->checkpoint);
+    uint64_t entries = log->pool.geo.index_entries;
+    for (uint64_t n = last > entries ? last - entries + 1 : 1; n + 2 <= last; n++)
+        if (keep == 0 || n % keep != 0)
+            memset(w->image + ((const char *)pool_entry(&log->pool, 0, n) - log->pool.base), 0,
+                   MEDIA_LINE);
 }
 
-/* As many bytes and messages as there must be, but one of them was trimmed, and stands in for one whose
- * record is damaged. */
-static void changeling(void **state)
+/* What is read of the topic is right, each batch at its place: how many are not. */
+static unsigned unread(struct world *w, uint64_t base)
 {
-    struct world *w = *state;
+    struct region region;
+    struct log_options o = {.region = &region, .manual = true};
+    struct embar_error err;
+    struct log *log;
+    unsigned missing = 0;
+    region_wrap(&region, w->image, TRIAL_SIZE, NULL);
+    assert_int_equal(log_open(&log, &o, &err), 0);
+    struct topic *t = log_topic(log, w->id);
+    assert_int_equal(topic_base(t), base);
+    assert_int_equal(topic_end(t), BATCHES * LENGTH);
+    for (unsigned i = (unsigned)(base / LENGTH); i < BATCHES; i++) {
+        uint64_t at = i * LENGTH < base ? base : i * LENGTH;
+        struct batch_cursor c = {.offset = at};
+        struct batch_view v;
+        char want[LENGTH];
+        int rc = topic_next(t, &c, &v);
+        missing += rc != 1;
+        if (rc != 1) {
+            assert_int_equal(rc, -EMBAR_ECORRUPT);
+            continue;
+        }
+        data_of(i, want);
+        assert_int_equal(v.offset, i * LENGTH);
+        assert_int_equal(v.message, i * COUNT);
+        assert_int_equal(v.length, LENGTH);
+        assert_memory_equal(v.data.iov[0].iov_base, want, LENGTH);
+        read_release(&v.data);
+    }
+    topic_put(t);
+    log_close(log);
+    return missing;
+}
+
+/* Where the first batch of an extent has its record, one between, and the last. */
+static void records_of(const struct world *w, uint64_t at[3])
+{
     const struct topic *t = names_id(&w->f.log->names, w->id);
     const struct run *r = topic_run(t, t->run_count - 4);
     assert_true(r->offset > 100 * LENGTH && r->batches > 5);
-    uint64_t at[3] = {r->side, r->side - 3ull * MEDIA_LINE,
-                      r->side - (r->batches - 1ull) * MEDIA_LINE};
-    trim(w, 70 * LENGTH + 300);
+    at[0] = r->side;
+    at[1] = r->side - 3ull * MEDIA_LINE;
+    at[2] = r->side - (r->batches - 1ull) * MEDIA_LINE;
+}
+
+/* Table and record are gone, and each line but some: so many batches are not read, so many saved aside. */
+static void record_gone(struct world *w, uint64_t record, unsigned keep, uint64_t base,
+                        unsigned lost, unsigned aside)
+{
+    struct fsck_report r;
+    unsigned n = 0;
+    if (w->image)
+        munmap(w->image, TRIAL_SIZE);
+    table_destroyed(w);
+    lines_overwritten(w, keep);
+    memset(w->image + record, 0, MEDIA_LINE);
+    repair(w, &r);
+    assert_int_equal(trial_finding(&r, FSCK_TABLE)->severity, FSCK_ERROR);
+    for (size_t i = 0; i < r.count; i++)
+        n += r.finding[i].kind == FSCK_UNPLACED;
+    assert_int_equal(n, aside);
+    assert_true(r.saved_bytes >= aside * LENGTH);
+    fsck_report_drop(&r);
+    assert_int_equal(unread(w, base), lost);
+}
+
+/* How many batches the table tells of. */
+static unsigned told(const struct world *w, uint64_t base)
+{
+    const struct topic *t = names_id(&w->f.log->names, w->id);
+    return (unsigned)(topic_run(t, t->run_count - 1)->offset / LENGTH - base / LENGTH);
+}
+
+/* Nothing but one damaged batch is lost where its extent tells how many bytes it had: at its begin, and
+ * between others. Behind the last that stands there nobody knows whether one did. */
+static void record_too(void **state)
+{
+    struct world *w = *state;
+    uint64_t at[3];
     checkpoints(w);
-    for (unsigned i = 0; i < 3; i++) { /* the first of its run, one between, and the last */
-        struct fsck_report report;
-        if (w->image)
-            munmap(w->image, TRIAL_SIZE);
-        table_destroyed(w);
-        memset(w->image + at[i], 0, MEDIA_LINE);
-        repair(w, &report);
-        assert_int_equal(trial_finding(&report, FSCK_TABLE)->action, FSCK_MARK);
-        assert_non_null(trial_finding(&report, FSCK_UNPLACED));
-        fsck_report_drop(&report);
-    }
+    records_of(w, at);
+    record_gone(w, at[0], 0, 0, 1, 0);
+    record_gone(w, at[1], 0, 0, 1, 0);
+    record_gone(w, at[2], 0, 0, told(w, 0), told(w, 0) - 1);
+}
+
+/* As many bytes and messages as there must be, but for one that was trimmed, and stands in for the one
+ * whose record is damaged: it is not taken for it. */
+static void changeling(void **state)
+{
+    struct world *w = *state;
+    const uint64_t base = 70 * LENGTH + 300;
+    uint64_t at[3];
+    records_of(w, at);
+    trim(w, base);
+    checkpoints(w);
+    record_gone(w, at[0], 0, base, 1, 0);
+    record_gone(w, at[1], 0, base, 1, 0);
+    record_gone(w, at[2], 0, base, told(w, base), told(w, base));
+}
+
+/* Lines of the index that still stand say where some of them stood, and with them those beside. */
+static void lines_stand(void **state)
+{
+    struct world *w = *state;
+    const uint64_t base = 70 * LENGTH + 300;
+    uint64_t at[3];
+    records_of(w, at);
+    trim(w, base);
+    checkpoints(w);
+    record_gone(w, at[2], 1, base, 1, 0);
+    record_gone(w, at[2], 5, base, 1, 0);
 }
 
 /* All of the topic, as the image serves it. */
@@ -360,8 +443,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(trimmed, begin, end),
         cmocka_unit_test_setup_teardown(trimmed_behind, begin, end),
         cmocka_unit_test_setup_teardown(trimmed_whole, begin, end),
-        cmocka_unit_test_setup_teardown(aside, begin, end),
+        cmocka_unit_test_setup_teardown(record_too, begin, end),
         cmocka_unit_test_setup_teardown(changeling, begin, end),
+        cmocka_unit_test_setup_teardown(lines_stand, begin, end),
         cmocka_unit_test_setup_teardown(part_moved, begin, end),
         cmocka_unit_test(histories),
     };

@@ -1,0 +1,316 @@
+/* Where the batches stood that a damaged run table told of (recovery). See fsck_chain.h.
+ *
+ * Where the lost bytes begin and end is known, in bytes and in messages. In the order of their times the
+ * batches must arrive at the begin from the end, in both: then they are what the table told. Where some are
+ * damaged themselves, so that bytes are missing in one place of an extent, the same with these. Else a batch
+ * has its place when an index line that still stands says so, or when it stands beside one that has, in
+ * payload and record: nothing came between them then. Reads only.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "core/fsck_chain.h"
+
+/* What stands behind the lost run, and was whole at which time? Later than all that the table told. */
+static uint64_t time_behind(const struct topic *t)
+{
+    struct side s;
+    for (size_t i = 1; i < t->run_count; i++) {
+        const struct run *r = topic_run(t, i);
+        if (!run_is_damaged(r) && r->batches > 0 && side_read(&t->log->pool, r->side, &s) == 0 &&
+            s.topic == t->id)
+            return s.time;
+    }
+    return t->run_count > 1 ? 0 : t->time + 1;
+}
+
+int chain_make(const struct fsck *f, const struct topic *t, struct chain *c)
+{
+    uint64_t before = time_behind(t), base = topic_base(t), bytes = 0;
+    c->end = topic_run_end(t, 0);
+    c->message = t->run_count > 1 ? topic_run(t, 1)->message : t->last_message_end;
+    c->at = calloc(f->orphans + 1, sizeof *c->at);
+    if (!c->at)
+        return -ENOMEM;
+    for (size_t i = 0; i < f->orphans && f->orphan[i].s.time < before; i++)
+        if (f->orphan[i].s.topic == t->id)
+            c->at[c->count++] = (struct link){.o = &f->orphan[i], .offset = NOWHERE};
+    for (c->first = c->count; c->first > 0 && bytes < c->end - base; c->first--)
+        bytes += c->at[c->first - 1].o->s.length;
+    return 0;
+}
+
+/* ---- Neighbours --------------------------------------------------------------------------------- */
+
+/* The first batch behind the lost run, should it be whole. */
+static bool behind_read(const struct topic *t, struct orphan *behind)
+{
+    const struct run *r = t->run_count > 1 ? topic_run(t, 1) : NULL;
+    if (!r || run_is_damaged(r) || r->batches == 0)
+        return false;
+    *behind = (struct orphan){.at = r->side};
+    return side_read(&t->log->pool, r->side, &behind->s) == 0 && behind->s.topic == t->id;
+}
+
+/* May b follow a? Sequences of one session say so too, and the index lines that still name both. */
+static bool follows(const struct orphan *a, const struct orphan *b)
+{
+    bool same = a->s.session && a->s.session == b->s.session;
+    return a->s.time < b->s.time && (!same || a->s.sequence < b->s.sequence) &&
+           (a->named == 0 || b->named == 0 || a->named < b->named);
+}
+
+/* What is left behind it of the extent that it ends in: from the end of its payload to its record. */
+static struct fsck_range tail_of(const struct pool *p, const struct orphan *o)
+{
+    const struct side *s = &o->s;
+    if (!s->run1)
+        return (struct fsck_range){s->run0 + s->run0_length,
+                                   o->at + MEDIA_LINE - side_size(s->count, s->equal)};
+    /* What comes next stands behind its second part. */
+    uint64_t top =
+        pool_extent_base(p, s->run1, s->order1) + (1ull << (s->order1 + p->geo.block_shift));
+    return (struct fsck_range){s->run1 + (s->length - s->run0_length), top};
+}
+
+static bool is_beside(const struct pool *p, const struct orphan *a, const struct orphan *b)
+{
+    struct fsck_range tail = tail_of(p, a);
+    return b->s.run0 == tail.from && b->at + MEDIA_LINE == tail.to;
+}
+
+/* The extent in which it begins. */
+static struct fsck_range extent_of(const struct pool *p, const struct orphan *o)
+{
+    uint64_t base = pool_extent_base(p, o->s.run0, o->s.order0);
+    return (struct fsck_range){base, base + (1ull << (o->s.order0 + p->geo.block_shift))};
+}
+
+/* Can no batch have stood between a and b? They are side by side, or the rest of the one's extent is
+ * too small for what went into the next. */
+static bool is_next(const struct pool *p, const struct orphan *a, const struct orphan *b)
+{
+    struct fsck_range tail = tail_of(p, a), extent = extent_of(p, b);
+    if (b->s.run0 == tail.from)
+        return b->at + MEDIA_LINE == tail.to;
+    return b->s.run0 == extent.from && b->at + MEDIA_LINE == extent.to && tail.to >= tail.from &&
+           b->s.length + side_size(b->s.count, b->s.equal) > tail.to - tail.from;
+}
+
+/* Bytes before b in its extent, behind a or from the extent's begin on, and so between the records: of
+ * batches that are damaged themselves. */
+static uint64_t bytes_between(const struct pool *p, const struct orphan *a, const struct orphan *b)
+{
+    struct fsck_range tail = tail_of(p, a), extent = extent_of(p, b);
+    bool same = tail.from >= extent.from && tail.from < extent.to;
+    struct fsck_range room = same ? tail : extent;
+    return b->s.run0 > room.from && b->at + MEDIA_LINE < room.to ? b->s.run0 - room.from : 0;
+}
+
+/* ---- All of them -------------------------------------------------------------------------------- */
+
+/* The message of the batch at `offset` that begins at the topic's base. */
+static bool base_index(const struct topic *t, const struct side *s, uint64_t offset,
+                       uint64_t *index)
+{
+    uint64_t base = topic_base(t), at = offset;
+    for (*index = 0; *index < s->count && at < base; ++*index)
+        at += s->lengths ? le32_get(s->lengths[*index]) : s->length / s->count;
+    return at == base && *index <= t->first_message;
+}
+
+struct span {
+    size_t first;
+    uint64_t bytes, messages, lost;
+    size_t gaps;
+    bool next; /* each stands where nothing can have come between it and the one behind */
+    bool goes; /* each may follow the one before */
+};
+
+/* From the end back, until the begin is reached; with the bytes that are missing in between, when these
+ * count. */
+static bool span_make(const struct topic *t, const struct chain *c, bool gaps, struct span *s)
+{
+    const struct pool *p = &t->log->pool;
+    uint64_t need = c->end - topic_base(t);
+    struct orphan last;
+    const struct orphan *b = behind_read(t, &last) ? &last : NULL;
+    *s = (struct span){.first = c->count, .next = b != NULL, .goes = true};
+    while (s->first > 0 && s->bytes < need) {
+        const struct orphan *o = c->at[--s->first].o;
+        uint64_t lost = gaps && b ? bytes_between(p, o, b) : 0;
+        s->next = s->next && b && (lost > 0 || is_next(p, o, b));
+        s->goes = s->goes && (!b || b == &last || follows(o, b));
+        s->gaps += lost > 0;
+        s->lost += lost;
+        s->bytes += lost;
+        if (s->bytes >= need) /* what is damaged lies across the begin */
+            return false;
+        s->bytes += o->s.length;
+        s->messages += o->s.count;
+        b = o;
+    }
+    return s->bytes >= need && s->bytes <= c->end && s->goes && s->first < c->count;
+}
+
+/* Where batches are as large as others, one whose record is damaged is not missed in the sum: one that
+ * was trimmed stands in for it. */
+static bool is_alike(const struct chain *c, size_t first)
+{
+    const struct side *oldest = &c->at[first].o->s;
+    for (size_t i = 0; i < c->count; i++) {
+        const struct side *s = &c->at[i].o->s;
+        if (i != first && s->length == oldest->length && s->count == oldest->count)
+            return true;
+    }
+    return false;
+}
+
+static bool span_fits(const struct topic *t, const struct chain *c, const struct span *s)
+{
+    uint64_t index, at = c->end - s->bytes;
+    if (!base_index(t, &c->at[s->first].o->s, at, &index))
+        return false;
+    uint64_t message = t->first_message - index + s->messages;
+    if (s->gaps > 0)
+        return s->next && message + s->gaps <= c->message;
+    return message == c->message && (topic_base(t) == 0 || s->next || !is_alike(c, s->first));
+}
+
+static void span_put(const struct topic *t, struct chain *c, const struct span *s, bool gaps)
+{
+    uint64_t at = c->end;
+    struct orphan last;
+    const struct orphan *b = behind_read(t, &last) ? &last : NULL;
+    for (size_t i = c->count; i-- > s->first; b = c->at[i].o) {
+        at -= gaps && b ? bytes_between(&t->log->pool, c->at[i].o, b) : 0;
+        at -= c->at[i].o->s.length;
+        c->at[i].offset = at;
+    }
+}
+
+/* ---- Each by itself ----------------------------------------------------------------------------- */
+
+/* What the index line says that still stands, if it is the batch's own: the record's checksum does. */
+static uint64_t line_offset(const struct fsck *f, const struct topic *t, const struct orphan *o)
+{
+    const struct pool *p = &t->log->pool;
+    const struct orphan *n = fsck_as_named(f, o);
+    for (unsigned slot = 0; n->named && slot < p->geo.slots; slot++) {
+        const struct media_entry *line = pool_entry(p, slot, n->named);
+        struct entry e;
+        uint32_t next;
+        if (index_decode(line, n->named, index_chain_before(line), &e, &next) &&
+            e.kind == MEDIA_BATCH && e.topic == t->id && e.side == n->at &&
+            e.payload == n->s.run0 && e.length == n->s.run0_length &&
+            (e.session ? (uint16_t)n->s.crc == e.check : n->s.crc == e.check))
+            return e.offset;
+    }
+    return NOWHERE;
+}
+
+static void neighbours_put(const struct topic *t, struct chain *c)
+{
+    const struct pool *p = &t->log->pool;
+    struct link *l = c->at;
+    struct orphan last;
+    if (c->count == 0)
+        return;
+    if (behind_read(t, &last) && is_beside(p, l[c->count - 1].o, &last) &&
+        l[c->count - 1].o->s.length <= c->end)
+        l[c->count - 1].offset = c->end - l[c->count - 1].o->s.length;
+    for (size_t i = c->count - 1; i-- > 0;)
+        if (l[i].offset == NOWHERE && l[i + 1].offset != NOWHERE &&
+            l[i + 1].offset >= l[i].o->s.length && follows(l[i].o, l[i + 1].o) &&
+            is_beside(p, l[i].o, l[i + 1].o))
+            l[i].offset = l[i + 1].offset - l[i].o->s.length;
+    for (size_t i = 0; i + 1 < c->count; i++)
+        if (l[i].offset != NOWHERE && l[i + 1].offset == NOWHERE && follows(l[i].o, l[i + 1].o) &&
+            is_beside(p, l[i].o, l[i + 1].o))
+            l[i + 1].offset = l[i].offset + l[i].o->s.length;
+}
+
+/* What is trimmed, or lies across the base where no message begins, has no place. False: two gainsay each
+ * other. */
+static bool places_agree(const struct topic *t, struct chain *c)
+{
+    uint64_t base = topic_base(t), end = 0, index;
+    for (size_t i = 0; i < c->count; i++) {
+        struct link *l = &c->at[i];
+        if (l->offset == NOWHERE)
+            continue;
+        if (l->offset < end || l->offset > c->end || l->o->s.length > c->end - l->offset)
+            return false;
+        end = l->offset + l->o->s.length;
+        if (end <= base || (l->offset < base && !base_index(t, &l->o->s, l->offset, &index)))
+            l->offset = NOWHERE;
+    }
+    return true;
+}
+
+static void places_forget(struct chain *c)
+{
+    for (size_t i = 0; i < c->count; i++)
+        c->at[i].offset = NOWHERE;
+}
+
+/* ---- Messages ----------------------------------------------------------------------------------- */
+
+/* Counted from the begin as far as nothing is lost, and from the end; in between, one for each lost range.
+ * Returns how many batches have a place. */
+static size_t messages_put(const struct topic *t, struct chain *c)
+{
+    uint64_t at = topic_base(t), message = t->first_message, index;
+    size_t known = 0, last = c->count;
+    for (size_t i = 0; i < c->count; i++) {
+        struct link *l = &c->at[i];
+        if (l->offset == NOWHERE)
+            continue;
+        if (known == 0 && l->offset < at && base_index(t, &l->o->s, l->offset, &index))
+            message -= index;
+        if (known == 0 && l->offset <= at && c->first < i)
+            c->first = i; /* what came before it was trimmed */
+        message += l->offset > at;
+        c->partly = c->partly || l->offset > at;
+        l->message = message;
+        message += l->o->s.count;
+        at = l->offset + l->o->s.length;
+        known++;
+    }
+    c->partly = c->partly || at < c->end;
+    at = c->end;
+    message = c->message;
+    while (last-- > 0) {
+        struct link *l = &c->at[last];
+        if (l->offset == NOWHERE)
+            continue;
+        bool joins = l->offset + l->o->s.length == at && message >= l->o->s.count;
+        uint64_t most = message > l->o->s.count ? message - l->o->s.count : 0;
+        if (!joins && l->message <= most)
+            break; /* from here on they are counted from the begin */
+        l->message = most;
+        message = most;
+        at = l->offset;
+    }
+    return known;
+}
+
+size_t chain_prove(const struct fsck *f, const struct topic *t, struct chain *c)
+{
+    struct span s;
+    for (unsigned gaps = 0; gaps < 2; gaps++)
+        if (span_make(t, c, gaps, &s) && span_fits(t, c, &s)) {
+            span_put(t, c, &s, gaps);
+            return messages_put(t, c);
+        }
+    for (size_t i = 0; i < c->count; i++)
+        c->at[i].offset = line_offset(f, t, c->at[i].o);
+    neighbours_put(t, c);
+    if (!places_agree(t, c)) {
+        places_forget(c);
+        neighbours_put(t, c);
+        if (!places_agree(t, c))
+            places_forget(c);
+    }
+    return messages_put(t, c);
+}
