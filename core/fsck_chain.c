@@ -24,19 +24,26 @@ static uint64_t time_behind(const struct topic *t)
     return t->run_count > 1 ? 0 : t->time + 1;
 }
 
+void chain_fill(struct chain *c, uint64_t bytes)
+{
+    uint64_t sum = 0;
+    for (c->first = c->count; c->first > 0 && sum < bytes; c->first--)
+        sum += c->at[c->first - 1].o->s.length;
+}
+
 int chain_make(const struct fsck *f, const struct topic *t, struct chain *c)
 {
-    uint64_t before = time_behind(t), base = topic_base(t), bytes = 0;
+    uint64_t before = time_behind(t), base = topic_base(t);
     c->end = topic_run_end(t, 0);
     c->message = t->run_count > 1 ? topic_run(t, 1)->message : t->last_message_end;
+    c->count = 0;
     c->at = calloc(f->orphans + 1, sizeof *c->at);
     if (!c->at)
         return -ENOMEM;
     for (size_t i = 0; i < f->orphans && f->orphan[i].s.time < before; i++)
         if (f->orphan[i].s.topic == t->id)
             c->at[c->count++] = (struct link){.o = &f->orphan[i], .offset = NOWHERE};
-    for (c->first = c->count; c->first > 0 && bytes < c->end - base; c->first--)
-        bytes += c->at[c->first - 1].o->s.length;
+    chain_fill(c, c->end - base);
     return 0;
 }
 
@@ -73,7 +80,7 @@ static struct fsck_range tail_of(const struct pool *p, const struct orphan *o)
     return (struct fsck_range){s->run1 + (s->length - s->run0_length), top};
 }
 
-static bool is_beside(const struct pool *p, const struct orphan *a, const struct orphan *b)
+bool chain_is_beside(const struct pool *p, const struct orphan *a, const struct orphan *b)
 {
     struct fsck_range tail = tail_of(p, a);
     return b->s.run0 == tail.from && b->at + MEDIA_LINE == tail.to;
@@ -155,7 +162,7 @@ static bool span_make(const struct topic *t, const struct chain *c, bool gaps, s
 
 /* Where batches are as large as others, one whose record is damaged is not missed in the sum: one that
  * was trimmed stands in for it. */
-static bool is_alike(const struct chain *c, size_t first)
+bool chain_is_alike(const struct chain *c, size_t first)
 {
     const struct side *oldest = &c->at[first].o->s;
     for (size_t i = 0; i < c->count; i++) {
@@ -174,7 +181,7 @@ static bool span_fits(const struct topic *t, const struct chain *c, const struct
     uint64_t message = t->first_message - index + s->messages;
     if (s->gaps > 0)
         return s->next && message + s->gaps <= c->message;
-    return message == c->message && (topic_base(t) == 0 || s->next || !is_alike(c, s->first));
+    return message == c->message && (topic_base(t) == 0 || s->next || !chain_is_alike(c, s->first));
 }
 
 static void span_put(const struct topic *t, struct chain *c, const struct span *s, bool gaps)
@@ -216,17 +223,17 @@ static void neighbours_put(const struct topic *t, struct chain *c)
     struct orphan last;
     if (c->count == 0)
         return;
-    if (behind_read(t, &last) && is_beside(p, l[c->count - 1].o, &last) &&
+    if (behind_read(t, &last) && chain_is_beside(p, l[c->count - 1].o, &last) &&
         l[c->count - 1].o->s.length <= c->end)
         l[c->count - 1].offset = c->end - l[c->count - 1].o->s.length;
     for (size_t i = c->count - 1; i-- > 0;)
         if (l[i].offset == NOWHERE && l[i + 1].offset != NOWHERE &&
             l[i + 1].offset >= l[i].o->s.length && follows(l[i].o, l[i + 1].o) &&
-            is_beside(p, l[i].o, l[i + 1].o))
+            chain_is_beside(p, l[i].o, l[i + 1].o))
             l[i].offset = l[i + 1].offset - l[i].o->s.length;
     for (size_t i = 0; i + 1 < c->count; i++)
         if (l[i].offset != NOWHERE && l[i + 1].offset == NOWHERE && follows(l[i].o, l[i + 1].o) &&
-            is_beside(p, l[i].o, l[i + 1].o))
+            chain_is_beside(p, l[i].o, l[i + 1].o))
             l[i + 1].offset = l[i].offset + l[i].o->s.length;
 }
 

@@ -20,12 +20,37 @@ struct chain {
     size_t count;
     uint64_t end, message; /* of the topic, where the chain must end */
     bool partly;           /* not all that was lost is found */
+    bool bounded;          /* the first one's time is: nothing that was trimmed is among them */
+};
+
+/* Second parts of split batches that were moved by themselves. No record says where they went: only the table
+ * does, and for as long as it stands the index line of the move. */
+struct parts {
+    struct entry *at;
+    size_t count, capacity;
+};
+
+/* Runs [run, behind) of a topic are lost; where they began. */
+struct lost {
+    size_t run, behind;
+    uint64_t offset, message;
 };
 
 /* The topic's batches that are older than what stands behind its lost run, the first. */
 int chain_make(const struct fsck *f, const struct topic *t, struct chain *c)
     __attribute__((warn_unused_result));
+/* The newest that fill so many bytes: from `first` on. */
+void chain_fill(struct chain *c, uint64_t bytes);
 /* Where each stood. How many are known. */
 size_t chain_prove(const struct fsck *f, const struct topic *t, struct chain *c);
+
+/* Does b stand right behind a, in payload and record? Is another one as large as the first, in bytes and
+ * messages? */
+bool chain_is_beside(const struct pool *p, const struct orphan *a, const struct orphan *b);
+bool chain_is_alike(const struct chain *c, size_t first);
+
+/* fsck_table.c: the batches as runs in the place of the lost ones: the next table is written from them. */
+int chain_take(struct fsck *f, struct topic *t, const struct lost *lost, const struct chain *c,
+               const struct parts *parts) __attribute__((warn_unused_result));
 
 #endif

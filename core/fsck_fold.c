@@ -140,23 +140,10 @@ static void evict_from(struct salvage *v, struct topic *t, bool extent, uint64_t
         *r = (struct run){.offset = r->offset,
                           .message = r->message,
                           .batches = r->batches,
-                          .flags = MEDIA_RUN_LOST};
+                          .flags = MEDIA_RUN_LOST | RUN_GIVEN};
         v->f->state_damaged = true;
-        if (t->id == 0)
-            continue;
-        if (topic_run_end(t, i) > t->ordered_end) /* for fsck_room: nobody orders here */
-            t->ordered_end = topic_run_end(t, i);
-        table_rewrite(v->log, t);
-        fsck_say(v->f,
-                 &(struct finding){.kind = FSCK_LOST,
-                                   .severity = FSCK_ERROR,
-                                   .action = FSCK_MARK,
-                                   .id = t->id,
-                                   .offsets = {r->offset, topic_run_end(t, i)}},
-                 "The place of bytes " U64 " up to " U64
-                 " was given to newer batches. So they had been "
-                 "trimmed, or their topic removed, and the record of that is damaged.",
-                 r->offset, topic_run_end(t, i));
+        if (t->id != 0)
+            table_rewrite(v->log, t);
     }
 }
 

@@ -133,6 +133,8 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
     if (rc == 0)
         rc = salvage_rest(&v);
     if (rc == 0)
+        rc = salvage_given(&v);
+    if (rc == 0)
         rc = salvage_aside(&v);
     uint64_t limit = rc ? UINT64_MAX : recover_limit(v.replay);
     if (limit != UINT64_MAX) {

@@ -2,7 +2,8 @@
  * given up seems to be there again, and may leave too few blocks free in a pool that was full.
  *
  * Of a topic one of whose places was given to newer batches, all before that place had been given up
- * too: trims take from the begin. Where there is too little space otherwise, that goes again; each batch is
+ * too: trims take from the begin. Where there is too little space otherwise, that goes again, of topics whose
+ * place was perhaps given up by a move (fsck_given.c) only when that of others is not enough; each batch is
  * noted, so that the repair saves it aside first. Changes the state found; never writes to the pool.
  */
 #include <errno.h>
@@ -74,9 +75,9 @@ static int let_go(struct fsck *f, struct topic *t)
                           .messages = {t->first_message, message},
                           .offsets = {from, to}},
         "Bytes " U64 " up to " U64 " stand before a place that was given to newer batches, so "
-        "they had been trimmed by an action that is damaged. The pool is too full to keep what "
+        "they had been trimmed by an action that is damaged%s. The pool is too full to keep what "
         "is left of them; a repair saves it aside.",
-        from, to);
+        from, to, t->doubted ? ", if that was not moved" : "");
     topic_trim(t, to, message);
     table_rewrite(f->log, t);
     manifest_touch(f->log, t);
@@ -88,11 +89,12 @@ int fsck_room(struct fsck *f)
     struct log *log = f->log;
     log->manifest.whole = true;
     int rc = checkpoint_fits(log);
-    for (struct topic *t = log->names.by_id; rc == -EMBAR_EFULL && t; t = t->by_id.next) {
-        if (names_is_dir(t) || t->ordered_end <= topic_base(t))
-            continue;
-        rc = let_go(f, t);
-        rc = rc ? rc : checkpoint_fits(log);
-    }
+    for (unsigned last = 0; last < 2; last++)
+        for (struct topic *t = log->names.by_id; rc == -EMBAR_EFULL && t; t = t->by_id.next) {
+            if (names_is_dir(t) || t->ordered_end <= topic_base(t) || t->doubted != last)
+                continue;
+            rc = let_go(f, t);
+            rc = rc ? rc : checkpoint_fits(log);
+        }
     return rc == -EMBAR_EFULL ? 0 : rc; /* a repair says so */
 }

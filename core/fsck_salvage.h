@@ -10,6 +10,8 @@
 
 #define U64       "%" PRIu64
 #define LOST_MOST 4096u /* entries rebuilt at one break */
+/* Flag of a run beside MEDIA_RUN_LOST, while the index is read: its place was given to newer batches. */
+#define RUN_GIVEN 0x80u
 
 /* A control action as its record has it. */
 struct action {
@@ -76,6 +78,9 @@ int salvage_trim(struct salvage *v, const struct control *c, uint64_t time, uint
 int salvage_rest(struct salvage *v) __attribute__((warn_unused_result));
 /* Behind all that: say which whole batches found no place. */
 int salvage_aside(struct salvage *v) __attribute__((warn_unused_result));
+
+/* fsck_given.c: behind all that, too: what became of those whose places were given to newer batches. */
+int salvage_given(struct salvage *v) __attribute__((warn_unused_result));
 
 /* fsck_break.c: as recover_entry, also where one bit of the line flipped. */
 bool salvage_entry(struct salvage *v, uint32_t term, uint64_t number, uint32_t chain,

@@ -14,12 +14,6 @@
 
 /* ---- Second parts that were moved by themselves ------------------------------------------------- */
 
-/* No record says where they went: only the table does, and for as long as it stands the line of the move. */
-struct parts {
-    struct entry *at;
-    size_t count, capacity;
-};
-
 static int parts_push(struct parts *parts, const struct entry *e)
 {
     if (parts->count == parts->capacity) {
@@ -177,11 +171,10 @@ static int links_take(struct fsck *f, struct topic *t, const struct chain *c,
     return rc == 0 && topic_end(t) < c->end ? range_lose(f, t, c->end, c->message) : rc;
 }
 
-/* The batches as runs in the place of the lost one: the next table is written from them. */
-static int chain_take(struct fsck *f, struct topic *t, const struct chain *c,
-                      const struct parts *parts)
+int chain_take(struct fsck *f, struct topic *t, const struct lost *lost, const struct chain *c,
+               const struct parts *parts)
 {
-    size_t n = t->run_count - 1;
+    size_t n = t->run_count - lost->behind;
     uint64_t end = topic_end(t), messages = t->last_message_end, batches = t->batches;
     uint64_t tail = t->side_tail, below = t->side_tail_below;
     uint64_t time = t->time, modified = t->modified;
@@ -189,11 +182,11 @@ static int chain_take(struct fsck *f, struct topic *t, const struct chain *c,
     if (!rest)
         return -ENOMEM;
     for (size_t i = 0; i < n; i++)
-        rest[i] = *topic_run(t, i + 1);
-    atomic_fetch_sub_explicit(&t->log->runs, t->run_count, memory_order_relaxed);
-    t->run_head = t->run_count = 0;
-    atomic_store(&t->end, topic_base(t));
-    t->last_message_end = t->first_message;
+        rest[i] = *topic_run(t, lost->behind + i);
+    atomic_fetch_sub_explicit(&t->log->runs, t->run_count - lost->run, memory_order_relaxed);
+    t->run_count = lost->run;
+    atomic_store(&t->end, lost->offset);
+    t->last_message_end = lost->message;
     int rc = links_take(f, t, c, parts);
     if (rc == 0)
         rc = topic_runs_grow(t, n);
@@ -263,8 +256,9 @@ static int table_mend(struct fsck *f, struct topic *t, const struct parts *parts
             base, end);
     if (rc == 0 && !all)
         chain_aside(f, t, &c);
+    const struct lost lost = {.behind = 1, .offset = base, .message = t->first_message};
     if (rc == 0 && placed > 0)
-        rc = chain_take(f, t, &c, parts);
+        rc = chain_take(f, t, &lost, &c, parts);
     free(c.at);
     return rc;
 }
