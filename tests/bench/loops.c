@@ -20,7 +20,7 @@
 #include "tests/bench/raw.h"
 #include "tests/bench/uring.h"
 
-#define WAYS 5u
+#define WAYS 7u
 #define CONNECTIONS_MOST                                                                           \
     4000u /* fewer than the backlog: a connection that finds it full waits a second */
 
@@ -34,19 +34,20 @@ struct contest {
     const char *way[WAYS];
 };
 
+#define RECV_WAYS                                                                                  \
+    4, 7,                                                                                          \
+    {                                                                                              \
+        "epoll", "epoll, prefetch", "epoll, recvmsg", "epoll, recvmmsg", "io_uring", "multishot",  \
+            "bundles"                                                                              \
+    }
 #define SEND_WAYS                                                                                  \
     3,                                                                                             \
     {                                                                                              \
         "send", "io_uring", "send_zc"                                                              \
     }
 static const struct contest contests[] = {
-    {"bulk", LOOPS_BULK, 0, 2, 5, {"epoll", "epoll, prefetch", "io_uring", "multishot", "bundles"}},
-    {"small",
-     LOOPS_SMALLS,
-     0,
-     2,
-     5,
-     {"epoll", "epoll, prefetch", "io_uring", "multishot", "bundles"}},
+    {"bulk", LOOPS_BULK, 0, RECV_WAYS},
+    {"small", LOOPS_SMALLS, 0, RECV_WAYS},
     {"answers of 64 KiB", LOOPS_ANSWERS, 64u << 10, 1, SEND_WAYS},
     {"answers of 256 KiB", LOOPS_ANSWERS, 256u << 10, 1, SEND_WAYS},
     {"answers of 1 MiB", LOOPS_ANSWERS, 1u << 20, 1, SEND_WAYS},

@@ -2,15 +2,15 @@
  * write-back. A receive into provided buffers needs a copy to the piece's place besides, for the kernel
  * chooses the buffer when data comes. */
 #include <errno.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "core/crc.h"
 #include "tests/bench/loops.h"
-#include "tests/bench/uring.h"
 
 #define BUFFERS 64u
+#define PLACES  4u
 
 static bool small(const struct loops_load *load)
 {
@@ -66,41 +66,46 @@ static void prefetch(const char *at, uint32_t n)
         __builtin_prefetch(at + i, 1, 2);
 }
 
-static int serve_epoll(const struct loops_load *load, struct loops_server *s, bool ahead)
+/* Receives up to n bytes into `at` as PLACES parts. One of a recvmmsg may be short though more bytes follow,
+ * which came meanwhile and are then in the next one's place: the gap is closed. */
+static ssize_t recv_places(int fd, char *at, uint32_t n, bool many)
 {
-    int ep = epoll_create1(EPOLL_CLOEXEC);
-    if (ep < 0)
-        return -errno;
-    for (unsigned i = 0; i < load->connections; i++) {
-        struct epoll_event ev = {.events = EPOLLIN, .data.u32 = i};
-        if (epoll_ctl(ep, EPOLL_CTL_ADD, s->one[i].fd, &ev))
-            return -errno;
+    struct iovec iov[PLACES];
+    struct mmsghdr m[PLACES] = {0};
+    for (unsigned i = 0; i < PLACES; i++) {
+        iov[i] = (struct iovec){at + (size_t)n * i / PLACES, 0};
+        iov[i].iov_len = (size_t)n * (i + 1) / PLACES - (size_t)n * i / PLACES;
+        m[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i], .msg_iovlen = 1};
     }
-    while (s->open > 0) {
-        struct epoll_event ev[LOOPS_EVENTS];
-        int n = epoll_wait(ep, ev, LOOPS_EVENTS, -1);
-        for (int i = 0; i < n; i++) {
-            struct loops_one *o = &s->one[ev[i].data.u32];
-            ssize_t got = recv(o->fd, o->base + o->at, room(load, o), MSG_DONTWAIT);
-            if (got < 0 && (errno == EAGAIN || errno == EINTR))
-                continue;
-            if (got < 0)
-                return -errno;
-            if (got == 0) {
-                (void)epoll_ctl(ep, EPOLL_CTL_DEL, o->fd, NULL);
-                s->open--;
-                continue;
-            }
-            if (landed(load, o, (uint32_t)got) &&
-                send(o->fd, s->reply, LOOPS_REPLY, MSG_NOSIGNAL | MSG_DONTWAIT) !=
-                    (ssize_t)LOOPS_REPLY)
-                return -EPIPE;
-            if (ahead)
-                prefetch(o->base + o->at, room(load, o));
-        }
+    if (!many) {
+        m[0].msg_hdr.msg_iovlen = PLACES;
+        return recvmsg(fd, &m[0].msg_hdr, MSG_DONTWAIT);
     }
-    (void)close(ep);
-    return 0;
+    int k = recvmmsg(fd, m, PLACES, MSG_DONTWAIT, NULL);
+    size_t got = 0;
+    for (int i = 0; i < k; i++) {
+        if (at + got != iov[i].iov_base && m[i].msg_len > 0)
+            memmove(at + got, iov[i].iov_base, m[i].msg_len);
+        got += m[i].msg_len;
+    }
+    return k < 0 ? -1 : (ssize_t)got;
+}
+
+static int receive(const struct loops_load *load, struct loops_server *s, struct loops_one *o)
+{
+    uint32_t n = room(load, o);
+    char *at = o->base + o->at;
+    ssize_t got = load->way == RECV_PLACES || load->way == RECV_MMSG
+                      ? recv_places(o->fd, at, n, load->way == RECV_MMSG)
+                      : recv(o->fd, at, n, MSG_DONTWAIT);
+    if (got <= 0)
+        return got == 0 ? 0 : -errno;
+    if (landed(load, o, (uint32_t)got) &&
+        send(o->fd, s->reply, LOOPS_REPLY, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)LOOPS_REPLY)
+        return -EPIPE;
+    if (load->way == RECV_PREFETCH)
+        prefetch(o->base + o->at, room(load, o));
+    return 1;
 }
 
 static void put_recv(const struct loops_load *load, struct loops_server *s, struct uring *u,
@@ -133,10 +138,10 @@ static bool take_buffers(const struct loops_load *load, struct loops_one *o,
     return whole;
 }
 
-/* What a completion says of connection i; queues two operations at most. */
 static int completed(const struct loops_load *load, struct loops_server *s, struct uring *u,
-                     struct uring_buffers *b, const struct io_uring_cqe *cqe)
+                     const struct io_uring_cqe *cqe)
 {
+    struct uring_buffers *b = s->buffers;
     unsigned i = (unsigned)cqe->user_data;
     if (i >= LOOPS_MOST) /* a reply went out */
         return cqe->res == (int)LOOPS_REPLY ? 0 : -EPIPE;
@@ -159,36 +164,26 @@ static int completed(const struct loops_load *load, struct loops_server *s, stru
 static int serve_uring(const struct loops_load *load, struct loops_server *s)
 {
     struct uring u;
-    struct uring_buffers buffers, *b = NULL;
+    struct uring_buffers buffers;
     int rc = uring_open(&u, 4 * LOOPS_MOST);
     if (rc)
         return rc;
     if (load->way != RECV_URING) {
         uint32_t size = small(load) ? LOOPS_SMALL : LOOPS_PIECE;
         rc = uring_buffers_open(&u, &buffers, BUFFERS, load->way == RECV_BUNDLE ? size / 4 : size);
-        b = rc ? NULL : &buffers;
+        s->buffers = rc ? NULL : &buffers;
     }
     for (unsigned i = 0; i < load->connections && rc == 0; i++)
         put_recv(load, s, &u, i);
-    while (s->open > 0 && rc == 0) {
-        rc = uring_wait(&u);
-        /* As many as the ring holds answers for. */
-        for (unsigned k = 0; rc == 0 && k < LOOPS_MOST; k++) {
-            const struct io_uring_cqe *cqe = uring_next(&u);
-            if (!cqe)
-                break;
-            rc = completed(load, s, &u, b, cqe);
-        }
-    }
+    if (rc == 0)
+        rc = loops_complete(load, s, &u, completed);
     uring_close(&u);
-    if (b)
-        uring_buffers_close(b);
+    if (s->buffers)
+        uring_buffers_close(s->buffers);
     return rc;
 }
 
 int loops_receive(const struct loops_load *load, struct loops_server *s)
 {
-    if (load->way == RECV_EPOLL || load->way == RECV_PREFETCH)
-        return serve_epoll(load, s, load->way == RECV_PREFETCH);
-    return serve_uring(load, s);
+    return load->way < RECV_URING ? loops_poll(load, s, EPOLLIN, receive) : serve_uring(load, s);
 }
