@@ -4,12 +4,12 @@
  * bounds of the staging pool refuse all of a line alike, so only its first looks, and when that one
  * finds nothing the line is shut: that a principal with thousands of waiting connections is at its half
  * costs one look, and keeps nobody else from theirs. Whatever is given back opens all lines.
- * At the end of a round the first of each open line is called, then further ones in turn, as many as
- * will find something; the rest are called at the end of the next round. So principals share what comes
- * free one by one, whatever the number of their connections.
+ * At the end of a round open lines are called in turn, the longest shut one first, as many of those who wait
+ * as will find something, but one at least; the rest are called at the end of the next round. So
+ * principals share what comes free one by one, whatever the number of their connections.
  *
- * Who comes new joins the end of its line while somebody is in it, and while any line is open: else who
- * gives memory back would have it again before those who wait for it. Who holds memory already
+ * Who comes new joins the end of its line while somebody is in it, and while any line is open or about
+ * to be: else who gives memory back would have it again before those who wait for it. Who holds memory already
  * may look at once, since others wait for it to get on. Who was called and found nothing is first again.
  * Between workers there is no order: who looks first has it.
  *
@@ -61,7 +61,9 @@ bool line_before(const struct conn *c)
 {
     if (c->called || c->stage.head)
         return false;
-    return !TAILQ_EMPTY(&c->worker->open) || !TAILQ_EMPTY(&line_of(c)->waits);
+    const struct worker *w = c->worker;
+    bool any = !TAILQ_EMPTY(&w->open) || (w->gave && !TAILQ_EMPTY(&w->shut));
+    return any || !TAILQ_EMPTY(&line_of(c)->waits);
 }
 
 void line_join(struct conn *c, bool looked)
@@ -105,12 +107,14 @@ bool line_waits(const struct worker *w)
     return !TAILQ_EMPTY(&w->open) || !TAILQ_EMPTY(&w->shut);
 }
 
+/* Before those that are open already: they have waited for longer. */
 void line_open(struct worker *w)
 {
     struct line *l;
-    while ((l = TAILQ_FIRST(&w->shut))) {
+    while ((l = TAILQ_LAST(&w->shut, line_list))) {
         take(w, l);
-        put(w, l, true);
+        l->open = true;
+        TAILQ_INSERT_HEAD(&w->open, l, link);
     }
 }
 
@@ -127,7 +131,9 @@ static void call_first(struct worker *w, struct line *l)
 void line_call(struct worker *w)
 {
     struct staging *s = w->server->staging;
-    unsigned more = TAILQ_EMPTY(&w->open) ? 0 : staging_free_pieces(s);
+    unsigned left = TAILQ_EMPTY(&w->open) ? 0 : staging_free_pieces(s);
+    if (left == 0)
+        left = 1; /* a smaller piece may be free */
     bool any = true;
     for (bool first = true; any; first = false) {
         struct line *l, *next, *last = TAILQ_LAST(&w->open, line_list);
@@ -137,9 +143,11 @@ void line_call(struct worker *w)
             next = l == last ? NULL : TAILQ_NEXT(l, link);
             if (first)
                 l->more = staging_could(s, c->tenant, c->stage.slow);
-            else if (more == 0 || l->more == 0)
+            else if (l->more == 0)
                 continue;
-            more -= more > 0;
+            if (left == 0)
+                return;
+            left--;
             l->more -= l->more > 0;
             call_first(w, l);
             any = true;

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,7 +155,7 @@ static void start(struct rig *r, unsigned workers)
         .kind = MEDIA_C_MKDIR, .parent = LOG_ROOT_ID, .mode = 0777, .name = "open"};
     struct commit commit;
     *r =
-        (struct rig){.workers = workers, .tick_ms = 600000, .staging = STAGING, .spec = "mem:256M"};
+        (struct rig){.workers = workers, .tick_ms = 600000, .staging = STAGING, .spec = "mem:512M"};
     rig_start(r);
     assert_int_equal(log_control_wait(r->log, &dir, &commit), 0);
 }
@@ -243,6 +245,35 @@ static void who_had_some_waits_again(void **state)
     rig_stop(&r);
 }
 
+/* Nor has another principal's, which would be the first in a line of its own. */
+static void before_another_principals(void **state)
+{
+    (void)state;
+    enum { LATE = 3 };
+    struct rig r;
+    struct one anna[HALF], bert[HALF], carl[LATE];
+    start(&r, 1);
+    crowd(&r, anna, HALF, ANNA);
+    crowd(&r, bert, HALF, BERT);
+    until_stands(&r, 2 * HALF, 0);
+    for (unsigned i = 0; i < LATE; i++) {
+        crowd(&r, &carl[i], 1, CARL);
+        until_stands(&r, 2 * HALF, i + 1);
+    }
+    end_and_begin(&bert[0]);
+    until_stands(&r, 2 * HALF, LATE);
+    end(&carl[0]); /* so it had that piece, and now Bert or the next of Carl's has */
+    until_stands(&r, 2 * HALF, LATE - 1);
+    end(&bert[0]);
+    until_stands(&r, 2 * HALF, LATE - 2);
+    end(&carl[1]);
+    until_stands(&r, 2 * HALF, 0);
+    end(&carl[2]);
+    until_stands(&r, 2 * HALF - 1, 0);
+    leave(&r, carl, LATE);
+    rig_stop(&r);
+}
+
 /* One after the other of two principals, whatever the number of their connections and whoever came first. */
 static void principals_in_turn(void **state)
 {
@@ -281,13 +312,105 @@ static void principals_in_turn(void **state)
     rig_stop(&r);
 }
 
+/* ---- All of it at once --------------------------------------------------------------------- */
+
+struct many {
+    const struct rig *rig;
+    unsigned index;
+    pthread_t thread;
+};
+
+enum { BATCHES = 40 };
+
+static uint32_t batch_size(unsigned x, unsigned i)
+{
+    return i % 4 == 3 ? 3000 + (x >> 8) % 9000 : 60000 + (x >> 8) % 40000;
+}
+
+/* Batches of one publisher, each in parts. */
+static void *publish_in_parts(void *arg)
+{
+    const struct many *m = arg;
+    unsigned x = m->index * 77 + 5;
+    char path[24];
+    static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER; /* guards next_user */
+    pthread_mutex_lock(&one_at_a_time);
+    atomic_store(&next_user, ANNA + m->index % 4);
+    int fd = peer(m->rig, true);
+    atomic_store(&next_user, 0);
+    pthread_mutex_unlock(&one_at_a_time);
+    (void)snprintf(path, sizeof(path), "open/many%u", m->index);
+    open_topic(fd, path, 1, WIRE_S_NONE, 0);
+    for (unsigned i = 0; i < BATCHES; i++) {
+        x = x * 1664525u + 1013904223u;
+        uint32_t size = batch_size(x, i);
+        struct batch_bytes b = batch_make(1, i + 1, 0, payload, size, NULL, 1);
+        size_t parts = 1 + (x >> 4) % 4, at = 0;
+        for (size_t k = 1; k <= parts; k++) {
+            size_t to = k == parts ? b.n : b.n * k / (parts + 3);
+            send_bytes(fd, b.p + at, to - at);
+            at = to;
+            sched_yield();
+        }
+        free(b.p);
+        if (i % 3 == 2)
+            await_ack(fd, 1, i + 1);
+    }
+    await_ack(fd, 1, BATCHES);
+    close(fd);
+    return NULL;
+}
+
+static void all_there(const struct rig *r, unsigned index)
+{
+    unsigned x = index * 77 + 5;
+    char path[24];
+    size_t at = 0;
+    (void)snprintf(path, sizeof(path), "open/many%u", index);
+    struct stream s = read_topic(r, path);
+    for (unsigned i = 0; i < BATCHES; i++) {
+        x = x * 1664525u + 1013904223u;
+        uint32_t size = batch_size(x, i);
+        assert_in_range(at + size, 1, s.size);
+        assert_memory_equal(s.buf + at, payload, size);
+        at += size;
+    }
+    assert_int_equal(at, s.size);
+    free(s.buf);
+}
+
+/* Nobody who waits is forgotten, however they meet. */
+static void nobody_is_forgotten(void **state)
+{
+    (void)state;
+    enum { MANY = 80 };
+    struct rig r;
+    struct many m[MANY];
+    start(&r, 3);
+    for (unsigned i = 0; i < MANY; i++) {
+        m[i] = (struct many){.rig = &r, .index = i};
+        assert_int_equal(pthread_create(&m[i].thread, NULL, publish_in_parts, &m[i]), 0);
+    }
+    for (unsigned i = 0; i < MANY; i++)
+        pthread_join(m[i].thread, NULL);
+    until_stands(&r, 0, 0);
+    for (unsigned i = 0; i < MANY; i++)
+        all_there(&r, i);
+    struct server_stat st;
+    server_stat(r.server, &st);
+    assert_int_equal(st.moved, 0); /* nor was anybody slow */
+    rig_stop(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_worker),
         cmocka_unit_test(three_workers),
         cmocka_unit_test(who_had_some_waits_again),
+        cmocka_unit_test(before_another_principals),
         cmocka_unit_test(principals_in_turn),
+        cmocka_unit_test(nobody_is_forgotten),
     };
     fill(payload, SIZE, 7);
     return cmocka_run_group_tests_name("server line", tests, NULL, NULL);
