@@ -267,6 +267,7 @@ static int checkpoint_end(struct log *log)
 {
     struct checkpoint_job *job = &log->job;
     int rc = guard_run(log->region, root_copy_put, log);
+    flush_drain(log->pool.flush); /* or it might wait for another checkpoint of this thread */
     if (rc) {
         log_fault(log, rc);
         return rc;

@@ -296,6 +296,35 @@ static void mark_back(void **state)
     }
 }
 
+static void marks_zeroed(struct pool_of *p)
+{
+    image_anew(p);
+    for (unsigned which = 0; which < 2; which++)
+        memset(at(p, pool_watermark(&p->f.log->pool, 0, which)), 0, MEDIA_LINE);
+}
+
+/* Nobody waits for a watermark: the power may go before the first one of a later term is on the media, and
+ * none of an earlier one ever was. Not so when many entries are. */
+static void mark_unwritten(void **state)
+{
+    struct pool_of *p = *state;
+    struct fsck_report r;
+    fixture_kill(&p->f);
+    marks_zeroed(p);
+    assert_int_equal(run(p, true, &r), 0);
+    if (r.count > 0)
+        trial_print(&r);
+    assert_int_equal(r.count, 0);
+    fsck_report_drop(&r);
+    reads(p, 0, 0);
+    for (unsigned i = 0; i < 30; i++)
+        fixture_control(
+            &p->f, (struct control){
+                       .kind = MEDIA_C_ATTR, .id = p->id, .flags = MEDIA_A_MODE, .mode = 0600 + i});
+    marks_zeroed(p);
+    found(p, FSCK_WATERMARK, FSCK_WARNING);
+}
+
 /* The newest checkpoint's names: either of their two places, a whole page of it, and then both. */
 static void manifest(void **state)
 {
@@ -580,6 +609,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(roots, begin, end),
         cmocka_unit_test_setup_teardown(root_half, begin, end),
         cmocka_unit_test_setup_teardown(mark_back, begin, end),
+        cmocka_unit_test_setup_teardown(mark_unwritten, begin, end),
         cmocka_unit_test_setup_teardown(manifest, begin, end),
         cmocka_unit_test_setup_teardown(entry_bit, begin, end),
         cmocka_unit_test_setup_teardown(line_ahead, begin, end),
