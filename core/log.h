@@ -299,7 +299,7 @@ void topic_unwatch(struct topic *t, struct watcher *w); /* not called again once
 void log_names_watch(struct log *log, struct watcher *w);
 void log_names_unwatch(struct log *log, struct watcher *w);
 /* Called when space was freed after a log_reserve answered -EMBAR_EFULL, or a ring emptied after a
- * log_announce answered -EAGAIN. */
+ * log_announce answered -EAGAIN; also to hear who still waits: nothing is done for who does not try again. */
 void log_space_watch(struct log *log, struct watcher *w);
 void log_space_unwatch(struct log *log, struct watcher *w);
 

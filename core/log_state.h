@@ -421,8 +421,9 @@ struct retain {
     atomic_uint_fast64_t date; /* CLOCK_REALTIME ns of the next turn, UINT64_MAX: none. Relaxed */
     /* Bytes that a reservation did not find; [1]: in one piece. Relaxed. */
     atomic_uint_fast64_t want[2];
-    bool moving;     /* for which of them RETAIN_MOVE was said; who runs turns */
-    atomic_bool due; /* a turn would do something; relaxed, see seq.handed */
+    atomic_bool said[2]; /* since the last attempt to move for it. Relaxed: stored before due */
+    bool moving;         /* for which of them RETAIN_MOVE was said; who runs turns */
+    atomic_bool due;     /* a turn would do something; relaxed, see seq.handed */
 };
 
 /* The last two: when that is done, more. */

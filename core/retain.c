@@ -12,6 +12,8 @@
  *   Full      When a reservation finds no space although there would be enough in one piece, it is
  *             put together (move.c). Else the topics whose policy is "trim" give up their oldest
  *             data, the oldest of all of them first, until the reservation fits and a little more. Topics whose policy is "block" lose nothing, and without others all wait.
+ *   Wanted    What a reservation did not find is kept in mind until it is there. Who waits is asked for
+ *             it before data is moved for it once more in vain.
  *   Rounds    What is due together is hardened together: a round of trims, each of another topic, costs
  *             one drain, or one sync of a file. Nothing is free before that. A round is as long as a
  *             turn at most, and epochs run between turns, so that acks go on.
@@ -215,6 +217,7 @@ void retain_starve(struct log *log, uint64_t bytes, bool whole)
     while (want < bytes && !atomic_compare_exchange_weak_explicit(
                                wanted, &want, bytes, memory_order_relaxed, memory_order_relaxed))
         ;
+    atomic_store_explicit(&log->retain.said[whole], true, memory_order_relaxed);
     note_due(log);
     /* seq_cst, with the background thread's last look before it sleeps. */
     atomic_store_explicit(&log->seq.handed, true, memory_order_seq_cst);
@@ -418,14 +421,31 @@ static void squeeze(struct log *log, uint64_t now)
         reserve_idle(t);
 }
 
+/* Is it to be moved for what is wanted? After an attempt that came to nothing only for who tried again
+ * since. When nobody did they are asked, and it is wanted no more until somebody does: he who waited may
+ * have found his place, or have left. */
+static bool still_wanted(struct log *log, bool whole, uint64_t want)
+{
+    struct retain *r = &log->retain;
+    if (atomic_exchange_explicit(&r->said[whole], false, memory_order_relaxed) ||
+        !log->move[whole].failed)
+        return true;
+    atomic_compare_exchange_strong_explicit(&r->want[whole], &want, 0, memory_order_relaxed,
+                                            memory_order_relaxed);
+    watch_fire(&log->space);
+    return false;
+}
+
 static int trim_victims(struct round *round, bool whole, unsigned *left, uint64_t now)
 {
     struct log *log = round->log;
     struct retain *r = &log->retain;
     struct extents_stat before;
     uint64_t want = atomic_load_explicit(&r->want[whole], memory_order_relaxed), given = 0;
-    if (want == 0)
+    if (want == 0) {
+        log->move[whole].spent = 0;
         return 0;
+    }
     extents_stat(log->extents, &before);
     if (!room(log, want, whole))
         squeeze(log, now);
@@ -440,7 +460,7 @@ static int trim_victims(struct round *round, bool whole, unsigned *left, uint64_
         const struct topic *t = queue_first(log, RETAIN_FULL);
         if (move_wanted(log, want, whole, t != NULL)) {
             r->moving = whole;
-            return -EXDEV;
+            return still_wanted(log, whole, want) ? -EXDEV : 0;
         }
         if (!t && move_awaited(log, want, whole))
             return -EAGAIN;

@@ -1,10 +1,10 @@
 /* A pool that many topics share does not go to pieces: slow topics take little each and gather in one
  * place, what a topic keeps holds up no more than a quarter of that, and the largest batch finds its
- * place again once what stands in its way is trimmed. */
+ * place again once what stands in its way is trimmed, or is moved for as long as somebody waits. */
 #include <stdio.h>
 #include <string.h>
 
-#include "core/bits.h"
+#include "core/extent_state.h"
 #include "core/log_state.h"
 #include "tests/unit/core/campaign.h"
 #include "tests/unit/core/fixture.h"
@@ -230,6 +230,88 @@ static void free_space_can_be_reserved(void **state)
     fixture_close(&f);
 }
 
+/* ---- Who waits ---------------------------------------------------------------------------- */
+
+/* Every second extent is free, and no largest batch finds its place. */
+static void scatter(struct fixture *f, struct topic **t, unsigned *n, uint32_t most)
+{
+    for (*n = 0; *n < MANY; ++*n) {
+        t[*n] = topic_make(f, *n, 0);
+        if (publish(f, t[*n], 9000) != 0)
+            break;
+    }
+    assert_true(*n > 100 && *n < MANY);
+    for (unsigned i = 0; i < *n; i += 2) {
+        fixture_control(f, (struct control){.kind = MEDIA_C_REMOVE, .id = t[i]->id});
+        topic_put(t[i]);
+        t[i] = NULL;
+    }
+    while (publish(f, t[1], most) == 0)
+        ;
+}
+
+/* Somebody reads everything, or no longer. */
+static void read_all(struct fixture *f, bool begin)
+{
+    static struct extent *read[65536];
+    static unsigned n;
+    struct extents *x = f->log->extents;
+    for (uint32_t b = 0; begin && b < x->blocks; b++)
+        if (x->table[b])
+            extent_ref(read[n++] = x->table[b]);
+    while (!begin && n > 0)
+        extent_put(x, read[--n]);
+}
+
+static unsigned asked;
+
+static void ask(struct watcher *self)
+{
+    (void)self;
+    asked++;
+}
+
+/* What nobody waits for any more is not looked for: who does is asked after an attempt in vain, and says
+ * so by another try. */
+static void only_who_waits_is_moved_for(void **state)
+{
+    (void)state;
+    static struct topic *t[MANY];
+    struct fixture f;
+    struct watcher watcher = {.fire = ask};
+    struct log_options o = {.manual = true};
+    unsigned n;
+    fixture_open_as(&f, 16 << 20, &o);
+    uint32_t most = (uint32_t)log_pool(f.log)->max_batch;
+    const struct move *m = &f.log->move[false];
+    scatter(&f, t, &n, most);
+    read_all(&f, true);
+    log_space_watch(f.log, &watcher);
+    for (unsigned tries = 1; tries < 4; tries++) {
+        assert_int_equal(publish(&f, t[1], most), -EMBAR_EFULL);
+        log_tick(f.log, now_monotonic());
+        assert_true(m->failed && m->busy);
+        assert_int_equal(f.log->survey, tries);
+        unsigned before = asked;
+        for (unsigned i = 0; i < 3; i++) {
+            f.log->move[false].retry = 0; /* the pause is over */
+            log_tick(f.log, now_monotonic());
+            assert_int_equal(f.log->survey, tries);
+            assert_int_equal(asked, before + 1);
+        }
+        assert_true(retain_wait(f.log, now_realtime()) == UINT64_MAX);
+    }
+    read_all(&f, false);
+    assert_int_equal(publish(&f, t[1], most), -EMBAR_EFULL);
+    log_tick(f.log, now_monotonic());
+    assert_int_equal(publish(&f, t[1], most), 0);
+    log_space_unwatch(f.log, &watcher);
+    for (unsigned i = 0; i <= n; i++)
+        if (t[i])
+            topic_put(t[i]);
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -238,6 +320,7 @@ int main(void)
         cmocka_unit_test(tails_hold_up_a_part_only),
         cmocka_unit_test(largest_batch_finds_its_place),
         cmocka_unit_test(free_space_can_be_reserved),
+        cmocka_unit_test(only_who_waits_is_moved_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
