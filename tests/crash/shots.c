@@ -219,6 +219,9 @@ static void check(struct shot *s, const uint8_t *boot)
         return;
     medium_image(&r->medium, s->seed, s->mode == SHADOW_RANDOM ? SHADOW_UNTORN : s->mode, &region);
     r->counts->checked++;
+    if (r->log && r->medium.variant == MEDIUM_LINES && s->mode == SHADOW_ALL_OLD &&
+        !witness_root(r->log, &region))
+        report(s, "a checkpoint is through", "its root's copy is not on the media");
     if (!witness_unharmed(&region, boot, why, sizeof why))
         report(s, "what only died is called damaged", why);
 }

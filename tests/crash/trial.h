@@ -160,6 +160,8 @@ void witness_closed(struct trial *r);
 void witness_damage(struct trial *r, uint64_t number);
 /* Each piece that the log's checkpoint names stands twice: fsck alone reads the second one. */
 bool witness_copies(const struct log *log);
+/* Once a checkpoint is through, the copy of its root is on the media, too. */
+bool witness_root(const struct log *log, const struct region *media);
 /* A check of what a crash left finds nothing that is damaged. It takes lines to be stored whole. Writes
  * nothing. */
 bool witness_unharmed(struct region *region, const uint8_t *boot, char *why, size_t size);

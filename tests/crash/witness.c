@@ -75,6 +75,20 @@ bool witness_copies(const struct log *log)
     return stand;
 }
 
+bool witness_root(const struct log *log, const struct region *media)
+{
+    const struct pool *pool = &log->pool;
+    if (log->job.active || !log->job.place)
+        return true;
+    bool second = log->job.place == pool_root(pool, log->slot, 1);
+    const char *copy = (const char *)pool_root_copy(pool, log->slot, second);
+    struct media_root root, its;
+    memcpy(&root, media->base + ((const char *)log->job.place - pool->base), sizeof root);
+    memcpy(&its, media->base + (copy - pool->base), sizeof its);
+    return le64_get(root.generation) != le64_get(log->job.root.generation) ||
+           memcmp(&root, &its, sizeof root) == 0;
+}
+
 bool witness_unharmed(struct region *region, const uint8_t *boot, char *why, size_t size)
 {
     struct fsck_report report;
