@@ -247,12 +247,15 @@ static void turn_away(struct worker *w, int fd)
         struct wire_frame f;
         struct wire_error e;
         char text[sizeof(text) - 1];
-    } m = {.f = wire_frame_of(WIRE_ERROR, 0, 0, 0, sizeof(m) - sizeof(m.f)),
+    } m = {.f = wire_frame_of(WIRE_ERROR, 0, 0, 0, sizeof(m.e) + sizeof(m.text)),
            .e = {.code = le32_of(EMBAR_ELIMIT), .text = le16_of(sizeof(m.text))}};
     memcpy(m.text, text, sizeof(m.text));
     ssize_t n =
         send(fd, &m, sizeof(m.f) + sizeof(m.e) + sizeof(m.text), MSG_NOSIGNAL | MSG_DONTWAIT);
-    (void)n; /* a courtesy */
+    /* A courtesy; and what it has said already would reset the connection, and take the answer with it. */
+    shutdown(fd, SHUT_WR);
+    while (n > 0)
+        n = recv(fd, w->scratch, SCRATCH_SIZE, MSG_DONTWAIT);
     count_add(&w->count.refused, 1);
     close(fd);
 }
