@@ -2,6 +2,7 @@
  *
  * The token is compared in constant time, and nothing is told about it but that it is wrong.
  */
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -28,8 +29,6 @@ static int check(const struct conn *c, const struct wire_frame *f, const uint8_t
     *why = "this port speaks embarfs' protocol; the first frame is HELLO";
     if (le32_get(h.magic) != WIRE_MAGIC)
         return -EMBAR_EPROTO;
-    *why = "this broker speaks version 2 of the protocol, which the client does not: use the "
-           "release that belongs to it";
     if (le16_get(h.version) < WIRE_VERSION || le16_get(h.oldest) > WIRE_VERSION)
         return -EMBAR_EVERSION;
     uint32_t token = le32_get(h.token);
@@ -53,11 +52,19 @@ enum turn hello_frame(struct conn *c, const struct wire_frame *f, const uint8_t 
 {
     const struct pool *pool = log_pool(c->worker->log);
     const char *why;
+    char version[160];
     if (c->hello) {
         conn_fail(c, -EMBAR_EPROTO, "a second HELLO");
         return TURN_WAIT;
     }
     int rc = check(c, f, body, &why);
+    if (rc == -EMBAR_EVERSION) {
+        (void)snprintf(version, sizeof(version),
+                       "this broker speaks version %u of the protocol, which the client does not: "
+                       "use the release that belongs to it",
+                       WIRE_VERSION);
+        why = version;
+    }
     if (rc) {
         conn_fail(c, rc, why);
         return TURN_WAIT;
