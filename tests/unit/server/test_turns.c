@@ -410,6 +410,55 @@ static void told_often(void **state)
     rig_stop(&r);
 }
 
+static bool has_moved(void *arg)
+{
+    struct server_stat st;
+    server_stat(((const struct rig *)arg)->server, &st);
+    return st.moved == 1;
+}
+
+static bool all_staged(void *arg)
+{
+    struct server_stat st;
+    server_stat(((const struct rig *)arg)->server, &st);
+    return st.staged >= 8 * TURN;
+}
+
+/* A batch that was collected in staging comes into the pool a share a turn, not all of it in one. */
+static void a_slow_one_lands(void **state)
+{
+    (void)state;
+    enum { N = 5, SIZE = 8 * TURN, LAST = 100 };
+    struct rig r = {.workers = 1, .tick_ms = 40, .spec = "mem:256M"};
+    struct greedy g[N];
+    int theirs;
+    let(UINT32_MAX);
+    rig_start(&r);
+    int fd = opened(&r, "slow", &theirs);
+    struct batch_bytes b = batch_make(1, 1, 0, payload, SIZE, NULL, 1);
+    send_bytes(fd, b.p, 9000);
+    until(has_moved, &r); /* it takes 30 ticks */
+    send_bytes(fd, b.p + 9000, b.n - LAST - 9000);
+    until(all_staged, &r);
+    greedy_ones(&r, g, N);
+    for (unsigned i = 0; i < N; i++)
+        stuff(&g[i]);
+    hold_after(2 * N + 1);
+    look();
+    unsigned mark = call_count;
+    send_bytes(fd, b.p + b.n - LAST, LAST);
+    let(UINT32_MAX);
+    await_ack(fd, 1, 1);
+    greedy_end(g, N, false);
+    look();
+    unsigned came = next_of(theirs, false, mark), acked = next_of(theirs, true, came);
+    assert_in_range(greedy_bytes(g, N, came, acked), 4 * TURN, SIZE_MAX);
+    topic_is(&r, "slow", SIZE);
+    free(b.p);
+    close(fd);
+    rig_stop(&r);
+}
+
 /* ---- Subscribers --------------------------------------------------------------------------- */
 
 enum { BATCHES = 8 };
@@ -566,6 +615,7 @@ int main(void)
         cmocka_unit_test(acknowledged_or_not),
         cmocka_unit_test(little_beside_many),
         cmocka_unit_test(told_often),
+        cmocka_unit_test(a_slow_one_lands),
         cmocka_unit_test(two_subscribers),
         cmocka_unit_test(two_subscriptions),
         cmocka_unit_test(a_worker_each),
