@@ -13,7 +13,8 @@
 # Calls of the flush layer and syncs are left out at run time, by the address they return to: every
 # call that stands in core must have been seen. Checksum tests, and calls and steps whose order is a
 # protocol (mutate.checks), are changed in a copy of the tree and built there; core-hostile, which damages
-# pools, core-readonly, which looks at served ones, and about moves core-move are asked too. Every comparison with a
+# pools, core-readonly, which looks at served ones, about moves core-move, and about what waits for a sync core-rounds are
+# asked too. Every comparison with a
 # checksum that stands in core must be listed.
 #
 # A mutant is tried with what killed it the last time (mutate.killers; --note writes what did now) and
@@ -45,7 +46,7 @@ esac
 images=${1:-15000}
 listed=8000
 build=$scratch/build
-programs=(crash-images core-hostile core-readonly core-move)
+programs=(crash-images core-hostile core-readonly core-move core-rounds)
 
 # Named at any optimisation: their callers do something afterwards.
 quick_sites=(drain:log_announce writeback:side_store drain:control_place drain:checkpoint_begin
@@ -60,7 +61,8 @@ slice() {
     shift 3
     if [ "$kind" = hostile ]; then
         out=$(timeout 300 "$program.hostile" 2>&1 && timeout 300 "$program.readonly" 2>&1 &&
-            { [[ $program != *move* ]] || timeout 300 "$program.move" 2>&1; }) && return 0
+            { [[ $program != *move* ]] || timeout 300 "$program.move" 2>&1; } &&
+            { [[ $program != *-mark* ]] || timeout 300 "$program.rounds" 2>&1; }) && return 0
         reason=$(printf '%s\n' "$out" | grep -m 1 -E 'FAILED|ERROR' || echo 'it does not end well')
         return 1
     fi
@@ -194,12 +196,13 @@ build_in() {
     fi
 }
 
-# keep NAME: what was just built, as $scratch/NAME, with .hostile, .readonly and .move.
+# keep NAME: what was just built, as $scratch/NAME, with .hostile, .readonly, .move and .rounds.
 keep() {
     cp "$build/tests/crash/crash-images" "$scratch/$1"
     cp "$build/tests/unit/core/core-hostile" "$scratch/$1.hostile"
     cp "$build/tests/unit/core/core-readonly" "$scratch/$1.readonly"
     cp "$build/tests/unit/core/core-move" "$scratch/$1.move"
+    cp "$build/tests/unit/core/core-rounds" "$scratch/$1.rounds"
 }
 
 # change TREE FILE FROM TO: the first place where FROM stands on one line.
