@@ -28,6 +28,8 @@ enum {
     HALF = STAGING / 2 / PIECE, /* pieces that one principal may have */
     SIZE = 100000,              /* of a batch: its beginning takes a piece */
     FIRST = 9000,               /* bytes of it that come first */
+    SMALL = 12000,              /* of a batch whose beginning takes a smaller piece */
+    UNIT = 16 << 10,            /* that one */
 };
 
 /* Users, beside the daemon's own. */
@@ -55,25 +57,32 @@ struct one {
     int fd;
     char path[24];
     uint64_t sequence; /* of the batch that is under way */
+    uint32_t size;     /* of its batches */
 };
 
 static struct batch_bytes batch_of(const struct one *o)
 {
-    return batch_make(1, o->sequence, 0, payload, SIZE, NULL, 1);
+    return batch_make(1, o->sequence, 0, payload, o->size, NULL, 1);
+}
+
+/* Bytes of a batch that come first. */
+static size_t first_of(const struct one *o)
+{
+    return o->size < FIRST ? o->size / 2 : FIRST;
 }
 
 static void begin(struct one *o)
 {
     o->sequence++;
     struct batch_bytes b = batch_of(o);
-    send_bytes(o->fd, b.p, FIRST);
+    send_bytes(o->fd, b.p, first_of(o));
     free(b.p);
 }
 
 static struct one publisher(const struct rig *r, unsigned user)
 {
     static unsigned number;
-    struct one o = {0};
+    struct one o = {.size = SIZE};
     atomic_store(&next_user, user);
     o.fd = peer(r, true); /* greeted: so it has been asked who it is */
     atomic_store(&next_user, 0);
@@ -86,7 +95,7 @@ static struct one publisher(const struct rig *r, unsigned user)
 static void end(struct one *o)
 {
     struct batch_bytes b = batch_of(o);
-    send_bytes(o->fd, b.p + FIRST, b.n - FIRST);
+    send_bytes(o->fd, b.p + first_of(o), b.n - first_of(o));
     free(b.p);
     await_ack(o->fd, 1, o->sequence);
 }
@@ -125,6 +134,21 @@ static void until_stands(const struct rig *r, unsigned pieces, unsigned waiting)
 {
     struct want w = {r, pieces, waiting};
     until(stands, &w);
+}
+
+static bool so_many_wait(void *arg)
+{
+    const struct want *w = arg;
+    struct server_stat st;
+    server_stat(w->rig->server, &st);
+    return st.staged == w->pieces && st.waiting == w->waiting;
+}
+
+/* The same, in bytes. */
+static void until_bytes_stand(const struct rig *r, uint64_t bytes, unsigned waiting)
+{
+    struct want w = {r, bytes, waiting};
+    until(so_many_wait, &w);
 }
 
 /* Publishers of one principal, each with the beginning of a batch. */
@@ -312,6 +336,62 @@ static void principals_in_turn(void **state)
     rig_stop(&r);
 }
 
+/* Publishers of small batches, of which the beginning takes 16 KiB. */
+static void small_crowd(const struct rig *r, struct one *o, unsigned n, unsigned user)
+{
+    for (unsigned i = 0; i < n; i++) {
+        o[i] = publisher(r, user);
+        o[i].size = SMALL;
+        begin(&o[i]);
+    }
+}
+
+/* No whole piece is free, nor becomes so: a part of one is given back, and somebody waits for that. */
+static void a_part_of_a_piece(void **state)
+{
+    (void)state;
+    enum { CUT = 2, PARTS = CUT * PIECE / UNIT, LATE = 3 }; /* so many may be cut up for them */
+    struct rig r;
+    struct one anna[HALF], bert[HALF - CUT], carl[PARTS], dora[LATE];
+    start(&r, 1);
+    small_crowd(&r, carl, PARTS, CARL);
+    crowd(&r, anna, HALF, ANNA);
+    crowd(&r, bert, HALF - CUT, BERT);
+    until_bytes_stand(&r, STAGING, 0);
+    small_crowd(&r, dora, LATE, DORA);
+    until_bytes_stand(&r, STAGING, LATE);
+    for (unsigned i = 0; i < LATE; i++) {
+        end(&carl[i]);
+        until_bytes_stand(&r, STAGING, LATE - i - 1);
+    }
+    for (unsigned i = 0; i < LATE; i++)
+        end(&dora[i]);
+    until_bytes_stand(&r, STAGING - LATE * UNIT, 0);
+    rig_stop(&r);
+}
+
+/* Who needs little does not pass those of its principal who wait for more. */
+static void behind_a_larger_one(void **state)
+{
+    (void)state;
+    enum { PARTS = PIECE / UNIT - 1 };
+    struct rig r;
+    struct one anna[HALF - 1], large, small[PARTS], last;
+    start(&r, 1);
+    crowd(&r, anna, HALF - 1, ANNA);
+    small_crowd(&r, small, PARTS, ANNA);
+    until_bytes_stand(&r, (HALF - 1) * PIECE + PARTS * UNIT, 0);
+    crowd(&r, &large, 1, ANNA);
+    until_bytes_stand(&r, (HALF - 1) * PIECE + PARTS * UNIT, 1);
+    small_crowd(&r, &last, 1, ANNA); /* there is room for it */
+    until_bytes_stand(&r, (HALF - 1) * PIECE + PARTS * UNIT, 2);
+    end(&anna[0]);
+    until_bytes_stand(&r, (HALF - 1) * PIECE + (PARTS + 1) * UNIT, 0);
+    end(&large);
+    end(&last);
+    rig_stop(&r);
+}
+
 /* ---- All of it at once --------------------------------------------------------------------- */
 
 struct many {
@@ -410,6 +490,8 @@ int main(void)
         cmocka_unit_test(who_had_some_waits_again),
         cmocka_unit_test(before_another_principals),
         cmocka_unit_test(principals_in_turn),
+        cmocka_unit_test(a_part_of_a_piece),
+        cmocka_unit_test(behind_a_larger_one),
         cmocka_unit_test(nobody_is_forgotten),
     };
     fill(payload, SIZE, 7);
