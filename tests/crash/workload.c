@@ -326,17 +326,26 @@ static void thin(struct trial *r, unsigned first, unsigned step)
             trim(r, &r->now.node[i], !chance(&r->random, 6));
 }
 
+/* Who was refused space before is still waited for: policies may give up data for it. */
+static bool is_wanted(const struct trial *r)
+{
+    return atomic_load(&r->log->retain.want[false]) || atomic_load(&r->log->retain.want[true]);
+}
+
 /* Large batches of one topic, until there is no place for one, which waits so many times. */
 static void enlarge(struct trial *r, unsigned waits)
 {
     r->moving = true;
     for (unsigned i = 0, vain = 0; i < 40 && vain <= waits && !r->death && !r->failed; i++) {
+        bool before = r->now.starved && is_wanted(r);
         r->now.starved = false;
         struct flight *f = publish_reserve(r);
+        bool refused = r->now.starved;
+        r->now.starved |= before;
         if (f) {
             publish_announce(r, f);
             publish_commit(r);
-        } else if (r->now.starved && !r->death && !r->failed && ++vain <= waits) {
+        } else if (refused && !r->death && !r->failed && ++vain <= waits) {
             calm(r);
             chance_pass(1100000000); /* moves are not tried again at once */
             if (!r->death && !r->failed)
