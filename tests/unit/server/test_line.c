@@ -15,7 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -49,6 +51,17 @@ int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *lengt
         cred->uid = 1000 + user;
     }
     return rc;
+}
+
+static atomic_uint rounds; /* of all workers */
+
+int __real_epoll_wait(int ep, struct epoll_event *ev, int most, int timeout);
+int __wrap_epoll_wait(int ep, struct epoll_event *ev, int most, int timeout);
+
+int __wrap_epoll_wait(int ep, struct epoll_event *ev, int most, int timeout)
+{
+    atomic_fetch_add(&rounds, 1);
+    return __real_epoll_wait(ep, ev, most, timeout);
 }
 
 static uint8_t payload[SIZE];
@@ -208,7 +221,12 @@ static void beside_a_principal_at_its_half(unsigned workers)
     for (unsigned i = 0; i < LATE; i++)
         end(&carl[i]);
     until_stands(&r, 2 * HALF - LATE, MORE);
-    /* And there is room enough, but not for Anna. */
+    /* And there is room enough, but not for Anna, whose connections look for it no more. */
+    const struct timespec a_while = {.tv_nsec = 30000000};
+    nanosleep(&a_while, NULL); /* they come to rest */
+    unsigned before = atomic_load(&rounds);
+    nanosleep(&a_while, NULL);
+    assert_in_range(atomic_load(&rounds) - before, 0, 200); /* else thousands */
     crowd(&r, carl, LATE / 2, CARL);
     until_stands(&r, 2 * HALF - LATE / 2, MORE);
     /* Her own: one for each that ends. */

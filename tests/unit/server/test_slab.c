@@ -83,7 +83,7 @@ static bool is_resident(const void *at)
 static void not_needed(void **state)
 {
     (void)state;
-    enum { N = SLAB_KEPT + 100 };
+    enum { N = 3 * SLAB_KEPT };
     struct slab s = {0};
     uint8_t *all[N];
     unsigned resident = 0;
