@@ -313,7 +313,7 @@ static void others_are_acked_between_parts(void **state)
     (void)state;
     enum { MANY = 3000, PARTS = 3 };
     static struct world w;
-    const struct log_options o = {.geo.index_entries = 16384};
+    const struct log_options o = {.geo.index_entries = 32768};
     unsigned gone = 0;
     memset(&w, 0, sizeof w);
     fixture_open_file(&w.f, 64 << 20, &o, true);
