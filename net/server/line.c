@@ -73,7 +73,8 @@ void line_join(struct conn *c, bool looked)
     bool first = TAILQ_EMPTY(&l->waits);
     if (!c->called)
         c->ticket = ++w->ticket;
-    struct conn *at = TAILQ_FIRST(&l->waits);
+    /* Who comes new has the highest ticket, and who was called one of the lowest. */
+    struct conn *at = c->called ? TAILQ_FIRST(&l->waits) : NULL;
     while (at && at->ticket < c->ticket)
         at = TAILQ_NEXT(at, wait_link);
     if (at)
