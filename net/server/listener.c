@@ -22,6 +22,7 @@
 
 #define BACKLOG      1024
 #define ACCEPT_BATCH 64
+#define AWAY_READS   4 /* of SCRATCH_SIZE: more than anybody says before an answer to its greeting */
 
 static bool is_loopback(const struct sockaddr *sa)
 {
@@ -252,9 +253,10 @@ static void turn_away(struct worker *w, int fd)
     memcpy(m.text, text, sizeof(m.text));
     ssize_t n =
         send(fd, &m, sizeof(m.f) + sizeof(m.e) + sizeof(m.text), MSG_NOSIGNAL | MSG_DONTWAIT);
-    /* A courtesy; and what it has said already would reset the connection, and take the answer with it. */
+    /* A courtesy; and what it has said already would reset the connection, and take the answer with it.
+     * Who goes on talking does not keep the others on this worker waiting. */
     shutdown(fd, SHUT_WR);
-    while (n > 0)
+    for (unsigned i = 0; n > 0 && i < AWAY_READS; i++)
         n = recv(fd, w->scratch, SCRATCH_SIZE, MSG_DONTWAIT);
     count_add(&w->count.refused, 1);
     close(fd);
