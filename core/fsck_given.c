@@ -3,7 +3,8 @@
  *
  * What was moved stands whole at its new place. Where entries are lost that may have said so, the topic's
  * whole batches from between what stands before and behind, in the order of their times, are taken for it
- * when they make up the bytes and the messages exactly; else they are saved aside. Such a topic is the last
+ * when they and no others make up the bytes and the messages exactly, side by side as a move leaves them, and
+ * nothing that stands at the old place gainsays; else they are saved aside. Such a topic is the last
  * from which fsck_room.c takes anything. Folds into a log that nobody serves; never writes to the pool.
  */
 #include <errno.h>
@@ -62,55 +63,69 @@ static int candidates(struct salvage *v, const struct topic *t, const struct los
             o->s.time < time.to)
             c->at[c->count++] = (struct link){.o = o};
     }
-    c->bounded = time.from > 0;
+    c->bounded = time.from > 0 || lost->offset == 0;
     chain_fill(c, c->end - lost->offset);
     return 0;
 }
 
-/* Nothing that was moved as one run came apart; its copies at other places may be mixed with it. */
-static bool is_run(const struct pool *p, const struct link *l, unsigned batches, bool bounded,
-                   uint64_t length, uint64_t messages)
+/* May it have been moved from where run i stood? Not when it stands there, nor when something else of the topic
+ * does; not what its session never took, which was held or fenced; nor what came behind all that the topic
+ * holds, which was never committed. */
+static bool may_be(const struct topic *t, size_t i, const struct side *own, const struct orphan *o)
 {
-    uint64_t bytes = 0, count = 0;
-    for (unsigned b = 0; b < batches; b++) {
-        if (b > 0 && !bounded && !chain_is_beside(p, l[b - 1].o, l[b].o))
-            return false;
-        bytes += l[b].o->s.length;
-        count += l[b].o->s.count;
-    }
-    return bytes == length && count == messages;
+    const struct run *r = topic_run(t, i);
+    const struct session *x = o->s.session ? session_find(t->log, o->s.session) : NULL;
+    return (!own || fsck_same_batch(own, &o->s)) &&
+           (o->s.run0 < r->payload || o->s.run0 - r->payload >= topic_run_end(t, i) - r->offset) &&
+           o->s.time <= t->time && (!o->s.session || (x && session_taken(x, o->s.sequence)));
 }
 
-/* Do the newest of them make it up, run by run, in bytes and in messages? Nothing else may have stood between
- * what is known on both sides; where nothing is before, what was trimmed may not pass for one of them. */
+/* Are these the batches of run i, which end at `end`? What was moved as one run stands side by side. */
+static bool is_run(const struct topic *t, size_t i, const struct link *l, uint64_t end,
+                   uint64_t behind)
+{
+    const struct pool *p = &t->log->pool;
+    const struct run *r = topic_run(t, i);
+    uint64_t bytes = 0, count = 0, at = r->side;
+    bool stands = true; /* as far as records of its own do */
+    for (unsigned b = 0; b < r->batches; b++) {
+        const struct orphan *o = l[b].o;
+        struct side own;
+        stands = stands && side_read(p, at, &own) == 0 && own.topic == t->id &&
+                 own.run0 == r->payload + bytes;
+        if (!may_be(t, i, stands ? &own : NULL, o) || (b > 0 && !chain_is_beside(p, l[b - 1].o, o)))
+            return false;
+        at -= stands ? side_size(own.count, own.equal) : 0;
+        bytes += o->s.length;
+        count += o->s.count;
+    }
+    return bytes == end - r->offset && count == behind - r->message;
+}
+
+/* Do they make it up, run by run, in bytes and in messages? Nothing but these was whole between what is known
+ * on both sides; where nothing is before, what was trimmed may pass for one of them. */
 static bool makes_up(const struct topic *t, const struct lost *lost, struct chain *c)
 {
     uint64_t offset = lost->offset, message = lost->message;
-    size_t at, batches = 0;
+    size_t at = 0, batches = 0;
     for (size_t i = lost->run; i < lost->behind; i++)
         batches += topic_run(t, i)->batches;
-    if (batches == 0 || batches > c->count)
+    if (batches == 0 || batches != c->count || !c->bounded)
         return false;
-    at = c->first = c->count - batches;
-    if ((c->bounded || lost->offset == 0) ? at > 0 : chain_is_alike(c, at))
-        return false;
+    c->first = 0;
     for (size_t i = lost->run, next; i < lost->behind; i = next) {
-        const struct run *r = topic_run(t, i);
         for (next = i + 1; next < lost->behind && topic_run(t, next)->batches == 0; next++)
             ;
-        uint64_t end = topic_run_end(t, next - 1);
         uint64_t behind = next < t->run_count ? topic_run(t, next)->message : t->last_message_end;
-        if (!is_run(&t->log->pool, &c->at[at], r->batches, c->bounded, end - r->offset,
-                    behind - r->message))
+        if (!is_run(t, i, &c->at[at], topic_run_end(t, next - 1), behind))
             return false;
-        at += r->batches;
+        at += topic_run(t, i)->batches;
     }
     for (at = 0; at < c->count; at++) {
-        bool is_in = at >= c->first;
-        c->at[at].offset = is_in ? offset : NOWHERE;
+        c->at[at].offset = offset;
         c->at[at].message = message;
-        offset += is_in ? c->at[at].o->s.length : 0;
-        message += is_in ? c->at[at].o->s.count : 0;
+        offset += c->at[at].o->s.length;
+        message += c->at[at].o->s.count;
     }
     return offset == c->end && message == c->message;
 }

@@ -1,0 +1,223 @@
+/* What a repair must never do: serve other bytes than were acknowledged. Batches that look like what is lost
+ * stand in the pool, as large, and whole: held, fenced, trimmed or never committed. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/log_state.h"
+#include "tests/unit/core/fixture.h"
+#include "tests/unit/core/fsck_trial.h"
+
+#define LENGTH 500u  /* of most batches; all others are multiples */
+#define LARGE  8000u /* more than its extent has room for behind another one */
+
+struct world {
+    struct fixture f;
+    uint32_t kept, newer;
+    struct topic *k, *n;
+    char *image, *want;
+    size_t size;
+    uint64_t end;
+    char save[32];
+};
+
+static int begin(void **state)
+{
+    static struct world w;
+    struct log_options o = {.manual = true, .geo.index_entries = 2048};
+    memset(&w, 0, sizeof w);
+    strcpy(w.save, "/tmp/embar-fsck-XXXXXX");
+    if (!mkdtemp(w.save))
+        return -1;
+    fixture_open_as(&w.f, TRIAL_SIZE, &o);
+    w.kept = fixture_topic(&w.f, "kept");
+    w.newer = fixture_topic(&w.f, "newer");
+    w.k = log_topic(w.f.log, w.kept);
+    w.n = log_topic(w.f.log, w.newer);
+    *state = &w;
+    return 0;
+}
+
+static int end(void **state)
+{
+    struct world *w = *state;
+    char command[64];
+    topic_put(w->k);
+    topic_put(w->n);
+    fixture_close(&w->f);
+    munmap(w->image, TRIAL_SIZE);
+    free(w->want);
+    snprintf(command, sizeof command, "rm -r %s", w->save);
+    return system(command);
+}
+
+static int publish(struct world *w, struct topic *t, char what, uint32_t length)
+{
+    static char data[8 * LARGE];
+    memset(data, what, length);
+    return fixture_publish(&w->f, t, 0, 0, 0, data, length, NULL, 1).status;
+}
+
+static void publish_some(struct world *w, struct topic *t, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(publish(w, t, (char)('a' + i % 26), LENGTH), 0);
+}
+
+static void trim(struct world *w, uint64_t bytes)
+{
+    fixture_control(&w->f, (struct control){.kind = MEDIA_C_TRIM, .id = w->kept, .value = bytes});
+}
+
+/* What must be served, and the pool that is damaged next. */
+static void settle(struct world *w)
+{
+    w->want = fixture_read(w->k, &w->size);
+    w->end = topic_end(w->k);
+    w->image = fixture_copy(&w->f);
+}
+
+static void line_zero(struct world *w, uint64_t number)
+{
+    const char *line = (const char *)pool_entry(&w->f.log->pool, 0, number);
+    memset(w->image + (line - (const char *)w->f.memory), 0, MEDIA_LINE);
+}
+
+/* The line and the record that it names: nothing tells any more what stood there. */
+static void entry_zero(struct world *w, uint64_t number)
+{
+    memset(w->image + le64_low48(pool_entry(&w->f.log->pool, 0, number)->side), 0, MEDIA_LINE);
+    line_zero(w, number);
+}
+
+/* Lines behind the checkpoint are lost that may have told of anything. */
+static void unproved(struct world *w, uint64_t first)
+{
+    line_zero(w, first + 1);
+    entry_zero(w, first + 2);
+}
+
+static unsigned repair(struct world *w)
+{
+    struct trial t = {.image = w->image};
+    struct fsck_report r;
+    struct embar_error err;
+    unsigned aside = 0;
+    if (trial_fsck(&t, true, w->save, &r, &err) != 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(r.left, 0);
+    for (size_t i = 0; i < r.count; i++)
+        aside += r.finding[i].kind == FSCK_UNPLACED && r.finding[i].id == w->kept;
+    fsck_report_drop(&r);
+    return aside;
+}
+
+/* Each byte is as it was, or an error. How many batches' lengths are the latter. */
+static unsigned unread(struct world *w)
+{
+    struct region region;
+    struct log_options o = {.region = &region, .manual = true};
+    struct embar_error err;
+    struct log *log;
+    unsigned missing = 0;
+    region_wrap(&region, w->image, TRIAL_SIZE, NULL);
+    assert_int_equal(log_open(&log, &o, &err), 0);
+    struct topic *t = log_topic(log, w->kept);
+    uint64_t to = w->end, base = to - w->size;
+    assert_int_equal(topic_end(t), to);
+    for (uint64_t at = topic_base(t); at < to;) {
+        struct read_view v;
+        int rc = topic_read(t, at, to - at, &v);
+        if (rc) {
+            assert_int_equal(rc, -EMBAR_ECORRUPT);
+            missing++;
+            at += LENGTH - at % LENGTH;
+            continue;
+        }
+        for (int i = 0; i < v.pieces; at += v.iov[i++].iov_len)
+            assert_memory_equal(v.iov[i].iov_base, w->want + (at - base), v.iov[i].iov_len);
+        read_release(&v);
+    }
+    topic_put(t);
+    log_close(log);
+    return missing;
+}
+
+/* ---- For what does not stand where it did (fsck_given.c) --------------------------------------- */
+
+/* The last batch has a flipped bit; behind it stands one that was announced, and never committed. */
+static void never_committed(void **state)
+{
+    struct world *w = *state;
+    struct side s;
+    const struct pool *p = &w->f.log->pool;
+    publish_some(w, w->k, 40);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    uint64_t first = w->f.log->seq.next;
+    publish_some(w, w->n, 6);
+    settle(w);
+    assert_int_equal(side_read(p, w->k->side_tail, &s), 0);
+    assert_int_equal(publish(w, w->k, 'U', LENGTH), 0);
+    memcpy(w->image + p->data_base, (const char *)w->f.memory + p->data_base, p->data_size);
+    w->image[s.run0 + 7] ^= 1;
+    unproved(w, first);
+    repair(w);
+    assert_int_equal(unread(w), 1);
+}
+
+/* The first live run is one batch with a flipped bit; the one before it was trimmed, and still stands. */
+static void trimmed_before(void **state)
+{
+    struct world *w = *state;
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(publish(w, w->k, "xyzz"[i], 7 * LARGE), 0);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    trim(w, 7 * LARGE);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    assert_int_equal(topic_run(w->k, 0)->batches, 1);
+    uint64_t first = w->f.log->seq.next;
+    publish_some(w, w->n, 6);
+    settle(w);
+    w->image[topic_run(w->k, 0)->payload + 7] ^= 1;
+    unproved(w, first);
+    repair(w);
+    assert_int_equal(unread(w), 7 * LARGE / LENGTH);
+}
+
+/* The first was trimmed, and stays whole because somebody reads it. The next, as large, was trimmed then; its
+ * place was given to others, and the action is lost. */
+static void trimmed_after(void **state)
+{
+    struct world *w = *state;
+    struct read_view pin;
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(publish(w, w->k, "xyzw"[i], LARGE), 0);
+    w->want = fixture_read(w->k, &w->size);
+    assert_int_equal(topic_read(w->k, 0, LARGE, &pin), 0);
+    trim(w, LARGE);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(log_checkpoint(w->f.log), 0);
+    uint64_t action = w->f.log->seq.next;
+    trim(w, 2 * LARGE);
+    for (uint32_t length = 9000; length > 100; length /= 2)
+        while (publish(w, w->n, 'n', length) == 0)
+            ;
+    w->end = topic_end(w->k);
+    w->image = fixture_copy(&w->f);
+    read_release(&pin);
+    entry_zero(w, action);
+    entry_zero(w, action + 1);
+    repair(w);
+    assert_true(unread(w) >= LARGE / LENGTH);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(never_committed, begin, end),
+        cmocka_unit_test_setup_teardown(trimmed_before, begin, end),
+        cmocka_unit_test_setup_teardown(trimmed_after, begin, end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
