@@ -337,24 +337,121 @@ static bool is_left(const struct salvage *v, const struct orphan *o)
            o->s.time < v->missing_before;
 }
 
-/* Can nothing have come between the topic's last batch and this one, but what is damaged itself:
- * *lost bytes? They stand side by side, or the rest of an extent is too small for what went into the
- * next. */
-static bool rest_follows(const struct topic *t, const struct orphan *o, uint64_t *lost)
+/* What the topic holds last, by its record. */
+static bool tail_read(const struct topic *t, struct side *s)
 {
-    const struct pool *p = &t->log->pool;
+    if (t->run_count == 0)
+        return false;
+    const struct run *r = topic_run(t, t->run_count - 1);
+    return !(r->flags & MEDIA_RUN_LOST) && r->batches > 0 &&
+           side_read(&t->log->pool, t->side_tail, s) == 0 && s->topic == t->id;
+}
+
+/* Who published in a topic, by what stands of it. */
+struct source {
+    uint32_t topic;
+    bool several;
+    uint64_t session;
+    UT_hash_handle hh;
+};
+
+static int source_note(struct source **all, uint32_t topic, uint64_t session)
+{
+    struct source *s;
+    HASH_FIND(hh, *all, &topic, sizeof topic, s);
+    if (s) {
+        s->several = s->several || s->session != session;
+        return 0;
+    }
+    s = calloc(1, sizeof *s);
+    if (!s)
+        return -ENOMEM;
+    s->topic = topic;
+    s->session = session;
+    HASH_ADD(hh, *all, topic, sizeof s->topic, s);
+    if (is_hashed(s, hh))
+        return 0;
+    free(s);
+    return -ENOMEM;
+}
+
+static int sources_find(struct salvage *v)
+{
+    int rc = 0;
+    for (const struct session *s = v->log->sessions.by_id; s && rc == 0; s = s->hh.next)
+        rc = source_note(&v->source, s->topic, s->id);
+    for (size_t i = 0; i < v->f->orphans && rc == 0; i++)
+        rc = source_note(&v->source, v->f->orphan[i].s.topic, v->f->orphan[i].s.session);
+    return rc;
+}
+
+static void sources_free(struct salvage *v)
+{
+    for (struct source *s = v->source, *next; s; s = next) {
+        next = s->hh.next;
+        HASH_DELETE(hh, v->source, s);
+        free(s);
+    }
+}
+
+/* Its session's number before it says what came before it in the topic. */
+static bool is_only_source(const struct salvage *v, const struct orphan *o)
+{
+    const struct source *s;
+    HASH_FIND(hh, v->source, &o->s.topic, sizeof o->s.topic, s);
+    return o->s.session && s && !s->several;
+}
+
+/* Batches of its session that are missing before it: 0 when it is the next one, UINT64_MAX when nothing
+ * tells. */
+static uint64_t session_skips(const struct salvage *v, const struct topic *t,
+                              const struct orphan *o)
+{
+    struct side last;
+    const struct session *s = o->s.session ? session_find(v->log, o->s.session) : NULL;
+    uint64_t before = UINT64_MAX;
+    if (s)
+        before = s->ordered;
+    else if (o->s.session && tail_read(t, &last) && last.session == o->s.session)
+        before = last.sequence;
+    return before < o->s.sequence ? o->s.sequence - before - 1 : UINT64_MAX;
+}
+
+/* Does it begin its extent? */
+static bool is_bottom(const struct topic *t, const struct orphan *o)
+{
+    uint64_t base = pool_extent_base(&t->log->pool, o->s.run0, o->s.order0);
+    return o->s.run0 == base &&
+           o->at + MEDIA_LINE == base + (1ull << (o->s.order0 + t->log->pool.geo.block_shift));
+}
+
+/* Can nothing have come between the topic's last batch and this one, but what is damaged itself:
+ * *lost bytes? They stand side by side, and its session does not gainsay it; or it is the next one of
+ * the only session; or between them in one extent is what that misses. */
+static bool rest_follows(const struct salvage *v, const struct topic *t, const struct orphan *o,
+                         uint64_t *lost)
+{
+    uint64_t skips = session_skips(v, t, o);
+    bool told = skips != UINT64_MAX;
     *lost = 0;
-    if (tail_joins(t, o) || t->run_count == 0)
-        return true;
+    if (t->run_count == 0)
+        return topic_end(t) == 0 && (told ? skips == 0 : o->s.sequence == 1) &&
+               is_only_source(v, o) && is_bottom(t, o);
     const struct run *r = topic_run(t, t->run_count - 1);
     uint64_t end = r->payload + (topic_end(t) - r->offset), low = t->side_tail - t->side_tail_below;
     if (r->flags & MEDIA_RUN_LOST)
         return false;
-    if (r->batches == 0) /* its record stands elsewhere */
-        return end == o->s.run0;
-    if (r->order != o->s.order0 ||
-        pool_extent_base(p, r->payload, r->order) != pool_extent_base(p, o->s.run0, o->s.order0))
-        return o->s.length + side_size(o->s.count, o->s.equal) > low - end;
+    /* The record of one that was moved stands elsewhere. */
+    if (tail_joins(t, o) || (r->batches == 0 && end == o->s.run0))
+        return !told || skips == 0;
+    if (!is_only_source(v, o))
+        return false;
+    if (skips == 0)
+        return true;
+    if (!told || r->batches == 0 || r->order != o->s.order0 ||
+        pool_extent_base(&t->log->pool, r->payload, r->order) !=
+            pool_extent_base(&t->log->pool, o->s.run0, o->s.order0))
+        return false;
     *lost = o->s.run0 - end;
     return o->s.run0 > end && o->at + MEDIA_LINE < low;
 }
@@ -364,7 +461,7 @@ static int rest_fold(struct salvage *v, struct orphan *o, bool counted)
     struct topic *t = names_id(&v->log->names, o->s.topic);
     uint64_t lost;
     int rc = 0;
-    if (!rest_follows(t, o, &lost) && !counted) {
+    if (!rest_follows(v, t, o, &lost) && !counted) {
         t->ordered_time = UINT64_MAX; /* nor is the place known of what follows */
         return 0;
     }
@@ -418,6 +515,8 @@ int salvage_rest(struct salvage *v)
     int rc = fsck_orphans(f, v->log);
     if (rc == 0)
         rc = nameless_adopt(v);
+    if (rc == 0)
+        rc = sources_find(v);
     for (size_t i = 0; rc == 0 && i < f->orphans; i++)
         left += is_left(v, &f->orphan[i]) ? (f->orphan[i].s.run1 ? 2u : 1u) : 0;
     /* Just as many as are missing: none is damaged itself. */
@@ -426,6 +525,7 @@ int salvage_rest(struct salvage *v)
     for (size_t i = 0; rc == 0 && i < f->orphans; i++)
         if (is_left(v, &f->orphan[i]))
             rc = rest_fold(v, &f->orphan[i], counted);
+    sources_free(v);
     if (rc || v->placed == placed)
         return rc;
     f->state_damaged = true;

@@ -39,6 +39,7 @@ struct salvage {
     uint64_t missing_before; /* what they named had come by then, or UINT64_MAX */
     bool unproved;           /* there were any */
     size_t placed;           /* batches by fsck_fill.c */
+    struct source *source;   /* fsck_fill.c, while it looks at what nothing follows */
 };
 
 static inline struct fsck_range one(uint64_t number)
