@@ -60,7 +60,8 @@ struct tasks {
     pthread_cond_t wake, idle;
     struct task *head, **tail, *running;
     bool started, stop;
-    /* Called by the thread between tasks and when the time it last returned has come. */
+    /* Called by the thread after a few tasks at most, when there are none, and when the time it last
+     * returned has come. */
     uint64_t (*tick)(void *arg, uint64_t now);
     void *arg;
 };

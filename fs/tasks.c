@@ -1,10 +1,14 @@
 /* A thread that runs small pieces of work one after another, so that handlers, completions and
- * watchers need not wait (step 9). Must never be stopped by a task of its own.
+ * watchers need not wait (step 9). Must never be stopped by a task of its own, nor keep its tick waiting
+ * for a queue to become empty: what pushes tasks may never pause.
  */
 #include <errno.h>
 #include <time.h>
 
 #include "fs/fs.h"
+
+/* Tasks that a tick may wait for: one of them may have come to wake it. */
+#define ROUND 64u
 
 uint64_t now_ns(void)
 {
@@ -47,7 +51,8 @@ static void *serve(void *arg)
         while (!q->head && !q->stop && now_ns() < due)
             wait_until(q, due);
         bool last = q->stop && !q->head;
-        while (q->head)
+        /* One at least: a tick that is always due keeps no task waiting either. */
+        for (unsigned n = 0; q->head && n < ROUND && (n == 0 || now_ns() < due); n++)
             run_one(q);
         if (q->tick) {
             pthread_mutex_unlock(&q->lock);
