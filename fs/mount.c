@@ -102,6 +102,16 @@ static int clean_stale(const char *path, struct embar_error *err)
     return 0;
 }
 
+static int is_free(const struct fs *fs, struct embar_error *err)
+{
+    if (any_mount(is_at, fs->mountpoint))
+        return embar_fail(err, -EMBAR_EBUSY,
+                          "%s is an embarfs mount already, and its daemon is alive: unmount it "
+                          "first (umount %s), or choose another mount point.",
+                          fs->mountpoint, fs->mountpoint);
+    return 0;
+}
+
 int mount_prepare(struct fs *fs, struct embar_error *err)
 {
     const char *path = fs->opt.mountpoint;
@@ -126,12 +136,7 @@ int mount_prepare(struct fs *fs, struct embar_error *err)
     fs->mountpoint = realpath(path, NULL);
     if (!fs->mountpoint)
         return embar_fail(err, -errno, "The mount point %s cannot be resolved", path);
-    if (any_mount(is_at, fs->mountpoint))
-        return embar_fail(err, -EMBAR_EBUSY,
-                          "%s is an embarfs mount already, and its daemon is alive: unmount it "
-                          "first (umount %s), or choose another mount point.",
-                          fs->mountpoint, fs->mountpoint);
-    return 0;
+    return is_free(fs, err);
 }
 
 static void on_init(void *userdata, struct fuse_conn_info *conn)
@@ -245,11 +250,15 @@ int mount_session(struct fs *fs, const char *source, struct embar_error *err)
 
 int mount_attach(struct fs *fs, struct embar_error *err)
 {
+    /* Somebody else may have mounted there while this one waited for its pool. */
+    int rc = is_free(fs, err);
+    if (rc)
+        return rc;
     if (fuse_session_mount(fs->session, fs->mountpoint))
         return embar_fail(err, -EPERM, "%s could not be mounted (%s).", fs->mountpoint,
                           *fuse_said ? fuse_said : "no reason was given");
     fuse_set_log_func(hear_fuse_serving);
-    int rc = answer_through(fs->session, &fs->replies);
+    rc = answer_through(fs->session, &fs->replies);
     if (rc)
         return embar_fail(err, rc, "%s could not be mounted", fs->mountpoint);
     return 0;

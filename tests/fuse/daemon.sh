@@ -45,19 +45,34 @@ done
 
 # The one before may need long to close it: here it is stopped in its last moments. Whoever comes next
 # says so, and waits.
-embarfs "$mnt" "${where[@]}"
-pid=$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$mnt/.embar/status")
-kill -STOP "$pid"
-umount -l "$mnt" 2>/dev/null || fusermount3 -uz "$mnt"
-embarfs "$mnt" "${where[@]}" 2>"$scratch/said" &
-next=$!
-own_pids+=("$next")
-wait_until 60 grep -q "is held by process $pid .*waiting" "$scratch/said" || die "it does not say that it waits"
+closes_slowly() {
+    embarfs "$mnt" "${where[@]}"
+    pid=$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$mnt/.embar/status")
+    kill -STOP "$pid"
+    umount -l "$mnt" 2>/dev/null || fusermount3 -uz "$mnt"
+    embarfs "$mnt" "${where[@]}" 2>"$scratch/said" &
+    next=$!
+    own_pids+=("$next")
+    wait_until 60 grep -q "is held by process $pid .*waiting" "$scratch/said" ||
+        die "it does not say that it waits: $(cat "$scratch/said")"
+}
+closes_slowly
 # Longer than a moment; no more than that is shown here.
 wait_until 6 is_ended "$next" && die "it does not wait: $(cat "$scratch/said")"
 kill -CONT "$pid"
 wait "$next" || die "it does not take the pool over: $(cat "$scratch/said")"
 content "$mnt/t" 'at once\n'
+fusermount3 -u "$mnt"
+
+# Whoever mounts there meanwhile has the mount point: it is not mounted over.
+closes_slowly
+embarfs "$mnt" --cxl "$scratch/second" --size 16M --listen 127.0.0.1:0 --socket "$scratch/socket.2"
+kill -CONT "$pid"
+status=0
+wait "$next" || status=$?
+equal "status of who comes too late (which said: $(cat "$scratch/said"))" "$status" 69
+grep -q 'is an embarfs mount already' "$scratch/said" || die "said: $(cat "$scratch/said")"
+equal "what is mounted" "$(findmnt -no SOURCE "$mnt")" "$scratch/second"
 fusermount3 -u "$mnt"
 
 # Started with its standard streams closed, nothing of its own stands in their place.
