@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -77,6 +78,16 @@ void daemon_start(bool foreground)
     report = fd[1];
 }
 
+int daemon_awaited(struct embar_error *err)
+{
+    struct pollfd p = {.fd = report}; /* in the foreground -1, of which poll says nothing */
+    if (poll(&p, 1, 0) <= 0 || !(p.revents & (POLLERR | POLLHUP)))
+        return 0;
+    return embar_fail(err, -ECANCELED,
+                      "the process that started this daemon was ended before the mount answered; "
+                      "nothing was mounted.");
+}
+
 void daemon_ready(void)
 {
     if (report < 0)
@@ -110,14 +121,11 @@ void daemon_fail(int status, const char *fmt, ...)
     vsnprintf(text + 1, sizeof text - 1, fmt, args);
     va_end(args);
     text[0] = (char)status;
-    if (report >= 0) {
-        if (write(report, text, 1 + strlen(text + 1)) < 0)
-            status = EX_OSERR;
-    } else if (atomic_load_explicit(&detached, memory_order_acquire)) {
+    bool told = report >= 0 && write(report, text, 1 + strlen(text + 1)) >= 0;
+    if (!told && atomic_load_explicit(&detached, memory_order_acquire))
         syslog(LOG_ERR, "%s", text + 1);
-    } else {
+    else if (!told)
         fprintf(stderr, "embarfs: %s\n", text + 1);
-    }
     exit(status);
 }
 

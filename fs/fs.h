@@ -429,6 +429,8 @@ void broker_stop(struct fs *fs);
 
 /* Fork unless `foreground`; the parent never returns: it waits for what the child has to say. */
 void daemon_start(bool foreground);
+/* 0, or -ECANCELED when the parent is gone: a mount that comes late would be nobody's. */
+int daemon_awaited(struct embar_error *err) __attribute__((warn_unused_result));
 /* The mount answers: let the parent go. */
 void daemon_ready(void);
 /* Starting failed: say so and end with this status. */

@@ -234,6 +234,15 @@ static void note_fault(void *arg, const char *why)
     daemon_note("%s", why);
 }
 
+/* Who holds the pool stands in the refusal; the remedy behind it is not for one that is being closed. */
+static void tell_wait(const char *refusal)
+{
+    const char *remedy = strrchr(refusal, ':');
+    int n = (int)(remedy ? (size_t)(remedy - refusal) : strlen(refusal));
+    daemon_note("%.*s and mounted nowhere: waiting up to %d s for it to be closed.", n, refusal,
+                CLOSE_WAIT);
+}
+
 /* A pool that was just unmounted is still being closed by its daemon, which on a busy disk takes its time
  * for the last sync: wait for that, but not for one that is mounted. */
 static int open_log(struct fs *fs, struct embar_error *err)
@@ -250,10 +259,12 @@ static int open_log(struct fs *fs, struct embar_error *err)
         uint64_t waited = (now_ns() - since) / 1000000000u;
         if (rc != -EMBAR_EBUSY || waited >= CLOSE_WAIT || mount_holds(fs->region.spec))
             return rc;
+        rc = daemon_awaited(err);
+        if (rc)
+            return rc;
         if (waited >= 1 && !told) {
             told = true;
-            daemon_note("%s It is not mounted: waiting up to %d s for it to be closed.", err->text,
-                        CLOSE_WAIT);
+            tell_wait(err->text);
         }
         usleep(50000);
     }
@@ -325,6 +336,8 @@ static void start(struct fs *fs)
         rc = broker_start(fs, &err);
     if (rc == 0)
         rc = mount_session(fs, fs->region.spec, &err);
+    if (rc == 0)
+        rc = daemon_awaited(&err);
     if (rc == 0)
         rc = mount_attach(fs, &err);
     if (rc)

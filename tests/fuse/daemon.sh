@@ -45,9 +45,23 @@ done
 
 # The one before may need long to close it: here it is stopped in its last moments. Whoever comes next
 # says so, and waits.
+stopped=
+leave() { # who is stopped would stay for ever
+    local status=$?
+    set +e
+    [ -z "$stopped" ] || kill -CONT "$stopped"
+    (exit "$status")
+    clean_up
+}
+trap leave EXIT
+go_on() {
+    kill -CONT "$stopped"
+    stopped=
+}
 closes_slowly() {
     embarfs "$mnt" "${where[@]}"
     pid=$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$mnt/.embar/status")
+    stopped=$pid
     kill -STOP "$pid"
     umount -l "$mnt" 2>/dev/null || fusermount3 -uz "$mnt"
     embarfs "$mnt" "${where[@]}" 2>"$scratch/said" &
@@ -59,7 +73,8 @@ closes_slowly() {
 closes_slowly
 # Longer than a moment; no more than that is shown here.
 wait_until 6 is_ended "$next" && die "it does not wait: $(cat "$scratch/said")"
-kill -CONT "$pid"
+grep -q "unmount" "$scratch/said" && die "it asks for what was done: $(cat "$scratch/said")"
+go_on
 wait "$next" || die "it does not take the pool over: $(cat "$scratch/said")"
 content "$mnt/t" 'at once\n'
 fusermount3 -u "$mnt"
@@ -67,13 +82,26 @@ fusermount3 -u "$mnt"
 # Whoever mounts there meanwhile has the mount point: it is not mounted over.
 closes_slowly
 embarfs "$mnt" --cxl "$scratch/second" --size 16M --listen 127.0.0.1:0 --socket "$scratch/socket.2"
-kill -CONT "$pid"
+go_on
 status=0
 wait "$next" || status=$?
 equal "status of who comes too late (which said: $(cat "$scratch/said"))" "$status" 69
 grep -q 'is an embarfs mount already' "$scratch/said" || die "said: $(cat "$scratch/said")"
 equal "what is mounted" "$(findmnt -no SOURCE "$mnt")" "$scratch/second"
 fusermount3 -u "$mnt"
+
+# Killed while it waits, it leaves nobody who mounts later: its child ends while the pool is still held.
+closes_slowly
+held=$pid
+pid=$(ps -o pid= --ppid "$next" | tr -d ' ')
+kill -KILL "$next"
+wait "$next" 2>/dev/null || true
+wait_until 30 gone || die "it waits for a pool that nobody wants any more"
+is_unmounted "$mnt" || die "it mounts what nobody waits for"
+grep -q 'nothing was mounted' "$scratch/said" || die "said: $(cat "$scratch/said")"
+pid=$held
+go_on
+ends
 
 # Started with its standard streams closed, nothing of its own stands in their place.
 embarfs "$mnt" "${where[@]}" <&- >&- 2>&-
