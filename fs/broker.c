@@ -102,7 +102,7 @@ int broker_check(struct fs *fs, struct embar_error *err)
 /* The socket of a pool has a name of its own, so that many mounts live side by side. */
 static int default_socket(struct fs *fs)
 {
-    char folder[64];
+    char folder[TOKEN_FOLDER_MAX + 1];
     if (!token_home(folder, sizeof folder))
         return 0; /* nowhere to put it: TCP is enough */
     const uint8_t *u = log_pool(fs->log)->uuid;

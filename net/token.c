@@ -31,6 +31,8 @@ bool token_folder(unsigned i, char *path, size_t size)
         PATH_PRINT(path, size, "/run/embar");
     else if (i == 1)
         PATH_PRINT(path, size, "/run/user/%u/embar", (unsigned)geteuid());
+    if (strlen(path) > TOKEN_FOLDER_MAX)
+        path[0] = '\0';
     return i <= 1;
 }
 

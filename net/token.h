@@ -10,10 +10,17 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/un.h>
+
+/* Bytes of such a folder's path: the name of a Unix socket in it, of 16 digits and ".sock", has the
+ * system's limit, and all stands in one folder. */
+#define TOKEN_FOLDER_MAX                                                                           \
+    (sizeof(((struct sockaddr_un *)0)->sun_path) - sizeof("/0123456789abcdef.sock"))
 
 /* The folders where a user's daemons keep what clients find them by, best first: $XDG_RUNTIME_DIR/embar
- * where that directory is the user's own, then /run/embar for root, /run/user/UID/embar for others.
- * False behind the last; an empty path for one that cannot be used. It need not exist. */
+ * where that directory is the user's own and not too long, then /run/embar for root,
+ * /run/user/UID/embar for others. False behind the last; an empty path for one that cannot be used. It
+ * need not exist. */
 bool token_folder(unsigned i, char *path, size_t size);
 /* The first of them that is there or can be made: false when there is none. */
 bool token_home(char *path, size_t size);

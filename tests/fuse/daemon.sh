@@ -114,6 +114,17 @@ case $said in
 esac
 fusermount3 -u "$mnt"
 
+# What clients find it by stands in one folder, also where that one's path is as long as it may be.
+long=$scratch/$(printf '%0200d' 0)
+long=${long:0:79}
+mkdir "$long"
+XDG_RUNTIME_DIR=$long embarfs "$mnt" --cxl "$pool" --listen 127.0.0.1:0
+equal "files beside the socket" "$(find "$long/embar" -type s | wc -l) $(find "$long/embar" -name '127.0.0.1:*.token' | wc -l)" "1 1"
+grep -qF "\"$(find "$long/embar" -type s)\"" "$mnt/.embar/status" || die "its socket is not told"
+pid=$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$mnt/.embar/status")
+fusermount3 -u "$mnt"
+ends
+
 # A relative socket is told, and taken away, as an absolute path.
 (cd "$scratch" && embarfs mnt --cxl pool --listen 127.0.0.1:0 --socket relative)
 grep -qF "\"$(realpath "$scratch")/relative\"" "$mnt/.embar/status" || die "a relative socket is told"

@@ -244,6 +244,27 @@ static void an_address_brings_the_token_that_was_left_for_it(void **state)
     }
 }
 
+/* A folder whose path leaves no room for a socket's name is none, for whatever stands there. */
+static void a_folder_that_is_too_long_for_a_socket_is_none(void **state)
+{
+    (void)state;
+    char runtime[PATH_MAX], folder[PATH_MAX];
+    size_t most = TOKEN_FOLDER_MAX - strlen("/embar");
+    int n = snprintf(runtime, sizeof(runtime), "%s/", base);
+    if ((size_t)n >= most)
+        skip(); /* a long TMPDIR */
+    memset(runtime + n, 'd', most + 1 - (size_t)n);
+    runtime[most + 1] = '\0';
+    for (int over = 1; over >= 0; over--) {
+        runtime[most + (size_t)over] = '\0';
+        assert_int_equal(mkdir(runtime, 0700), 0);
+        setenv("XDG_RUNTIME_DIR", runtime, 1);
+        assert_true(token_folder(0, folder, sizeof(folder)));
+        assert_int_equal(strlen(folder), over ? 0 : TOKEN_FOLDER_MAX);
+    }
+    setenv("XDG_RUNTIME_DIR", base, 1);
+}
+
 static void bad_mounts_and_tokens_are_refused(void **state)
 {
     (void)state;
@@ -288,6 +309,7 @@ int main(void)
         cmocka_unit_test(one_mount_is_taken_two_are_listed),
         cmocka_unit_test(mounts_of_strangers_are_not_looked_into),
         cmocka_unit_test(an_address_brings_the_token_that_was_left_for_it),
+        cmocka_unit_test(a_folder_that_is_too_long_for_a_socket_is_none),
         cmocka_unit_test(bad_mounts_and_tokens_are_refused),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
