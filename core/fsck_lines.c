@@ -248,6 +248,7 @@ static void roots_of(struct fsck *f, unsigned slot)
         }
         f->state_damaged = true;
         f->root_damaged = true;
+        f->roots_damaged |= 1ull << slot;
         root_say(f, slot, i, &what,
                  back   ? "is an older one again, which was overwritten since"
                  : none ? "is gone: it is all zeros"

@@ -321,6 +321,27 @@ static int lines_write(struct fsck *f)
     return rc;
 }
 
+/* In slots that nobody here writes checkpoints for: what the copy says, or nothing. */
+static int roots_write(struct fsck *f)
+{
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < 2 * f->pool.geo.slots; i++) {
+        unsigned slot = i / 2;
+        struct media_root *r = pool_root(&f->pool, slot, i % 2);
+        const struct media_root copy = *pool_root_copy(&f->pool, slot, i % 2);
+        if (slot == f->log->slot || !(f->roots_damaged >> slot & 1))
+            continue;
+        if (checkpoint_root_valid(&copy)) {
+            flush_copy(&f->region->flush, r, &copy, sizeof copy);
+            flush_writeback(&f->region->flush, r, sizeof *r);
+            flush_drain(&f->region->flush);
+        } else if (!checkpoint_root_valid(r)) {
+            rc = region_zero(f->region, offset_of(f, r), sizeof *r);
+        }
+    }
+    return rc;
+}
+
 static int supers_write(struct fsck *f)
 {
     char *base = f->region->base;
@@ -343,6 +364,8 @@ int fsck_repair(struct fsck *f, struct embar_error *err)
     if (rc)
         return rc;
     rc = lines_write(f);
+    if (rc == 0)
+        rc = roots_write(f);
     if (rc == 0)
         rc = region_sync(f->region);
     if (rc == 0)

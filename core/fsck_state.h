@@ -29,6 +29,7 @@ struct fsck {
     bool watermark_damaged;
     bool root_damaged;      /* what every opening begins with may not be the newest */
     uint64_t lines_damaged; /* slots whose lines are to be written anew, a bit each */
+    uint64_t roots_damaged; /* slots with a damaged root, a bit each */
     bool super_damaged[2];
 
     struct orphan *orphan; /* whole batches that nothing names (fsck_orphan.c) */

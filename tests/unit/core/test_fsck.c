@@ -236,6 +236,17 @@ static void roots(void **state)
     reads(p, 0, 0);
 }
 
+/* A slot that nobody uses has no root, whatever is read there. */
+static void root_of_another(void **state)
+{
+    struct pool_of *p = *state;
+    for (unsigned which = 0; which < 2; which++) {
+        memset(at(p, pool_root(&p->f.log->pool, 1, which)), 0x5a, sizeof(struct media_root));
+        found(p, FSCK_ROOT, FSCK_WARNING);
+        reads(p, 0, 0);
+    }
+}
+
 /* The power goes when half of a root is on the media: nothing is damaged. What its area held before is
  * in its copy by then, although that had been cut short. */
 static void root_half(void **state)
@@ -607,6 +618,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(lines, begin, end),
         cmocka_unit_test_setup_teardown(root, begin, end),
         cmocka_unit_test_setup_teardown(roots, begin, end),
+        cmocka_unit_test_setup_teardown(root_of_another, begin, end),
         cmocka_unit_test_setup_teardown(root_half, begin, end),
         cmocka_unit_test_setup_teardown(mark_back, begin, end),
         cmocka_unit_test_setup_teardown(mark_unwritten, begin, end),
