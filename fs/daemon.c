@@ -19,10 +19,28 @@
 static int report = -1;      /* child: the pipe to the parent, while it waits */
 static atomic_bool detached; /* daemon_ready came; read by daemon_note in any thread */
 
-/* What came through the pipe: a status byte, then the sentence. */
+static volatile sig_atomic_t starting; /* parent: the child */
+
+static void pass_on(int sig)
+{
+    int code = errno;
+    (void)kill((pid_t)starting, sig);
+    errno = code;
+}
+
+/* What came through the pipe: a status byte, then the sentence. Who ends us by a signal means the child,
+ * which says what became of it. */
 static void __attribute__((noreturn)) parent_wait(int fd, pid_t child)
 {
+    static const int ends[] = {SIGTERM, SIGINT, SIGHUP};
+    struct sigaction act = {.sa_handler = pass_on, .sa_flags = SA_RESTART};
     char text[1024];
+    starting = (sig_atomic_t)child;
+    for (unsigned i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        struct sigaction was;
+        if (sigaction(ends[i], NULL, &was) == 0 && was.sa_handler != SIG_IGN)
+            (void)sigaction(ends[i], &act, NULL);
+    }
     size_t have = 0;
     ssize_t n;
     while (have < sizeof text - 1 &&

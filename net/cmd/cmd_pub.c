@@ -138,12 +138,12 @@ static void summary(const struct pub_args *a, const char *name, struct feed *f,
             info->ack == 0 ? "sent" : "acked");
 }
 
-/* What was done so far, and how to go on. */
-static void interrupted(const char *name, const struct embar_publisher_info *info)
+/* What was done so far, and how to go on, where that is possible after `why`. */
+static void interrupted(const char *name, const struct embar_publisher_info *info, int why)
 {
     cmd_say(name, "%" PRIu64 " of %" PRIu64 " messages %s (%" PRIu64 " bytes)", info->done_messages,
             info->taken_messages, info->ack == 0 ? "sent" : "acked", info->done_bytes);
-    if (info->session == 0)
+    if (info->session == 0 || why == -EMBAR_ESESSION || why == -EMBAR_EGONE)
         return;
     cmd_say(name,
             "the session is %" PRIu64 ": the same command on the same input with --session "
@@ -188,7 +188,7 @@ static int run(const struct pub_args *a, const char *name, struct embar_client *
     if (rc < 0) {
         cmd_fail(name, &err);
         if (info.taken_messages > 0 || info.resumed > 0)
-            interrupted(name, &info);
+            interrupted(name, &info, err.code);
         /* A run that never had a message leaves no session behind: their number is bounded. */
         bool bare = info.taken_messages == 0 && info.resumed == 0;
         (void)embar_publisher_close(pub, bare ? EMBAR_CLOSE_FORGET : EMBAR_CLOSE_NOW, NULL);
@@ -196,7 +196,7 @@ static int run(const struct pub_args *a, const char *name, struct embar_client *
     } else {
         if (embar_publisher_close(pub, EMBAR_CLOSE_KEEP, &err) < 0) {
             cmd_fail(name, &err);
-            interrupted(name, &info);
+            interrupted(name, &info, err.code);
             status = CMD_FAILURE;
         }
         if (f.skip > 0) {

@@ -103,6 +103,23 @@ pid=$held
 go_on
 ends
 
+# Ended by a signal alone, it ends its child, and says so.
+closes_slowly
+kill -TERM "$next"
+status=0
+wait "$next" || status=$?
+equal "status of who is ended while it waits (which said: $(cat "$scratch/said"))" "$status" 75
+is_unmounted "$mnt" || die "it mounts after it was ended"
+go_on
+ends
+
+# Nothing is mounted over everything.
+status_is 71 embarfs / --cxl mem:64M
+case $said in
+*"root directory"*) ;;
+*) die "said: $said" ;;
+esac
+
 # Started with its standard streams closed, nothing of its own stands in their place.
 embarfs "$mnt" "${where[@]}" <&- >&- 2>&-
 content "$mnt/t" 'at once\n'
