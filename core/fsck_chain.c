@@ -1,10 +1,11 @@
 /* Where the batches stood that a damaged run table told of (recovery). See fsck_chain.h.
  *
  * Where the lost bytes begin and end is known, in bytes and in messages. In the order of their times the
- * batches must arrive at the begin from the end, in both: then they are what the table told. Where some are
- * damaged themselves, so that bytes are missing in one place of an extent, the same with these. Else a batch
- * has its place when an index line that still stands says so, or when it stands beside one that has, in
- * payload and record: nothing came between them then. Reads only.
+ * batches must arrive at the begin from the end, in both, and no index line that still stands may gainsay: then
+ * they are what the table told. Else a batch has its place when such a line says so, or when it stands beside
+ * one that has, in payload and record: nothing came between them then. What bytes are missing between others is
+ * not guessed: a publisher may have left them. Batches that were held, fenced or refused are whole, too, and
+ * stand between the others; they have no place. Reads only.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -28,7 +29,49 @@ void chain_fill(struct chain *c, uint64_t bytes)
 {
     uint64_t sum = 0;
     for (c->first = c->count; c->first > 0 && sum < bytes; c->first--)
-        sum += c->at[c->first - 1].o->s.length;
+        sum += c->at[c->first - 1].refused ? 0 : c->at[c->first - 1].o->s.length;
+}
+
+bool chain_is_refused(const struct topic *t, const struct side *s)
+{
+    const struct session *x = s->session ? session_find(t->log, s->session) : NULL;
+    return x && !session_taken(x, s->sequence);
+}
+
+static int by_session(const void *a, const void *b)
+{
+    const struct link *x = *(struct link *const *)a, *y = *(struct link *const *)b;
+    if (x->o->s.session != y->o->s.session)
+        return x->o->s.session < y->o->s.session ? -1 : 1;
+    return x->o < y->o ? -1 : x->o > y->o; /* in the order of their times */
+}
+
+/* Of what a session sent twice, or earlier than something before it, nothing tells which was taken, or when. */
+static int doubt(const struct topic *t, struct chain *c)
+{
+    struct link **by = malloc((c->count + 1) * sizeof(struct link *));
+    if (!by)
+        return -ENOMEM;
+    for (size_t i = 0; i < c->count; i++)
+        by[i] = &c->at[i];
+    qsort(by, c->count, sizeof *by, by_session);
+    uint64_t most = 0;
+    for (size_t i = 0; i < c->count; i++) {
+        const struct side *s = &by[i]->o->s;
+        most = i > 0 && s->session == by[i - 1]->o->s.session ? most : 0;
+        by[i]->unknown = s->session && !session_find(t->log, s->session);
+        by[i]->doubted = s->session && !by[i]->refused && s->sequence <= most;
+        most = s->sequence > most && !by[i]->refused ? s->sequence : most;
+    }
+    uint64_t least = UINT64_MAX;
+    for (size_t i = c->count; i-- > 0;) {
+        const struct side *s = &by[i]->o->s;
+        least = i + 1 < c->count && s->session == by[i + 1]->o->s.session ? least : UINT64_MAX;
+        by[i]->doubted = by[i]->doubted || (s->session && !by[i]->refused && s->sequence >= least);
+        least = s->sequence < least && !by[i]->refused ? s->sequence : least;
+    }
+    free(by);
+    return 0;
 }
 
 int chain_make(const struct fsck *f, const struct topic *t, struct chain *c)
@@ -42,9 +85,11 @@ int chain_make(const struct fsck *f, const struct topic *t, struct chain *c)
         return -ENOMEM;
     for (size_t i = 0; i < f->orphans && f->orphan[i].s.time < before; i++)
         if (f->orphan[i].s.topic == t->id)
-            c->at[c->count++] = (struct link){.o = &f->orphan[i], .offset = NOWHERE};
+            c->at[c->count++] = (struct link){.o = &f->orphan[i],
+                                              .offset = NOWHERE,
+                                              .refused = chain_is_refused(t, &f->orphan[i].s)};
     chain_fill(c, c->end - base);
-    return 0;
+    return doubt(t, c);
 }
 
 /* ---- Neighbours --------------------------------------------------------------------------------- */
@@ -104,99 +149,7 @@ static bool is_next(const struct pool *p, const struct orphan *a, const struct o
            b->s.length + side_size(b->s.count, b->s.equal) > tail.to - tail.from;
 }
 
-/* Bytes before b in its extent, behind a or from the extent's begin on, and so between the records: of
- * batches that are damaged themselves. */
-static uint64_t bytes_between(const struct pool *p, const struct orphan *a, const struct orphan *b)
-{
-    struct fsck_range tail = tail_of(p, a), extent = extent_of(p, b);
-    bool same = tail.from >= extent.from && tail.from < extent.to;
-    struct fsck_range room = same ? tail : extent;
-    return b->s.run0 > room.from && b->at + MEDIA_LINE < room.to ? b->s.run0 - room.from : 0;
-}
-
-/* ---- All of them -------------------------------------------------------------------------------- */
-
-/* The message of the batch at `offset` that begins at the topic's base. */
-static bool base_index(const struct topic *t, const struct side *s, uint64_t offset,
-                       uint64_t *index)
-{
-    uint64_t base = topic_base(t), at = offset;
-    for (*index = 0; *index < s->count && at < base; ++*index)
-        at += s->lengths ? le32_get(s->lengths[*index]) : s->length / s->count;
-    return at == base && *index <= t->first_message;
-}
-
-struct span {
-    size_t first;
-    uint64_t bytes, messages, lost;
-    size_t gaps;
-    bool next; /* each stands where nothing can have come between it and the one behind */
-    bool goes; /* each may follow the one before */
-};
-
-/* From the end back, until the begin is reached; with the bytes that are missing in between, when these
- * count. */
-static bool span_make(const struct topic *t, const struct chain *c, bool gaps, struct span *s)
-{
-    const struct pool *p = &t->log->pool;
-    uint64_t need = c->end - topic_base(t);
-    struct orphan last;
-    const struct orphan *b = behind_read(t, &last) ? &last : NULL;
-    *s = (struct span){.first = c->count, .next = b != NULL, .goes = true};
-    while (s->first > 0 && s->bytes < need) {
-        const struct orphan *o = c->at[--s->first].o;
-        uint64_t lost = gaps && b ? bytes_between(p, o, b) : 0;
-        s->next = s->next && b && (lost > 0 || is_next(p, o, b));
-        s->goes = s->goes && (!b || b == &last || follows(o, b));
-        s->gaps += lost > 0;
-        s->lost += lost;
-        s->bytes += lost;
-        if (s->bytes >= need) /* what is damaged lies across the begin */
-            return false;
-        s->bytes += o->s.length;
-        s->messages += o->s.count;
-        b = o;
-    }
-    return s->bytes >= need && s->bytes <= c->end && s->goes && s->first < c->count;
-}
-
-/* Where batches are as large as others, one whose record is damaged is not missed in the sum: one that
- * was trimmed stands in for it. */
-bool chain_is_alike(const struct chain *c, size_t first)
-{
-    const struct side *oldest = &c->at[first].o->s;
-    for (size_t i = 0; i < c->count; i++) {
-        const struct side *s = &c->at[i].o->s;
-        if (i != first && s->length == oldest->length && s->count == oldest->count)
-            return true;
-    }
-    return false;
-}
-
-static bool span_fits(const struct topic *t, const struct chain *c, const struct span *s)
-{
-    uint64_t index, at = c->end - s->bytes;
-    if (!base_index(t, &c->at[s->first].o->s, at, &index))
-        return false;
-    uint64_t message = t->first_message - index + s->messages;
-    if (s->gaps > 0)
-        return s->next && message + s->gaps <= c->message;
-    return message == c->message && (topic_base(t) == 0 || s->next || !chain_is_alike(c, s->first));
-}
-
-static void span_put(const struct topic *t, struct chain *c, const struct span *s, bool gaps)
-{
-    uint64_t at = c->end;
-    struct orphan last;
-    const struct orphan *b = behind_read(t, &last) ? &last : NULL;
-    for (size_t i = c->count; i-- > s->first; b = c->at[i].o) {
-        at -= gaps && b ? bytes_between(&t->log->pool, c->at[i].o, b) : 0;
-        at -= c->at[i].o->s.length;
-        c->at[i].offset = at;
-    }
-}
-
-/* ---- Each by itself ----------------------------------------------------------------------------- */
+/* ---- Index lines --------------------------------------------------------------------------------- */
 
 /* What the index line says that still stands, if it is the batch's own: the record's checksum does. */
 static uint64_t line_offset(const struct fsck *f, const struct topic *t, const struct orphan *o)
@@ -216,6 +169,117 @@ static uint64_t line_offset(const struct fsck *f, const struct topic *t, const s
     return NOWHERE;
 }
 
+/* ---- All of them -------------------------------------------------------------------------------- */
+
+/* The message of the batch at `offset` that begins at the topic's base. */
+static bool base_index(const struct topic *t, const struct side *s, uint64_t offset,
+                       uint64_t *index)
+{
+    uint64_t base = topic_base(t), at = offset;
+    for (*index = 0; *index < s->count && at < base; ++*index)
+        at += s->lengths ? le32_get(s->lengths[*index]) : s->length / s->count;
+    return at == base && *index <= t->first_message;
+}
+
+struct span {
+    size_t first;
+    uint64_t bytes, messages;
+    bool next;  /* each stands where nothing can have come between it and the one behind */
+    bool goes;  /* each may follow the one before */
+    bool known; /* each one's session tells that it took it */
+};
+
+/* From the end back, until the begin is reached. */
+static bool span_make(const struct topic *t, const struct chain *c, struct span *s)
+{
+    const struct pool *p = &t->log->pool;
+    uint64_t need = c->end - topic_base(t);
+    struct orphan last;
+    const struct orphan *b = behind_read(t, &last) ? &last : NULL;
+    *s = (struct span){.first = c->count, .next = b != NULL, .goes = true, .known = true};
+    while (s->first > 0 && s->bytes < need) {
+        const struct link *l = &c->at[--s->first];
+        const struct orphan *o = l->o;
+        if (l->refused)
+            continue;
+        s->next = s->next && b && is_next(p, o, b);
+        s->goes = s->goes && !l->doubted && (!b || b == &last || follows(o, b));
+        s->known = s->known && !l->unknown;
+        s->bytes += o->s.length;
+        s->messages += o->s.count;
+        b = o;
+    }
+    return s->bytes >= need && s->bytes <= c->end && s->goes && s->first < c->count;
+}
+
+/* Where batches are as large as others, one whose record is damaged is not missed in the sum: one that
+ * was trimmed stands in for it. */
+static bool is_alike(const struct chain *c, size_t first)
+{
+    const struct side *oldest = &c->at[first].o->s;
+    for (size_t i = 0; i < c->count; i++) {
+        const struct side *s = &c->at[i].o->s;
+        if (i != first && !c->at[i].refused && s->length == oldest->length &&
+            s->count == oldest->count)
+            return true;
+    }
+    return false;
+}
+
+/* Where the topic was never trimmed, nothing may be left over. */
+static bool span_is_all(const struct chain *c, const struct span *s)
+{
+    for (size_t i = 0; i < s->first; i++)
+        if (!c->at[i].refused)
+            return false;
+    return true;
+}
+
+static bool span_fits(const struct fsck *f, const struct topic *t, const struct chain *c,
+                      const struct span *s)
+{
+    const struct orphan *o = c->at[s->first].o;
+    uint64_t index, at = c->end - s->bytes;
+    if (!base_index(t, &o->s, at, &index) || t->first_message - index + s->messages != c->message)
+        return false;
+    if (topic_base(t) == 0)
+        return span_is_all(c, s);
+    return line_offset(f, t, o) == at || (s->known && s->next && !is_alike(c, s->first));
+}
+
+/* Does no index line gainsay that still stands? */
+static bool span_put(const struct fsck *f, const struct topic *t, struct chain *c,
+                     const struct span *s)
+{
+    uint64_t at = c->end, base = topic_base(t);
+    for (size_t i = c->count; i-- > 0;) {
+        struct link *l = &c->at[i];
+        uint64_t line = line_offset(f, t, l->o);
+        if (i >= s->first && !l->refused) {
+            at -= l->o->s.length;
+            l->offset = at;
+            if (line != NOWHERE && line != at)
+                return false;
+        } else if (line != NOWHERE && line + l->o->s.length > base) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- Each by itself ----------------------------------------------------------------------------- */
+
+/* May what stands beside it go by its place, and it by theirs? */
+static bool is_sure(const struct link *l)
+{
+    return !l->refused && !l->doubted && (!l->unknown || l->offset != NOWHERE);
+}
+
+static bool are_neighbours(const struct pool *p, const struct link *a, const struct link *b)
+{
+    return is_sure(a) && is_sure(b) && follows(a->o, b->o) && chain_is_beside(p, a->o, b->o);
+}
+
 static void neighbours_put(const struct topic *t, struct chain *c)
 {
     const struct pool *p = &t->log->pool;
@@ -223,17 +287,17 @@ static void neighbours_put(const struct topic *t, struct chain *c)
     struct orphan last;
     if (c->count == 0)
         return;
-    if (behind_read(t, &last) && chain_is_beside(p, l[c->count - 1].o, &last) &&
-        l[c->count - 1].o->s.length <= c->end)
-        l[c->count - 1].offset = c->end - l[c->count - 1].o->s.length;
+    struct link *newest = &l[c->count - 1];
+    if (newest->offset == NOWHERE && is_sure(newest) && behind_read(t, &last) &&
+        chain_is_beside(p, newest->o, &last) && newest->o->s.length <= c->end)
+        newest->offset = c->end - newest->o->s.length;
     for (size_t i = c->count - 1; i-- > 0;)
         if (l[i].offset == NOWHERE && l[i + 1].offset != NOWHERE &&
-            l[i + 1].offset >= l[i].o->s.length && follows(l[i].o, l[i + 1].o) &&
-            chain_is_beside(p, l[i].o, l[i + 1].o))
+            l[i + 1].offset >= l[i].o->s.length && are_neighbours(p, &l[i], &l[i + 1]))
             l[i].offset = l[i + 1].offset - l[i].o->s.length;
     for (size_t i = 0; i + 1 < c->count; i++)
-        if (l[i].offset != NOWHERE && l[i + 1].offset == NOWHERE && follows(l[i].o, l[i + 1].o) &&
-            chain_is_beside(p, l[i].o, l[i + 1].o))
+        if (l[i].offset != NOWHERE && l[i + 1].offset == NOWHERE &&
+            are_neighbours(p, &l[i], &l[i + 1]))
             l[i + 1].offset = l[i].offset + l[i].o->s.length;
 }
 
@@ -249,7 +313,8 @@ static bool places_agree(const struct topic *t, struct chain *c)
         if (l->offset < end || l->offset > c->end || l->o->s.length > c->end - l->offset)
             return false;
         end = l->offset + l->o->s.length;
-        if (end <= base || (l->offset < base && !base_index(t, &l->o->s, l->offset, &index)))
+        l->trimmed = end <= base;
+        if (l->trimmed || (l->offset < base && !base_index(t, &l->o->s, l->offset, &index)))
             l->offset = NOWHERE;
     }
     return true;
@@ -257,8 +322,17 @@ static bool places_agree(const struct topic *t, struct chain *c)
 
 static void places_forget(struct chain *c)
 {
-    for (size_t i = 0; i < c->count; i++)
+    for (size_t i = 0; i < c->count; i++) {
         c->at[i].offset = NOWHERE;
+        c->at[i].trimmed = false;
+    }
+}
+
+static void lines_put(const struct fsck *f, const struct topic *t, struct chain *c)
+{
+    places_forget(c);
+    for (size_t i = 0; i < c->count; i++)
+        c->at[i].offset = line_offset(f, t, c->at[i].o);
 }
 
 /* ---- Messages ----------------------------------------------------------------------------------- */
@@ -275,8 +349,6 @@ static size_t messages_put(const struct topic *t, struct chain *c)
             continue;
         if (known == 0 && l->offset < at && base_index(t, &l->o->s, l->offset, &index))
             message -= index;
-        if (known == 0 && l->offset <= at && c->first < i)
-            c->first = i; /* what came before it was trimmed */
         message += l->offset > at;
         c->partly = c->partly || l->offset > at;
         l->message = message;
@@ -305,17 +377,12 @@ static size_t messages_put(const struct topic *t, struct chain *c)
 size_t chain_prove(const struct fsck *f, const struct topic *t, struct chain *c)
 {
     struct span s;
-    for (unsigned gaps = 0; gaps < 2; gaps++)
-        if (span_make(t, c, gaps, &s) && span_fits(t, c, &s)) {
-            span_put(t, c, &s, gaps);
-            return messages_put(t, c);
-        }
-    for (size_t i = 0; i < c->count; i++)
-        c->at[i].offset = line_offset(f, t, c->at[i].o);
+    if (span_make(t, c, &s) && span_fits(f, t, c, &s) && span_put(f, t, c, &s))
+        return messages_put(t, c);
+    lines_put(f, t, c);
     neighbours_put(t, c);
-    if (!places_agree(t, c)) {
-        places_forget(c);
-        neighbours_put(t, c);
+    if (!places_agree(t, c)) { /* what the lines say goes before what stands side by side */
+        lines_put(f, t, c);
         if (!places_agree(t, c))
             places_forget(c);
     }

@@ -11,7 +11,11 @@ struct link {
     const struct orphan *o;
     uint64_t offset; /* NOWHERE: not known */
     uint64_t
-        message; /* when the offset is known; between two lost ranges as many as there must be */
+        message;  /* when the offset is known; between two lost ranges as many as there must be */
+    bool refused; /* its session never took it: it was held or fenced */
+    bool unknown; /* no session of its number is known any more */
+    bool doubted; /* its session sent another with its sequence, or sent it out of order */
+    bool trimmed; /* it is proved to have been */
 };
 
 struct chain {
@@ -44,10 +48,10 @@ void chain_fill(struct chain *c, uint64_t bytes);
 /* Where each stood. How many are known. */
 size_t chain_prove(const struct fsck *f, const struct topic *t, struct chain *c);
 
-/* Does b stand right behind a, in payload and record? Is another one as large as the first, in bytes and
- * messages? */
+/* Does b stand right behind a, in payload and record? */
 bool chain_is_beside(const struct pool *p, const struct orphan *a, const struct orphan *b);
-bool chain_is_alike(const struct chain *c, size_t first);
+/* Does the session that sent it say that it never took it? */
+bool chain_is_refused(const struct topic *t, const struct side *s);
 
 /* fsck_table.c: the batches as runs in the place of the lost ones: the next table is written from them. */
 int chain_take(struct fsck *f, struct topic *t, const struct lost *lost, const struct chain *c,

@@ -61,7 +61,7 @@ static int candidates(struct salvage *v, const struct topic *t, const struct los
         const struct orphan *o = &f->orphan[i];
         if (o->s.topic == t->id && o->whole && !o->taken && o->s.time > time.from &&
             o->s.time < time.to)
-            c->at[c->count++] = (struct link){.o = o};
+            c->at[c->count++] = (struct link){.o = o, .refused = chain_is_refused(t, &o->s)};
     }
     c->bounded = time.from > 0 || lost->offset == 0;
     chain_fill(c, c->end - lost->offset);
@@ -74,10 +74,10 @@ static int candidates(struct salvage *v, const struct topic *t, const struct los
 static bool may_be(const struct topic *t, size_t i, const struct side *own, const struct orphan *o)
 {
     const struct run *r = topic_run(t, i);
-    const struct session *x = o->s.session ? session_find(t->log, o->s.session) : NULL;
     return (!own || fsck_same_batch(own, &o->s)) &&
            (o->s.run0 < r->payload || o->s.run0 - r->payload >= topic_run_end(t, i) - r->offset) &&
-           o->s.time <= t->time && (!o->s.session || (x && session_taken(x, o->s.sequence)));
+           o->s.time <= t->time && (!o->s.session || session_find(t->log, o->s.session)) &&
+           !chain_is_refused(t, &o->s);
 }
 
 /* Are these the batches of run i, which end at `end`? What was moved as one run stands side by side. */

@@ -211,7 +211,7 @@ static void chain_aside(struct fsck *f, const struct topic *t, const struct chai
 {
     for (size_t i = c->first; i < c->count; i++) {
         const struct orphan *o = c->at[i].o;
-        if (c->at[i].offset != NOWHERE)
+        if (c->at[i].offset != NOWHERE || c->at[i].trimmed)
             continue;
         for (size_t k = 0; !o->whole && k < f->twins; k++) {
             const struct orphan *twin = &f->orphan[f->orphans + k];

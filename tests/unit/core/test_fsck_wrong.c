@@ -212,12 +212,114 @@ static void trimmed_after(void **state)
     assert_true(unread(w) >= LARGE / LENGTH);
 }
 
+/* ---- Where both copies of a run table are gone (fsck_table.c) ---------------------------------- */
+
+static void table_zero(struct world *w)
+{
+    assert_true(w->k->table.count > 0);
+    for (size_t i = 0; i < w->k->table.count; i++) {
+        const struct extent *e = w->k->table.piece[i].extent;
+        memset(w->image + e->base, 0, MEDIA_LINE);
+        memset(w->image + e->base + checkpoint_room(e->size), 0, MEDIA_LINE);
+    }
+}
+
+/* All is served while the lines stand, trimmed or not; without them nothing wrong is, and what is not served is
+ * saved aside. */
+static void table_mended(struct world *w, uint64_t trimmed)
+{
+    uint64_t last = w->f.log->seq.next;
+    if (trimmed > 0)
+        trim(w, trimmed);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    settle(w);
+    table_zero(w);
+    repair(w);
+    assert_int_equal(unread(w), 0);
+    munmap(w->image, TRIAL_SIZE);
+    w->image = fixture_copy(&w->f);
+    table_zero(w);
+    for (uint64_t n = 0; n < last; n++)
+        line_zero(w, n);
+    unsigned aside = repair(w);
+    assert_true(unread(w) <= aside);
+}
+
+/* Batches of both topics by turns; between two of the first one stands one that its session never took, for
+ * another is missing before it: then it is fenced. */
+static void fenced_between(struct world *w, uint64_t trimmed)
+{
+    uint64_t session = fixture_session(&w->f, w->kept, 1);
+    char data[LENGTH];
+    struct sent u;
+    for (unsigned i = 0; i < 40; i++) {
+        publish(w, w->k, (char)('A' + i % 26), LENGTH);
+        publish_some(w, w->n, 1);
+        if (i != 17)
+            continue;
+        memset(data, 'U', sizeof data);
+        assert_int_equal(
+            fixture_send(&w->f, 0, &u, w->k, session, 1, 2, data, sizeof data, NULL, 1), 0);
+        log_commit(w->f.log);
+    }
+    fixture_control(&w->f, (struct control){.kind = MEDIA_C_FENCE, .value = session, .epoch = 2});
+    log_commit(w->f.log);
+    assert_true(u.done && u.commit.status != 0);
+    table_mended(w, trimmed);
+}
+
+static void fenced(void **state)
+{
+    fenced_between(*state, 0);
+}
+
+static void fenced_trimmed(void **state)
+{
+    fenced_between(*state, 14ull * LENGTH);
+}
+
+/* A publisher left what it had reserved: nothing ever stood in the hole, and nothing is missing there. */
+static void hole_between(struct world *w, uint64_t trimmed)
+{
+    struct batch hole;
+    for (unsigned i = 0; i < 40; i++) {
+        publish(w, w->k, (char)('A' + i % 26), LENGTH);
+        publish_some(w, w->n, 1);
+        if (i != 17)
+            continue;
+        hole = (struct batch){.topic = w->k, .length = LENGTH, .count = 1, .equal = true};
+        assert_int_equal(log_reserve(w->f.log, &hole), 0);
+    }
+    log_abandon(w->f.log, &hole);
+    table_mended(w, trimmed);
+}
+
+static void hole(void **state)
+{
+    hole_between(*state, 0);
+}
+
+static void hole_trimmed(void **state)
+{
+    hole_between(*state, 7ull * LENGTH);
+}
+
+static void hole_trimmed_further(void **state)
+{
+    hole_between(*state, 14ull * LENGTH);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(never_committed, begin, end),
         cmocka_unit_test_setup_teardown(trimmed_before, begin, end),
         cmocka_unit_test_setup_teardown(trimmed_after, begin, end),
+        cmocka_unit_test_setup_teardown(fenced, begin, end),
+        cmocka_unit_test_setup_teardown(fenced_trimmed, begin, end),
+        cmocka_unit_test_setup_teardown(hole, begin, end),
+        cmocka_unit_test_setup_teardown(hole_trimmed, begin, end),
+        cmocka_unit_test_setup_teardown(hole_trimmed_further, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
