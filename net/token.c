@@ -3,9 +3,11 @@
  */
 #include "net/token.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,13 +97,12 @@ struct search {
     struct stat best;
 };
 
-static void look_for(struct search *s, const char *host, const char *port)
+static void look_for(struct search *s, const char *host, unsigned port)
 {
     char folder[PATH_MAX], path[PATH_MAX];
-    const char *open = strchr(host, ':') ? "[" : "", *close = *open ? "]" : "";
     struct stat st;
     for (unsigned i = 0; token_folder(i, folder, sizeof(folder)); i++) {
-        PATH_PRINT(path, sizeof(path), "%s/%s%s%s:%s.token", folder, open, host, close, port);
+        PATH_PRINT(path, sizeof(path), "%s/%s:%u.token", folder, host, port);
         /* A daemon that was killed leaves its file: one of the same address is newer while it lives. */
         if (*folder && *path && strlen(path) < s->size && lstat(path, &st) == 0 &&
             S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
@@ -113,18 +114,44 @@ static void look_for(struct search *s, const char *host, const char *port)
     }
 }
 
-bool token_find(const char *host, const char *port, char *path, size_t size)
+/* What listens on all addresses of this machine listens on its loopback, and [::] also for IPv4. No file
+ * of theirs is for another address: that may be another machine's, which is told nothing. */
+static void look_for_v4(struct search *s, const struct in_addr *in, unsigned port)
 {
-    /* What listens on all addresses listens on these. */
-    static const char *const also[][2] = {{"localhost", "127.0.0.1"}, {"localhost", "::1"},
-                                          {"localhost", "0.0.0.0"},   {"localhost", "::"},
-                                          {"127.0.0.1", "0.0.0.0"},   {"::1", "::"}};
+    char host[INET_ADDRSTRLEN];
+    if (inet_ntop(AF_INET, in, host, sizeof(host)))
+        look_for(s, host, port);
+    if (ntohl(in->s_addr) >> 24 == IN_LOOPBACKNET) {
+        look_for(s, "0.0.0.0", port);
+        look_for(s, "[::]", port);
+    }
+}
+
+static void look_for_v6(struct search *s, const struct in6_addr *in, unsigned port)
+{
+    char text[INET6_ADDRSTRLEN], host[INET6_ADDRSTRLEN + 2];
+    if (inet_ntop(AF_INET6, in, text, sizeof(text))) {
+        (void)snprintf(host, sizeof(host), "[%s]", text);
+        look_for(s, host, port);
+    }
+    if (IN6_IS_ADDR_LOOPBACK(in))
+        look_for(s, "[::]", port);
+}
+
+bool token_find(const struct sockaddr *peer, char *path, size_t size)
+{
     struct search s = {.path = path, .size = size};
-    if (strchr(host, '/'))
-        return false;
-    look_for(&s, host, port);
-    for (size_t i = 0; i < sizeof(also) / sizeof(also[0]); i++)
-        if (strcmp(host, also[i][0]) == 0)
-            look_for(&s, also[i][1], port);
+    if (peer->sa_family == AF_INET) {
+        const struct sockaddr_in *in = (const void *)peer;
+        look_for_v4(&s, &in->sin_addr, ntohs(in->sin_port));
+    } else if (peer->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *in = (const void *)peer;
+        struct in_addr v4;
+        memcpy(&v4, &in->sin6_addr.s6_addr[12], sizeof(v4));
+        if (IN6_IS_ADDR_V4MAPPED(&in->sin6_addr))
+            look_for_v4(&s, &v4, ntohs(in->sin6_port));
+        else
+            look_for_v6(&s, &in->sin6_addr, ntohs(in->sin6_port));
+    }
     return s.found;
 }

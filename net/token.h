@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <sys/un.h>
 
 /* Bytes of such a folder's path: the name of a Unix socket in it, of 16 digits and ".sock", has the
@@ -31,8 +32,10 @@ bool token_home(char *path, size_t size);
 int token_leave(const char *address, const void *token, size_t n, char *path, size_t size)
     __attribute__((warn_unused_result));
 
-/* The client: the file for a host and port, the newest where there are several; localhost has several
- * addresses. Its owner is the caller's user. False when there is none. */
-bool token_find(const char *host, const char *port, char *path, size_t size);
+/* The client: the file for the address that it has reached, the newest where there are several: only one of
+ * those who left them listens there. A name has several addresses, with a daemon each perhaps, and an
+ * address many spellings: so it is the peer of a socket that counts. The file's owner is the caller's
+ * user. False when there is none. */
+bool token_find(const struct sockaddr *peer, char *path, size_t size);
 
 #endif

@@ -290,11 +290,15 @@ static int find_server(const struct address_source *src, bool want_token, struct
                               server);
         return embar_fail(err, code, "There is no broker at %s", server);
     }
-    int rc = set_inet(out, server, err);
+    out->looks = want_token;
+    return set_inet(out, server, err);
+}
+
+void address_reached(struct address *a, const struct sockaddr *peer)
+{
     char path[PATH_MAX];
-    if (rc == 0 && want_token && token_find(out->host, out->port, path, sizeof(path)))
-        (void)read_token(path, out, NULL); /* gone meanwhile: none */
-    return rc;
+    if (a->looks && token_find(peer, path, sizeof(path)))
+        (void)read_token(path, a, NULL); /* gone meanwhile: none */
 }
 
 int address_find(const struct address_source *src, struct address *out, struct embar_error *err)

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/socket.h>
 #include <sys/un.h>
 
 #include "embar/error.h"
@@ -29,10 +30,13 @@ struct address {
     char host[256], port[16];
     unsigned char token[ADDRESS_TOKEN];
     size_t token_length; /* 0: none found */
+    bool looks;          /* a token is still to be looked for: address_reached */
 };
 
 /* -EMBAR_ENOSERVER, -EMBAR_ESPEC, -EMBAR_EAUTH (token file unreadable), -errno. */
 int address_find(const struct address_source *src, struct address *out, struct embar_error *err)
     __attribute__((warn_unused_result));
+/* A host and port were given and no token: that which the daemon behind `peer` has left, if it has. */
+void address_reached(struct address *a, const struct sockaddr *peer);
 
 #endif

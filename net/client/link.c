@@ -291,19 +291,22 @@ int link_ask(int fd, enum wire_type type, uint16_t channel, uint64_t ref, const 
 int link_hello(int fd, const struct address *to, const struct link_peer *known,
                struct link_peer *peer, const struct link_limit *limit, struct embar_error *err)
 {
+    struct address at = *to; /* with what only the connection tells */
+    struct sockaddr_storage sa;
+    socklen_t length = sizeof(sa);
+    if (getpeername(fd, (struct sockaddr *)&sa, &length) == 0)
+        address_reached(&at, (struct sockaddr *)&sa);
     struct wire_hello h = {
         .magic = le32_of(WIRE_MAGIC),
         .version = le16_of(WIRE_VERSION),
         .oldest = le16_of(WIRE_VERSION),
-        .token = le32_of((uint32_t)to->token_length),
+        .token = le32_of((uint32_t)at.token_length),
     };
     if (known) {
         h.incarnation = le64_of(known->incarnation);
         memcpy(h.uuid, known->uuid, sizeof(h.uuid));
     }
-    unsigned char token[ADDRESS_TOKEN];
-    memcpy(token, to->token, sizeof(token));
-    struct iovec body[2] = {{&h, sizeof(h)}, {token, to->token_length}};
+    struct iovec body[2] = {{&h, sizeof(h)}, {at.token, at.token_length}};
     struct link_reply r = {.body = NULL};
     int rc = link_ask(fd, WIRE_HELLO, 0, 1, body, 2, &r, WIRE_MAX_ASK, limit, err);
     struct wire_welcome w;
@@ -326,7 +329,7 @@ int link_hello(int fd, const struct address *to, const struct link_peer *known,
             rc = embar_fail(err, -EMBAR_EVERSION, "The broker at %s speaks protocol version %u",
                             to->name, le16_get(w.version));
     }
-    if (rc == -EMBAR_EAUTH && to->token_length == 0 && !to->local)
+    if (rc == -EMBAR_EAUTH && at.token_length == 0 && !at.local)
         rc = embar_fail(err, rc,
                         "The broker at %s wants a token and none was found: give --token-file, or "
                         "its mount point or socket instead of its TCP address.",

@@ -68,12 +68,15 @@ static int resolve(const char *spec, struct sockaddr_storage *sa, socklen_t *len
 
 static int bind_one(const struct sockaddr *sa, socklen_t length, bool first, bool *tells)
 {
-    int one = 1;
+    int one = 1, none = 0;
     int fd = socket(sa->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
     /* What is accepted has these from the listener, without a call each. */
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    /* [::] is IPv4's addresses too, whatever the system's default: clients take it so (token.c). */
+    if (sa->sa_family == AF_INET6)
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &none, sizeof(none));
     *tells = setsockopt(fd, IPPROTO_TCP, TCP_INQ, &one, sizeof(one)) == 0;
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
         (!first && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one))) ||

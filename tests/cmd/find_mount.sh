@@ -31,6 +31,9 @@ same "with the token given" "by itself" "$(embar -s "$listen" --token-file "$one
 token=$scratch/embar/$listen.token
 same "the token that was left" "$(cat "$one/.embar/token")" "$(cat "$token")"
 same "who may read it" "600 $(id -u)" "$(stat -c '%a %u' "$token")"
+# A dead daemon's file for another address of the same name is newer, and none of this one's.
+echo dead >"$scratch/embar/[::1]:${listen##*:}.token"
+same "by a name" "by itself" "$(embar -s "localhost:${listen##*:}" sub here/topic)"
 fails 1 'none was found.*--token-file' env XDG_RUNTIME_DIR="$scratch/elsewhere" embar -s "$listen" topics
 echo wrong >"$scratch/wrong"
 fails 1 'token' embar -s "$listen" --token-file "$scratch/wrong" topics

@@ -1,7 +1,9 @@
 /* Finding the broker: what the option, the environment and the mount table say, and the refusals. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <ftw.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -186,13 +188,24 @@ static void mounts_of_strangers_are_not_looked_into(void **state)
     const char *own = table((const char *const[]){at("silent"), NULL});
     assert_int_equal(find("127.0.0.1:7007", NULL, own, &a, &err), 0);
     assert_int_equal(a.token_length, 0);
+    assert_true(a.looks);
 }
 
-static void expect_token(const char *server, const char *want)
+/* Whoever names `server` and reaches this address of it has that token. */
+static void expect_token(const char *server, const char *reached, const char *want)
 {
     struct address a;
     struct embar_error err;
+    struct sockaddr_in v4 = {.sin_family = AF_INET};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
     assert_int_equal(find(server, NULL, NULL, &a, &err), 0);
+    v4.sin_port = v6.sin6_port = htons((uint16_t)strtoul(a.port, NULL, 10));
+    if (inet_pton(AF_INET, reached, &v4.sin_addr) == 1) {
+        address_reached(&a, (const struct sockaddr *)&v4);
+    } else {
+        assert_int_equal(inet_pton(AF_INET6, reached, &v6.sin6_addr), 1);
+        address_reached(&a, (const struct sockaddr *)&v6);
+    }
     assert_int_equal(a.token_length, strlen(want));
     assert_memory_equal(a.token, want, strlen(want));
 }
@@ -200,39 +213,54 @@ static void expect_token(const char *server, const char *want)
 static void an_address_brings_the_token_that_was_left_for_it(void **state)
 {
     (void)state;
+    static const char v4[] = "127.0.0.1", v6[] = "::1";
     char left[PATH_MAX], other[PATH_MAX];
-    expect_token("127.0.0.1:7010", "");
+    expect_token("127.0.0.1:7010", v4, "");
     assert_int_equal(token_leave("127.0.0.1:7010", "one", 3, left, sizeof(left)), 0);
     assert_int_equal(token_leave("[::1]:7011", "two", 3, other, sizeof(other)), 0);
     struct stat st;
     assert_int_equal(lstat(left, &st), 0);
     assert_int_equal(st.st_mode & 07777, 0600);
-    expect_token("127.0.0.1:7010", "one");
-    expect_token("localhost:7010", "one");
-    expect_token("[::1]:7010", "");
-    expect_token("[::1]:7011", "two");
-    expect_token("localhost:7011", "two");
-    expect_token("127.0.0.1:7011", "");
+    expect_token("127.0.0.1:7010", v4, "one");
+    expect_token("[::ffff:127.0.0.1]:7010", "::ffff:127.0.0.1", "one");
+    expect_token("[::1]:7010", v6, "");
+    expect_token("[::1]:7011", v6, "two");
+    expect_token("[0:0:0:0:0:0:0:1]:7011", v6, "two");
+    expect_token("127.0.0.1:7011", v4, "");
+
+    /* A name has several addresses, each with a token of its own. */
+    assert_int_equal(token_leave("[::1]:7010", "three", 5, other, sizeof(other)), 0);
+    expect_token("localhost:7010", v4, "one");
+    expect_token("localhost:7010", v6, "three");
     assert_int_equal(token_leave("127.0.0.1:7010", "newer", 5, left, sizeof(left)), 0);
-    expect_token("127.0.0.1:7010", "newer");
+    expect_token("localhost:7010", v4, "newer");
+    expect_token("localhost:7010", v6, "three");
+
+    /* What listens on all addresses listens on these; on others it may be somebody else. */
     assert_int_equal(token_leave("0.0.0.0:7012", "all", 3, other, sizeof(other)), 0);
-    expect_token("127.0.0.1:7012", "all");
-    expect_token("localhost:7012", "all");
+    expect_token("127.0.0.1:7012", v4, "all");
+    expect_token("myself:7012", "127.0.1.1", "all");
+    expect_token("[::1]:7012", v6, "");
+    expect_token("192.0.2.1:7012", "192.0.2.1", "");
+    assert_int_equal(token_leave("[::]:7013", "both", 4, other, sizeof(other)), 0);
+    expect_token("127.0.0.1:7013", v4, "both");
+    expect_token("[::1]:7013", v6, "both");
+    expect_token("[2001:db8::1]:7013", "2001:db8::1", "");
     assert_int_equal(unlink(left), 0);
-    expect_token("127.0.0.1:7010", "");
+    expect_token("127.0.0.1:7010", v4, "");
 
     /* What is no file of one's own is none; nothing is read through a link, nor waited for. */
     write_file(at("elsewhere"), "secret");
     assert_int_equal(symlink(at("elsewhere"), left), 0);
-    expect_token("127.0.0.1:7010", "");
+    expect_token("127.0.0.1:7010", v4, "");
     assert_int_equal(unlink(left), 0);
     assert_int_equal(mkfifo(left, 0600), 0);
-    expect_token("127.0.0.1:7010", "");
+    expect_token("127.0.0.1:7010", v4, "");
     if (geteuid() == 0) {
         assert_int_equal(unlink(left), 0);
         write_file(left, "foreign");
         assert_int_equal(chown(left, 65534, 65534), 0);
-        expect_token("127.0.0.1:7010", "");
+        expect_token("127.0.0.1:7010", v4, "");
         /* Nor is the folder of another user: a token that is left there would be his to replace. */
         mkdir(at("his"), 0755);
         assert_int_equal(chown(at("his"), 65534, 65534), 0);
