@@ -84,6 +84,7 @@ static void session_lose(struct salvage *v, uint64_t id, uint32_t topic, uint64_
 {
     struct session *s = session_find(v->log, id);
     v->f->state_damaged = true;
+    v->unknown = id;
     fsck_say(v->f,
              &(struct finding){.kind = FSCK_SESSION,
                                .severity = FSCK_ERROR,
@@ -407,7 +408,6 @@ int salvage_fold(struct salvage *v, const struct entry *e, const struct entry *p
     if (mine.session && !session_find(log, mine.session)) {
         if (v->unknown != mine.session)
             session_lose(v, mine.session, e->topic, e->number);
-        v->unknown = mine.session;
         mine.session = 0;
     }
     rc = recover_fold(v->replay, &mine, part);

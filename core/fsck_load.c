@@ -202,26 +202,40 @@ static void highest_note(struct fsck *f)
     }
 }
 
-/* A line of no entry that ever was: an opening whose end comes before it takes the ring for overwritten. */
+static void beyond_say(struct fsck *f, unsigned slot, uint64_t from, uint64_t to)
+{
+    const struct pool *p = &f->pool;
+    uint64_t at = (uint64_t)((const char *)pool_entry(p, slot, from) - p->base);
+    uint64_t number = le64_get(pool_entry(p, slot, from)->number), lines = to - from;
+    f->state_damaged = true;
+    fsck_say(f,
+             &(struct finding){.kind = FSCK_ENTRY,
+                               .severity = FSCK_WARNING,
+                               .action = FSCK_REWRITE,
+                               .place = {at, at + lines * MEDIA_LINE}},
+             lines > 1 ? "The first of %" PRIu64 " lines of the index, none of which can be, "
+                         "speaks of entry %" PRIu64 ", which never was: the last is %" PRIu64 "."
+                       : "%" PRIu64 " line of the index speaks of entry %" PRIu64
+                         ", which never was: the last is %" PRIu64 ".",
+             lines, number, f->highest);
+}
+
+/* Lines of no entry that ever was: an opening whose end comes before them takes the ring for overwritten. */
 static void lines_beyond(struct fsck *f)
 {
     const struct pool *p = &f->pool;
-    for (unsigned slot = 0; slot < p->geo.slots; slot++)
+    for (unsigned slot = 0; slot < p->geo.slots; slot++) {
+        uint64_t from = 0; /* of those side by side */
         for (uint64_t i = 0; i < p->geo.index_entries; i++) {
-            const struct media_entry *line = pool_entry(p, slot, i);
-            uint64_t at = (uint64_t)((const char *)line - p->base);
-            if (le64_get(line->number) <= f->highest)
+            if (le64_get(pool_entry(p, slot, i)->number) > f->highest)
                 continue;
-            f->state_damaged = true;
-            fsck_say(f,
-                     &(struct finding){.kind = FSCK_ENTRY,
-                                       .severity = FSCK_WARNING,
-                                       .action = FSCK_REWRITE,
-                                       .place = {at, at + MEDIA_LINE}},
-                     "A line of the index speaks of entry %" PRIu64
-                     ", which never was: the last is %" PRIu64 ".",
-                     le64_get(line->number), f->highest);
+            if (from < i)
+                beyond_say(f, slot, from, i);
+            from = i + 1;
         }
+        if (from < p->geo.index_entries)
+            beyond_say(f, slot, from, p->geo.index_entries);
+    }
 }
 
 int fsck_state(struct fsck *f, struct embar_error *err)
