@@ -112,12 +112,54 @@ static bool follows(const struct orphan *a, const struct orphan *b)
 struct fill {
     struct candidate {
         struct orphan *o;
-        uint64_t lost; /* bytes behind it, of a batch that is damaged itself */
+        bool out;   /* its session took it before, or it sent two of its sequence */
+        bool ahead; /* it does not follow what its session had taken, at order 5 */
     } * at;
     size_t count, left, right;
     uint64_t bytes; /* of the hole */
-    uint64_t sum;   /* of those at its end, and between them */
+    uint64_t sum;   /* of those at its end */
 };
+
+static int by_sequence(const void *a, const void *b)
+{
+    const struct side *x = &(*(struct candidate *const *)a)->o->s;
+    const struct side *y = &(*(struct candidate *const *)b)->o->s;
+    if (x->session != y->session)
+        return x->session < y->session ? -1 : 1;
+    return x->sequence < y->sequence ? -1 : x->sequence > y->sequence;
+}
+
+/* What was held, fenced or refused is whole, too. Not what its session took before, nor either of two that it
+ * sent with one sequence; at order 5 nothing that does not follow what was taken, unless what was is lost. */
+static int fill_sift(struct fill *g, const struct topic *t)
+{
+    size_t kept = 0;
+    struct candidate **by = malloc((g->count + 1) * sizeof(struct candidate *));
+    if (!by)
+        return -ENOMEM;
+    for (size_t i = 0; i < g->count; i++)
+        by[i] = &g->at[i];
+    qsort(by, g->count, sizeof *by, by_sequence);
+    for (size_t i = 0; i < g->count; i++) {
+        const struct side *s = &by[i]->o->s, *last = i > 0 ? &by[i - 1]->o->s : NULL;
+        const struct session *x = s->session ? session_find(t->log, s->session) : NULL;
+        bool same = s->session && last && last->session == s->session;
+        if (same && last->sequence == s->sequence)
+            by[i]->out = by[i - 1]->out = true;
+        if (!x)
+            continue;
+        bool goes_on = session_taken(x, s->sequence - 1) ||
+                       (same && last->sequence == s->sequence - 1 && !by[i - 1]->ahead);
+        by[i]->out = by[i]->out || session_taken(x, s->sequence);
+        by[i]->ahead = t->topic_order == 5 && !goes_on;
+    }
+    free(by);
+    for (size_t i = 0; i < g->count; i++)
+        if (!g->at[i].out)
+            g->at[kept++] = g->at[i];
+    g->count = kept;
+    return 0;
+}
 
 static int fill_begin(const struct salvage *v, struct fill *g, const struct topic *t,
                       uint64_t before, uint64_t number)
@@ -133,7 +175,20 @@ static int fill_begin(const struct salvage *v, struct fill *g, const struct topi
             o->named < number && o->s.length <= g->bytes)
             g->at[g->count++].o = o;
     }
-    return 0;
+    return fill_sift(g, t);
+}
+
+/* Nothing of the hole was trimmed, and more stands than it had room for: not all of it was committed, and nothing
+ * tells which was. */
+static bool fill_is_doubtful(const struct fill *g, uint64_t live)
+{
+    uint64_t room = g->bytes;
+    for (size_t i = 0; i < g->count; i++) {
+        if (g->at[i].o->s.length > room)
+            return live == g->bytes;
+        room -= g->at[i].o->s.length;
+    }
+    return false;
 }
 
 /* Those that make up the hole exactly, one behind the other, when no other choice does: `at` is then
@@ -171,37 +226,16 @@ static bool boundary(const struct side *s, uint64_t skip, uint64_t *index)
     return at == skip;
 }
 
-/* Bytes between two payloads of one extent, and so between their records: of batches that are damaged
- * themselves. */
-static uint64_t bytes_between(const struct pool *p, const struct orphan *a, const struct orphan *b)
-{
-    uint64_t end = a->s.run0 + a->s.run0_length;
-    bool same =
-        !a->s.run1 && a->s.order0 == b->s.order0 &&
-        pool_extent_base(p, a->s.run0, a->s.order0) == pool_extent_base(p, b->s.run0, b->s.order0);
-    return same && b->s.run0 > end &&
-                   b->at + MEDIA_LINE < a->at + MEDIA_LINE - side_size(a->s.count, a->s.equal)
-               ? b->s.run0 - end
-               : 0;
-}
-
 /* From its end back, until all is there that was not trimmed: `live` bytes. There a message begins,
  * and where it is known, so many messages after that one end here. */
-static bool fill_from_end(const struct pool *p, struct fill *g, uint64_t live, uint64_t messages,
-                          bool damaged)
+static bool fill_from_end(struct fill *g, uint64_t live, uint64_t messages)
 {
     uint64_t counted = 0, index = 0;
-    bool all = true;
     g->right = g->sum = 0;
     while (g->sum < live && g->right < g->count) {
-        struct candidate *c = &g->at[g->count - 1 - g->right];
-        c->lost = damaged && g->right > 0 ? bytes_between(p, c->o, c[1].o) : 0;
-        if (c->o->s.length + c->lost > g->bytes - g->sum)
+        const struct candidate *c = &g->at[g->count - 1 - g->right];
+        if (c->o->s.length > g->bytes - g->sum || (g->right > 0 && !follows(c->o, c[1].o)))
             break;
-        all = all && c->lost == 0;
-        g->sum += c->lost;
-        if (g->sum >= live) /* what is damaged lies across */
-            return false;
         g->sum += c->o->s.length;
         counted += c->o->s.count;
         g->right++;
@@ -209,7 +243,27 @@ static bool fill_from_end(const struct pool *p, struct fill *g, uint64_t live, u
     if (g->sum < live || g->right == 0 ||
         !boundary(&g->at[g->count - g->right].o->s, g->sum - live, &index))
         return g->sum >= live && g->right == 0;
-    return !all || messages == UINT64_MAX || counted - index == messages;
+    return messages == UINT64_MAX || counted - index == messages;
+}
+
+static bool fill_goes_on(const struct orphan *a, const struct orphan *b)
+{
+    return follows(a, b) && orphans_join(a, b);
+}
+
+/* Was it committed, for what follows it in its session was? */
+static bool is_before(const struct orphan *o, uint64_t session, uint64_t sequence)
+{
+    return o->s.session && o->s.session == session && o->s.sequence + 1 == sequence;
+}
+
+static bool joins_behind(const struct candidate *c, const struct candidate *next,
+                         const struct entry *e)
+{
+    if (next)
+        return fill_goes_on(c->o, next->o) &&
+               (!c->ahead || is_before(c->o, next->o->s.session, next->o->s.sequence));
+    return entry_joins(c->o, e) && (!c->ahead || is_before(c->o, e->session, e->sequence));
 }
 
 /* Some of it is damaged itself: only what joins what is known. */
@@ -217,22 +271,45 @@ static void fill_joined(struct fill *g, const struct topic *t, const struct entr
 {
     uint64_t room = g->bytes;
     g->left = g->right = g->sum = 0;
-    while (g->left < g->count && g->at[g->left].o->s.length <= room &&
-           (g->left ? orphans_join(g->at[g->left - 1].o, g->at[g->left].o)
+    while (g->left < g->count && !g->at[g->left].ahead && g->at[g->left].o->s.length <= room &&
+           (g->left ? fill_goes_on(g->at[g->left - 1].o, g->at[g->left].o)
                     : tail_joins(t, g->at[0].o))) {
         room -= g->at[g->left].o->s.length;
         g->left++;
     }
     while (g->left + g->right < g->count) {
-        struct candidate *c = &g->at[g->count - 1 - g->right];
-        bool joined = g->right ? orphans_join(c->o, c[1].o) : entry_joins(c->o, behind);
-        if (!joined || c->o->s.length > room)
+        const struct candidate *c = &g->at[g->count - 1 - g->right];
+        if (!joins_behind(c, g->right ? c + 1 : NULL, behind) || c->o->s.length > room)
             break;
-        c->lost = 0;
         room -= c->o->s.length;
         g->sum += c->o->s.length;
         g->right++;
     }
+}
+
+/* Which of them stood there. */
+static int fill_choose(struct fill *g, const struct topic *t, const struct hole *h, uint64_t live,
+                       uint64_t messages)
+{
+    struct fill sure = *g;
+    sure.at = calloc(g->count + 1, sizeof *sure.at);
+    if (!sure.at)
+        return -ENOMEM;
+    sure.count = 0;
+    for (size_t i = 0; i < g->count; i++)
+        if (!g->at[i].ahead)
+            sure.at[sure.count++] = g->at[i];
+    if (!fill_is_doubtful(&sure, live) &&
+        (fill_exactly(&sure) || fill_from_end(&sure, live, messages))) {
+        free(g->at);
+        *g = sure;
+        return 0;
+    }
+    free(sure.at);
+    if (fill_is_doubtful(g, live))
+        g->count = 0;
+    fill_joined(g, t, h->behind);
+    return 0;
 }
 
 static int fill_fold(struct salvage *v, const struct topic *t, struct orphan *o, uint64_t number)
@@ -253,18 +330,14 @@ static int fill_place(struct salvage *v, struct topic *t, const struct fill *g, 
         rc = fill_fold(v, t, g->at[i].o, number);
     if (rc == 0 && topic_end(t) < end - g->sum)
         rc = salvage_lose(v, t, end - g->sum, number);
-    for (size_t i = g->count - g->right; rc == 0 && i < g->count; i++) {
+    for (size_t i = g->count - g->right; rc == 0 && i < g->count; i++)
         rc = fill_fold(v, t, g->at[i].o, number);
-        if (rc == 0 && g->at[i].lost)
-            rc = salvage_lose(v, t, topic_end(t) + g->at[i].lost, number);
-    }
     return rc;
 }
 
 int salvage_fill(struct salvage *v, struct topic *t, const struct hole *h)
 {
     uint64_t from = topic_end(t), message = 0, base = salvage_base(v, t, &message);
-    const struct pool *p = &v->log->pool;
     struct fill g = {.bytes = h->end - from};
     uint64_t live = base > from ? (base < h->end ? h->end - base : 0) : g.bytes;
     uint64_t messages =
@@ -273,9 +346,8 @@ int salvage_fill(struct salvage *v, struct topic *t, const struct hole *h)
     int rc = fsck_orphans(v->f, v->log);
     if (rc == 0)
         rc = fill_begin(v, &g, t, h->before, h->number);
-    if (rc == 0 && !fill_exactly(&g) && !fill_from_end(p, &g, live, messages, false) &&
-        !fill_from_end(p, &g, live, messages, true))
-        fill_joined(&g, t, h->behind);
+    if (rc == 0)
+        rc = fill_choose(&g, t, h, live, messages);
     if (rc == 0)
         rc = fill_place(v, t, &g, h->end, h->number);
     free(g.at);
