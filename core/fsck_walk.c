@@ -475,6 +475,18 @@ static int worker_walk(void *arg)
     return 0;
 }
 
+/* As they do, and tells how far all are. */
+static int main_walk(void *arg)
+{
+    struct walker *w = arg;
+    size_t i;
+    while ((i = atomic_fetch_add_explicit(&w->next, 1, memory_order_relaxed)) < w->slices) {
+        w->slice[i].rc = slice_walk(w, &w->slice[i]);
+        fsck_progress(w->f, "checking messages", atomic_load(&w->bytes), w->total);
+    }
+    return 0;
+}
+
 /* What it finds gone marks the region, which who waits for it looks at. */
 static void *worker(void *arg)
 {
@@ -642,11 +654,8 @@ static void workers_run(struct walker *w)
     want = want > THREADS ? THREADS : want;
     while (n + 1 < want && n + 1 < w->slices && pthread_create(&thread[n], NULL, worker, w) == 0)
         n++;
-    size_t i;
-    while ((i = atomic_fetch_add_explicit(&w->next, 1, memory_order_relaxed)) < w->slices) {
-        w->slice[i].rc = slice_walk(w, &w->slice[i]);
-        fsck_progress(w->f, "checking messages", atomic_load(&w->bytes), w->total);
-    }
+    /* Under a guard of its own: left from further out, the others would go on in a frame that is gone. */
+    (void)!guard_run(w->f->region, main_walk, w);
     while (n > 0)
         pthread_join(thread[--n], NULL);
 }
