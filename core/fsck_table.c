@@ -199,17 +199,20 @@ int chain_take(struct fsck *f, struct topic *t, const struct lost *lost, const s
     atomic_store(&t->end, end);
     t->last_message_end = messages;
     t->batches = batches;
-    t->side_tail = tail;
-    t->side_tail_below = below;
+    if (n > 0) { /* else the last one was taken anew, and stands elsewhere */
+        t->side_tail = tail;
+        t->side_tail_below = below;
+    }
     t->time = time;
     t->modified = modified;
     return 0;
 }
 
 /* Where they stood is not known. */
-static void chain_aside(struct fsck *f, const struct topic *t, const struct chain *c)
+static int chain_aside(struct fsck *f, const struct topic *t, const struct chain *c)
 {
-    for (size_t i = c->first; i < c->count; i++) {
+    int rc = 0;
+    for (size_t i = c->first; rc == 0 && i < c->count; i++) {
         const struct orphan *o = c->at[i].o;
         if (c->at[i].offset != NOWHERE || c->at[i].trimmed)
             continue;
