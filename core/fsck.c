@@ -93,6 +93,7 @@ int fsck_run(const struct fsck_options *opt, struct fsck_report *report, struct 
         log_free(f.log);
     fsck_orphans_drop(&f);
     free(f.let_go);
+    free(f.unplaced);
     pthread_mutex_destroy(&f.lock);
     return rc;
 }

@@ -219,9 +219,9 @@ static int given_settle(struct salvage *v, struct topic *t, size_t i, size_t beh
     } else if (rc == 0) {
         if (given)
             say_lost(v, t, &lost, &c);
-        for (size_t k = first; k < c.count; k++)
+        for (size_t k = first; rc == 0 && k < c.count; k++)
             if (!serves(t, i, c.at[k].o))
-                fsck_unplaced(f, t, c.at[k].o, "index entry");
+                rc = fsck_unplaced(f, t, c.at[k].o, "index entry");
     }
     for (size_t k = first; k < c.count; k++)
         f->orphan[c.at[k].o - f->orphan].taken = true;

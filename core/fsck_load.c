@@ -98,15 +98,15 @@ static int load_from(struct fsck *f, const struct fsck_root *base, bool lenient,
                      struct embar_error *err)
 {
     uint64_t limit = UINT64_MAX;
-    size_t said = f->report->count;
+    const struct fsck_said said = fsck_said(f);
     int rc;
     while ((rc = load_upto(f, base, lenient, &limit, err)) == -EAGAIN)
-        fsck_unsay(f, said);
+        fsck_unsay(f, &said);
     f->base = base ? base->at : NULL;
     return rc;
 }
 
-static void load_drop(struct fsck *f, size_t said)
+static void load_drop(struct fsck *f, const struct fsck_said *said)
 {
     if (f->log)
         log_free(f->log);
@@ -149,15 +149,16 @@ static int load_best(struct fsck *f, struct embar_error *err)
 {
     struct fsck_root root[ROOTS];
     unsigned n = fsck_roots(f, root, ROOTS);
-    size_t said = f->report->count, least = SIZE_MAX, before = f->report->errors;
+    const struct fsck_said said = fsck_said(f);
+    size_t least = SIZE_MAX;
     unsigned best = n;
     int rc = -EMBAR_ECORRUPT;
     bool lenient = false;
     /* With every table whole, if that goes; else around those that are damaged. */
     for (unsigned i = 0; i < 2 * n && least > 0; i++) {
         bool loads = load_from(f, &root[i % n], i >= n, err) == 0;
-        size_t errors = f->report->errors - before + (loads ? misplaced(f->log) : 0);
-        load_drop(f, said);
+        size_t errors = f->report->errors - said.errors + (loads ? misplaced(f->log) : 0);
+        load_drop(f, &said);
         if (loads && errors < least) {
             least = errors;
             best = i % n;

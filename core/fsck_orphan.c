@@ -178,8 +178,17 @@ static void orphans_named(struct fsck *f, const struct pool *p)
         }
 }
 
-void fsck_unplaced(struct fsck *f, const struct topic *t, const struct orphan *o, const char *what)
+int fsck_unplaced(struct fsck *f, const struct topic *t, const struct orphan *o, const char *what)
 {
+    if (f->unplaced_count == f->unplaced_capacity) {
+        size_t capacity = f->unplaced_capacity ? f->unplaced_capacity * 2 : 64;
+        struct unplaced *grown = realloc(f->unplaced, capacity * sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        f->unplaced = grown;
+        f->unplaced_capacity = capacity;
+    }
+    f->unplaced[f->unplaced_count++] = (struct unplaced){t->id, o->at};
     fsck_say(
         f,
         &(struct finding){.kind = FSCK_UNPLACED,
@@ -191,6 +200,7 @@ void fsck_unplaced(struct fsck *f, const struct topic *t, const struct orphan *o
         "A batch of %u messages (%u bytes) is whole, but the %s that said where in the topic it "
         "stands is damaged, and nothing else tells. It may have been trimmed.",
         o->s.count, o->s.length, what);
+    return 0;
 }
 
 bool fsck_same_batch(const struct side *a, const struct side *b)

@@ -181,11 +181,19 @@ static int save_batch(struct fsck *f, const struct going *b, struct embar_error 
     return rc;
 }
 
-/* One that found no place. */
-static int save_unplaced(struct fsck *f, const struct fsck_finding *x, struct embar_error *err)
+/* Those that found no place. */
+static int save_unplaced(struct fsck *f, struct embar_error *err)
 {
-    struct going b = {.topic = x->topic, .at = x->place.from, .offset = UINT64_MAX};
-    return side_read(&f->pool, b.at, &b.s) == 0 ? save_batch(f, &b, err) : 0;
+    char path[MEDIA_MAX_PATH + 1];
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < f->unplaced_count; i++) {
+        const struct unplaced *x = &f->unplaced[i];
+        bool named = log_path(f->log, x->id, path, sizeof path) == 0;
+        struct going b = {.topic = named ? path : NULL, .at = x->at, .offset = UINT64_MAX};
+        if (side_read(&f->pool, b.at, &b.s) == 0)
+            rc = save_batch(f, &b, err);
+    }
+    return rc;
 }
 
 /* What fsck_room.c dropped. */
@@ -228,13 +236,13 @@ static int save_all(struct fsck *f, struct embar_error *err)
     }
     for (size_t i = 0; rc == 0 && i < r->count; i++) {
         const struct fsck_finding *x = &r->finding[i];
-        if (x->kind == FSCK_UNPLACED)
-            rc = save_unplaced(f, x, err);
         bool stays = x->action == FSCK_MARK || x->action == FSCK_NONE || rc;
         if (!stays && x->place.to > x->place.from && x->kind != FSCK_SUPERBLOCK)
             rc = save_bytes(f, fsck_kind_name(x->kind), x->place.from, x->place.to - x->place.from,
                             err);
     }
+    if (rc == 0)
+        rc = save_unplaced(f, err);
     if (rc == 0)
         rc = save_let_go(f, err);
     return rc ? rc : save_settle(f, err);

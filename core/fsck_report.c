@@ -109,14 +109,23 @@ static void finding_drop(struct fsck_finding *f)
     free(f->text);
 }
 
-void fsck_unsay(struct fsck *f, size_t n)
+struct fsck_said fsck_said(const struct fsck *f)
+{
+    const struct fsck_report *r = f->report;
+    return (struct fsck_said){r->count,   r->errors,         r->warnings,
+                              r->remarks, f->unplaced_count, r->unread};
+}
+
+void fsck_unsay(struct fsck *f, const struct fsck_said *said)
 {
     struct fsck_report *r = f->report;
-    while (r->count > n) {
-        struct fsck_finding *last = &r->finding[--r->count];
-        count(r, last->severity, (size_t)-1);
-        finding_drop(last);
-    }
+    while (r->count > said->findings)
+        finding_drop(&r->finding[--r->count]);
+    r->errors = said->errors;
+    r->warnings = said->warnings;
+    r->remarks = said->remarks;
+    r->unread = said->unread;
+    f->unplaced_count = said->unplaced;
 }
 
 void fsck_progress(const struct fsck *f, const char *stage, uint64_t done, uint64_t total)

@@ -39,6 +39,9 @@ struct fsck {
 
     struct let_go *let_go; /* what a repair drops for want of space (fsck_room.c); owned */
     size_t let_go_count, let_go_capacity;
+
+    struct unplaced *unplaced; /* what it saves aside for it found no place; owned */
+    size_t unplaced_count, unplaced_capacity;
 };
 
 /* ---- fsck_report.c ------------------------------------------------------------------------ */
@@ -53,8 +56,13 @@ struct finding {
 };
 void fsck_say(struct fsck *f, const struct finding *what, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-/* Void what was said since the report had n findings. */
-void fsck_unsay(struct fsck *f, size_t n);
+/* How much was said so far; void what was said since, also what was only counted. */
+struct fsck_said {
+    size_t findings, errors, warnings, remarks, unplaced;
+    uint64_t unread;
+};
+struct fsck_said fsck_said(const struct fsck *f);
+void fsck_unsay(struct fsck *f, const struct fsck_said *said);
 void fsck_progress(const struct fsck *f, const char *stage, uint64_t done, uint64_t total);
 /* "topic a/b", or "topic 7" when it has no path. buf: FSCK_NAME bytes. */
 #define FSCK_NAME (MEDIA_MAX_PATH + 32)
@@ -102,8 +110,13 @@ bool fsck_same_batch(const struct side *a, const struct side *b);
 /* The copy that the index line names; the one given where that is itself, or none is named. */
 const struct orphan *fsck_as_named(const struct fsck *f, const struct orphan *o);
 /* Say that a whole one has no place in `t` any more, for `what` named it and is damaged: it is
- * saved aside. */
-void fsck_unplaced(struct fsck *f, const struct topic *t, const struct orphan *o, const char *what);
+ * saved aside, also when the report is full. */
+struct unplaced {
+    uint32_t id;
+    uint64_t at; /* record */
+};
+int fsck_unplaced(struct fsck *f, const struct topic *t, const struct orphan *o, const char *what)
+    __attribute__((warn_unused_result));
 /* Give up what is known of them: the log is another. */
 void fsck_orphans_drop(struct fsck *f);
 /* The entry, or two, that named the batch. Returns how many. */

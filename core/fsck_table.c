@@ -223,8 +223,9 @@ static int chain_aside(struct fsck *f, const struct topic *t, const struct chain
         }
         if (!o->whole)
             continue;
-        fsck_unplaced(f, t, o, "table");
+        rc = fsck_unplaced(f, t, o, "table");
     }
+    return rc;
 }
 
 static int table_mend(struct fsck *f, struct topic *t, const struct parts *parts)
@@ -258,7 +259,7 @@ static int table_mend(struct fsck *f, struct topic *t, const struct parts *parts
             "together from their own records: bytes " U64 " up to " U64 " are lost.",
             base, end);
     if (rc == 0 && !all)
-        chain_aside(f, t, &c);
+        rc = chain_aside(f, t, &c);
     const struct lost lost = {.behind = 1, .offset = base, .message = t->first_message};
     if (rc == 0 && placed > 0)
         rc = chain_take(f, t, &lost, &c, parts);

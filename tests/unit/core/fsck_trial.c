@@ -278,6 +278,7 @@ void trial_step_end(struct trial_step *s)
 {
     log_free(s->fsck.log);
     free(s->fsck.let_go);
+    free(s->fsck.unplaced);
     fsck_orphans_drop(&s->fsck);
     fsck_report_drop(&s->report);
     pthread_mutex_destroy(&s->fsck.lock);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "core/log_state.h"
 #include "tests/unit/core/fixture.h"
@@ -121,11 +122,44 @@ static void named_first(void **state)
     assert_int_equal(w->step.fsck.twins, 1);
 }
 
+/* The report is full: one that has no place is saved nevertheless, and what is taken back is not counted. */
+static void full_report(void **state)
+{
+    struct world *w = *state;
+    struct embar_error err;
+    struct side s;
+    char save[] = "/tmp/embar-fsck-XXXXXX", path[96], command[64];
+    assert_non_null(mkdtemp(save));
+    trial_step_begin(&w->step, w->image, save);
+    struct fsck *f = &w->step.fsck;
+    const struct topic *t = names_id(&f->log->names, w->id);
+    const struct finding what = {.kind = FSCK_KNOWN, .severity = FSCK_WARNING};
+    struct orphan o = {.at = first(w, &s), .s = s};
+    for (unsigned i = 0; i < FSCK_FINDINGS; i++)
+        fsck_say(f, &what, "This is known.");
+    const struct fsck_said said = fsck_said(f);
+    fsck_say(f, &what, "Too much.");
+    assert_int_equal(fsck_unplaced(f, t, &o, "index entry"), 0);
+    assert_int_equal(f->report->unread, 2);
+    fsck_unsay(f, &said);
+    assert_int_equal(f->report->count, FSCK_FINDINGS);
+    assert_int_equal(f->report->warnings, FSCK_FINDINGS);
+    assert_int_equal(f->report->errors + f->report->unread + f->unplaced_count, 0);
+    assert_int_equal(fsck_unplaced(f, t, &o, "index entry"), 0);
+    assert_int_equal(fsck_repair(f, &err), 0);
+    assert_non_null(f->report->saved);
+    snprintf(path, sizeof path, "%s/%012llx-batch", f->report->saved, (unsigned long long)s.run0);
+    assert_int_equal(access(path, R_OK), 0);
+    snprintf(command, sizeof command, "rm -r %s", save);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(whole_first, begin, end),
         cmocka_unit_test_setup_teardown(named_first, begin, end),
+        cmocka_unit_test_setup_teardown(full_report, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
