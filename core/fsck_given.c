@@ -27,43 +27,93 @@ static uint64_t run_time(const struct topic *t, size_t i)
     return time;
 }
 
-/* What stands before runs [i, behind) was whole after this time, and what stands behind them before that. */
-static struct fsck_range times_around(const struct topic *t, size_t i, size_t behind)
+/* When its first batch was whole, should it stand there; else 0. */
+static uint64_t head_time(const struct topic *t, size_t i)
 {
-    struct fsck_range time = {0, UINT64_MAX};
+    const struct run *r = topic_run(t, i);
     struct side s;
-    while (i-- > 0 && time.from == 0)
-        if (!run_is_damaged(topic_run(t, i)))
-            time.from = run_time(t, i);
-    for (; behind < t->run_count && time.to == UINT64_MAX; behind++) {
-        const struct run *r = topic_run(t, behind);
-        if (!run_is_damaged(r) && r->batches > 0 && side_read(&t->log->pool, r->side, &s) == 0 &&
-            s.topic == t->id && s.run0 == r->payload)
-            time.to = s.time;
-    }
-    return time;
+    return !run_is_damaged(r) && r->batches > 0 && side_read(&t->log->pool, r->side, &s) == 0 &&
+                   s.topic == t->id && s.run0 == r->payload
+               ? s.time
+               : 0;
 }
 
-/* The whole batches that may have stood there. */
-static int candidates(struct salvage *v, const struct topic *t, const struct lost *lost,
-                      struct chain *c)
+/* What is known of a topic whose runs are settled from its end on: each thing is looked for once. */
+struct given {
+    struct salvage *v;
+    struct topic *t;
+    uint64_t *after; /* of each run: what stands before it was whole then at the latest; owned */
+    uint64_t before; /* what stands behind was whole then */
+    struct orphan *
+        *own; /* its whole batches that have no place, in the order of their times; owned */
+    size_t owned;
+};
+
+static int given_begin(struct given *g)
 {
-    struct fsck *f = v->f;
-    struct fsck_range time = times_around(t, lost->run, lost->behind);
-    int rc = fsck_orphans(f, v->log);
+    struct fsck *f = g->v->f;
+    const struct topic *t = g->t;
+    uint64_t last = 0;
+    int rc = fsck_orphans(f, g->v->log);
     if (rc)
         return rc;
+    g->after = calloc(t->run_count + 1, sizeof *g->after);
+    g->own = calloc(f->orphans + 1, sizeof(struct orphan *));
+    if (!g->after || !g->own)
+        return -ENOMEM;
+    for (size_t i = 0; i < t->run_count; i++) {
+        uint64_t time = run_is_damaged(topic_run(t, i)) ? 0 : run_time(t, i);
+        g->after[i] = last;
+        last = time ? time : last;
+    }
+    for (size_t i = 0; i < f->orphans; i++)
+        if (f->orphan[i].s.topic == t->id && f->orphan[i].whole && !f->orphan[i].taken)
+            g->own[g->owned++] = &f->orphan[i];
+    return 0;
+}
+
+/* Those that have a place now, or went aside, are no candidates any more. */
+static void given_taken(struct given *g)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < g->owned; i++)
+        if (!g->own[i]->taken)
+            g->own[kept++] = g->own[i];
+    g->owned = kept;
+}
+
+/* The first of them that was whole at `time` or later. */
+static size_t own_find(const struct given *g, uint64_t time)
+{
+    size_t low = 0, high = g->owned;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (g->own[mid]->s.time < time)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+/* The whole batches that may have stood there; where nothing tells what came before, the newest of them. */
+static int candidates(struct given *g, const struct lost *lost, struct chain *c)
+{
+    const struct topic *t = g->t;
+    uint64_t from = g->after[lost->run], bytes = 0;
+    size_t first = own_find(g, from + 1), last = own_find(g, g->before), i = last;
+    c->bounded = from > 0 || lost->offset == 0;
+    while (i > first && (c->bounded || bytes < c->end - lost->offset)) {
+        const struct side *s = &g->own[--i]->s;
+        bytes += chain_is_refused(t, s) ? 0 : s->length;
+    }
     c->count = 0;
-    c->at = calloc(f->orphans + 1, sizeof *c->at);
+    c->at = calloc(last - i + 1, sizeof *c->at);
     if (!c->at)
         return -ENOMEM;
-    for (size_t i = 0; i < f->orphans; i++) {
-        const struct orphan *o = &f->orphan[i];
-        if (o->s.topic == t->id && o->whole && !o->taken && o->s.time > time.from &&
-            o->s.time < time.to)
-            c->at[c->count++] = (struct link){.o = o, .refused = chain_is_refused(t, &o->s)};
-    }
-    c->bounded = time.from > 0 || lost->offset == 0;
+    for (; i < last; i++)
+        c->at[c->count++] =
+            (struct link){.o = g->own[i], .refused = chain_is_refused(t, &g->own[i]->s)};
     chain_fill(c, c->end - lost->offset);
     return 0;
 }
@@ -191,8 +241,10 @@ static bool serves(const struct topic *t, size_t i, const struct orphan *o)
 
 /* Runs [i, behind): those that follow one another, with the second part of a split batch. `given`: their
  * place was; else they do not stand there, which the walk says should they not be found. */
-static int given_settle(struct salvage *v, struct topic *t, size_t i, size_t behind, bool given)
+static int given_settle(struct given *g, size_t i, size_t behind, bool given)
 {
+    struct salvage *v = g->v;
+    struct topic *t = g->t;
     struct fsck *f = v->f;
     const struct run *r = topic_run(t, i);
     const struct parts none = {0};
@@ -200,7 +252,9 @@ static int given_settle(struct salvage *v, struct topic *t, size_t i, size_t beh
     struct chain c = {.end = topic_run_end(t, behind - 1),
                       .message = behind < t->run_count ? topic_run(t, behind)->message
                                                        : t->last_message_end};
-    int rc = v->unproved && r->batches > 0 ? candidates(v, t, &lost, &c) : 0;
+    int rc = v->unproved && r->batches > 0 && !g->after ? given_begin(g) : 0;
+    if (rc == 0 && g->after && r->batches > 0)
+        rc = candidates(g, &lost, &c);
     t->doubted = t->doubted || c.count > 0;
     if (given && t->ordered_end < c.end) /* for fsck_room.c: nobody orders here */
         t->ordered_end = c.end;
@@ -225,6 +279,8 @@ static int given_settle(struct salvage *v, struct topic *t, size_t i, size_t beh
     }
     for (size_t k = first; k < c.count; k++)
         f->orphan[c.at[k].o - f->orphan].taken = true;
+    if (c.count > 0)
+        given_taken(g);
     free(c.at);
     return rc;
 }
@@ -232,12 +288,16 @@ static int given_settle(struct salvage *v, struct topic *t, size_t i, size_t beh
 static int given_topic(struct salvage *v, struct topic *t)
 {
     int rc = 0;
+    struct given g = {.v = v, .t = t, .before = UINT64_MAX};
     for (size_t end = t->run_count, i; rc == 0 && end > 0; end = i) {
         size_t behind = end;
         i = end - 1;
         bool given = topic_run(t, i)->flags & RUN_GIVEN;
-        if (!given && (!v->unproved || run_is_damaged(topic_run(t, i)) || run_stands(t, i)))
+        uint64_t time = v->unproved ? head_time(t, i) : 0;
+        if (!given && (!v->unproved || run_is_damaged(topic_run(t, i)) || run_stands(t, i))) {
+            g.before = time ? time : g.before;
             continue;
+        }
         while (given && i > 0 && topic_run(t, i - 1)->flags & RUN_GIVEN)
             i--;
         while (behind < t->run_count && topic_run(t, behind)->batches == 0)
@@ -245,8 +305,12 @@ static int given_topic(struct salvage *v, struct topic *t)
         for (size_t k = i; given && k < end; k++)
             topic_run(t, k)->flags = MEDIA_RUN_LOST;
         if (t->id != 0)
-            rc = given_settle(v, t, i, behind, given);
+            rc = given_settle(&g, i, behind, given);
+        time = rc == 0 && v->unproved ? head_time(t, i) : 0;
+        g.before = time ? time : g.before;
     }
+    free(g.after);
+    free(g.own);
     return rc;
 }
 
