@@ -263,7 +263,7 @@ static bool joins_behind(const struct candidate *c, const struct candidate *next
     if (next)
         return fill_goes_on(c->o, next->o) &&
                (!c->ahead || is_before(c->o, next->o->s.session, next->o->s.sequence));
-    return entry_joins(c->o, e) && (!c->ahead || is_before(c->o, e->session, e->sequence));
+    return e && entry_joins(c->o, e) && (!c->ahead || is_before(c->o, e->session, e->sequence));
 }
 
 /* Some of it is damaged itself: only what joins what is known. */
