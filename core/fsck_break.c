@@ -370,6 +370,37 @@ static bool topic_there(const struct salvage *v, const struct gap *g, uint32_t t
     return false;
 }
 
+/* May it have been held, and never committed? At order 5 only the next of its session was. */
+static bool is_ahead(const struct salvage *v, const struct gap *g, const struct orphan *o)
+{
+    const struct topic *t = o->s.topic ? names_id(&v->log->names, o->s.topic) : NULL;
+    uint64_t last = 0;
+    size_t i = g->count;
+    if (!o->s.session || (t && t->topic_order != 5))
+        return false;
+    while (i > 0 && g->e[i - 1].session != o->s.session)
+        i--;
+    const struct session *s = session_find(v->log, o->s.session);
+    if (i > 0)
+        last = g->e[i - 1].sequence;
+    else if (s)
+        last = s->ordered;
+    return o->s.sequence != last + 1;
+}
+
+/* Does every action stand at the number that it says? */
+static bool actions_agree(const struct salvage *v, const struct gap *g)
+{
+    for (size_t i = 0; i < g->count; i++) {
+        struct control c;
+        if (g->e[i].kind == MEDIA_CONTROL && !(g->e[i].flags & MEDIA_F_SPLIT) &&
+            control_decode(pool_at(&v->log->pool, g->e[i].payload), g->e[i].length, &c) == 0 &&
+            c.number != g->e[i].number)
+            return false;
+    }
+    return true;
+}
+
 /* The batches that nothing names, in the order of their times, from the last entry on. With all of
  * them that is what stood there when the chain proves it, or when nothing follows that could. When
  * some are missing (`part`), only what stands right behind its topic's last batch is sure. */
@@ -387,7 +418,8 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
         bool half = g->half && o->at == g->half_side;
         if (f->orphan[i].taken || o->s.time <= salvage_newer_than(v, o->s.topic) ||
             o->s.time >= g->before || (o->named >= g->to && !half) ||
-            !topic_there(v, g, o->s.topic) || (part && !adjacent(v, g, o)))
+            !topic_there(v, g, o->s.topic) || (part && !adjacent(v, g, o)) ||
+            (!g->known && is_ahead(v, g, o)))
             continue;
         if (!part && term_begins(v->log, g->from + g->count, &g->e[g->count]))
             term = g->e[g->count++].term;
@@ -407,7 +439,9 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
 static int gap_rebuild(struct salvage *v, struct gap *g, bool part)
 {
     int rc = gap_collect(v, g, part);
-    if (rc == 0 && !part && (g->known ? !gap_proved(v, g) : g->count != g->to - g->from))
+    bool whole =
+        g->known ? rc == 0 && gap_proved(v, g) : g->count == g->to - g->from && actions_agree(v, g);
+    if (rc == 0 && !part && !whole)
         g->count = 0;
     return rc;
 }

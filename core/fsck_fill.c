@@ -515,7 +515,7 @@ static bool rest_follows(const struct salvage *v, const struct topic *t, const s
         return false;
     /* The record of one that was moved stands elsewhere. */
     if (tail_joins(t, o) || (r->batches == 0 && end == o->s.run0))
-        return !told || skips == 0;
+        return o->s.session == 0 || (told ? skips == 0 : o->s.sequence == 1);
     if (!is_only_source(v, o))
         return false;
     if (skips == 0)

@@ -20,8 +20,37 @@ struct load {
         uint32_t topic;
     } session[TOPICS];
     unsigned sessions, names;
-    bool crowded; /* large batches until it is full, so that what stands in the way is moved */
+    bool crowded;   /* large batches until it is full, so that what stands in the way is moved */
+    uint32_t alike; /* bytes of each batch: only its content tells it from others. 0: of any size */
 };
+
+/* What was never committed stands between what was: a batch that was given up, or a whole one that waits
+ * for the one before it. */
+static void load_leave(struct load *l, struct topic *t, const char *data, uint32_t sum,
+                       uint32_t count)
+{
+    static struct sent held[16]; /* until it is done, which the log's end is at the latest */
+    static unsigned next;
+    struct batch b = {.topic = t, .length = sum, .count = count, .equal = true};
+    struct control open = {.kind = MEDIA_C_OPEN, .id = t->id};
+    struct sent *s = &held[next % 16];
+    struct commit commit;
+    if (one_in(l->d, 2)) {
+        if (log_reserve(l->f->log, &b) == 0) {
+            (void)fixture_publish(l->f, t, 0, 0, 0, data, sum, NULL, count);
+            log_abandon(l->f->log, &b);
+        }
+        return;
+    }
+    if ((s->batch.topic && !atomic_load(&s->done)) || fixture_try(l->f, open, &commit) != 0)
+        return;
+    next++;
+    memset(s, 0, sizeof *s);
+    if (fixture_send(l->f, 0, s, t, commit.session, 1, 2, data, sum, NULL, count) == 0)
+        log_commit(l->f->log);
+    else
+        memset(s, 0, sizeof *s);
+}
 
 static void load_publish(struct load *l)
 {
@@ -32,6 +61,11 @@ static void load_publish(struct load *l)
     uint32_t count = 1 + pick(l->d, 60), each = most[size] / count + 1;
     bool equal = one_in(l->d, 2);
     uint32_t one = 1 + pick(l->d, each);
+    if (l->alike) {
+        count = 10;
+        one = l->alike / count;
+        equal = true;
+    }
     for (uint32_t i = 0; i < count; i++) {
         lengths[i] = equal ? one : 1 + pick(l->d, each);
         if (sum + lengths[i] > sizeof data) {
@@ -53,6 +87,8 @@ static void load_publish(struct load *l)
     struct topic *t = log_topic(l->f->log, id);
     if (!t)
         return;
+    if (l->alike && one_in(l->d, 12))
+        load_leave(l, t, data, sum, count);
     struct commit c =
         fixture_publish(l->f, t, session, 1, sequence, data, sum, equal ? NULL : lengths, count);
     if (c.status == -EMBAR_EFULL) { /* or in pieces that are too small: they are moved together */
@@ -175,6 +211,8 @@ bool trial_load(struct fixture *f, struct draws *d, char **earlier)
     struct load l;
     load_begin(&l, f, d);
     l.crowded = one_in(d, 2);
+    if (one_in(d, 3))
+        l.alike = 10 * (1 + pick(d, 1000));
     unsigned rounds = 40 + pick(d, 400) + (l.crowded ? 300 : 0), at = pick(d, rounds);
     for (unsigned i = 0; i < rounds; i++) {
         if (l.crowded && i + 30 == rounds)
