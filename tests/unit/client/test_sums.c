@@ -95,11 +95,11 @@ static void own_buffers_too(void **state)
     (void)state;
     struct peer p = {.incarnation = 1};
     struct embar_publisher_options o = EMBAR_PUBLISHER_OPTIONS;
-    enum { MESSAGE = 70000, EACH = 10 };
+    enum { MESSAGE = 300000, EACH = 3 }; /* so large that one alone has it behind it */
     unsigned char *all = noise((size_t)MESSAGE * EACH * 4, 3);
     struct embar_error err = {.code = 0};
     size_t n;
-    o.batch_bytes = 1 << 20;
+    o.batch_bytes = 2 << 20;
     o.linger_us = 600000000;
     peer_start(&p);
     struct embar_client *c = connect_to(&p, 20000);
