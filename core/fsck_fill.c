@@ -578,6 +578,40 @@ static int nameless_adopt(struct salvage *v)
     return rc;
 }
 
+/* By session, of each in the order of their times, in which they stand. */
+static int by_session(const void *a, const void *b)
+{
+    const struct orphan *x = *(struct orphan *const *)a, *y = *(struct orphan *const *)b;
+    if (x->s.session != y->s.session)
+        return x->s.session < y->s.session ? -1 : 1;
+    return x < y ? -1 : x > y;
+}
+
+/* Is each of `n` that are left the next of its session? At order 5 what is not was held, and no entry is
+ * missing for it. False as well without memory. */
+static bool none_is_ahead(const struct salvage *v, uint64_t n)
+{
+    struct orphan **left = malloc((n + 1) * sizeof(struct orphan *));
+    size_t count = 0;
+    for (size_t i = 0; left && i < v->f->orphans && count < n; i++)
+        if (is_left(v, &v->f->orphan[i]))
+            left[count++] = &v->f->orphan[i];
+    if (left && count > 1)
+        qsort(left, count, sizeof *left, by_session);
+    bool all = left;
+    for (size_t i = 0; all && i < count; i++) {
+        const struct side *o = &left[i]->s, *before = i > 0 ? &left[i - 1]->s : NULL;
+        const struct session *s = o->session ? session_find(v->log, o->session) : NULL;
+        uint64_t last = s ? s->ordered : 0;
+        if (before && before->session == o->session)
+            last = before->sequence;
+        all = !o->session || names_id(&v->log->names, o->topic)->topic_order != 5 ||
+              o->sequence == last + 1;
+    }
+    free(left);
+    return all;
+}
+
 int salvage_rest(struct salvage *v)
 {
     struct fsck *f = v->f;
@@ -592,7 +626,7 @@ int salvage_rest(struct salvage *v)
     for (size_t i = 0; rc == 0 && i < f->orphans; i++)
         left += is_left(v, &f->orphan[i]) ? (f->orphan[i].s.run1 ? 2u : 1u) : 0;
     /* Just as many as are missing: none is damaged itself. */
-    bool counted = left == v->missing;
+    bool counted = rc == 0 && left == v->missing && none_is_ahead(v, left);
     size_t placed = v->placed;
     for (size_t i = 0; rc == 0 && i < f->orphans; i++)
         if (is_left(v, &f->orphan[i]))
