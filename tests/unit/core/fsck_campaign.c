@@ -52,8 +52,8 @@ static void campaign(void **state)
 {
     (void)state;
     struct draws d = campaign_begin("fsck");
-    char save[] = "/tmp/embar-fsck-XXXXXX";
-    assert_non_null(mkdtemp(save));
+    char save[TRIAL_SAVE];
+    trial_save_make(save);
     struct tally tally[TRIAL_KINDS + 1] = {0};
     size_t pools = 0, batches = 0, nameless = 0, missing = 0;
     const char *only = getenv("EMBAR_TEST_ONLY");
@@ -93,9 +93,7 @@ static void campaign(void **state)
         tally_print(trial_kind_name(k), &tally[k]);
     tally_print("all", &tally[TRIAL_KINDS]);
     print_message("%zu batches; %zu topics renamed, %zu missing\n", batches, nameless, missing);
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", save);
-    assert_int_equal(system(command), 0);
+    trial_save_drop(save);
     assert_int_equal(tally[TRIAL_KINDS].lost, 0);
     assert_true(only || tally[TRIAL_KINDS].reported > pools / 4);
 }

@@ -17,6 +17,19 @@ static void *memory_new(void)
     return p;
 }
 
+void trial_save_make(char dir[TRIAL_SAVE])
+{
+    (void)snprintf(dir, TRIAL_SAVE, "/tmp/embar-fsck-XXXXXX");
+    assert_non_null(mkdtemp(dir));
+}
+
+void trial_save_drop(const char *dir)
+{
+    char command[TRIAL_SAVE + 8];
+    (void)snprintf(command, sizeof command, "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
 /* ---- What it holds ---------------------------------------------------------------------------- */
 
 static void area_add(struct trial *t, const char *name, uint64_t at, uint64_t size)

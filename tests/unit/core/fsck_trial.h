@@ -79,6 +79,11 @@ void trial_damage(struct trial *t, struct draws *d, char *text, size_t size);
 /* Check, repair, compare, check again; fails the test on a broken promise. `save`: a directory. */
 void trial_run(struct trial *t, const char *save, struct trial_outcome *out);
 
+/* A private directory to save into, and its end with all that is in it. */
+#define TRIAL_SAVE 32
+void trial_save_make(char dir[TRIAL_SAVE]);
+void trial_save_drop(const char *dir);
+
 /* The image as a region, checked or repaired. */
 int trial_fsck(struct trial *t, bool repair, const char *save, struct fsck_report *r,
                struct embar_error *err);

@@ -19,7 +19,7 @@ struct pool_of {
     char *image;
     uint32_t id;
     uint64_t session;
-    char save[32];
+    char save[TRIAL_SAVE];
 };
 
 static void data_of(unsigned i, char *data)
@@ -33,9 +33,7 @@ static int begin(void **state)
     static struct pool_of p;
     struct log_options o = {.manual = true};
     memset(&p, 0, sizeof p);
-    strcpy(p.save, "/tmp/embar-fsck-XXXXXX");
-    if (!mkdtemp(p.save))
-        return -1;
+    trial_save_make(p.save);
     fixture_open_as(&p.f, TRIAL_SIZE, &o);
     p.id = fixture_topic(&p.f, "t");
     struct topic *t = log_topic(p.f.log, p.id);
@@ -57,11 +55,10 @@ static int begin(void **state)
 static int end(void **state)
 {
     struct pool_of *p = *state;
-    char command[64];
     fixture_close(&p->f);
     munmap(p->image, TRIAL_SIZE);
-    snprintf(command, sizeof command, "rm -r %s", p->save);
-    return system(command);
+    trial_save_drop(p->save);
+    return 0;
 }
 
 static void *at(struct pool_of *p, const void *in_log)

@@ -98,9 +98,8 @@ static void booted_check(struct booted *b)
     booted_region(b, &region);
     struct log_options o = {.region = &region, .manual = true, .boot_id = boots[1]};
     assert_int_equal(log_open(&log, &o, &err), -EMBAR_ECORRUPT);
-    char save[] = "/tmp/embar-fsck-XXXXXX";
-    char command[64];
-    assert_non_null(mkdtemp(save));
+    char save[TRIAL_SAVE];
+    trial_save_make(save);
     booted_region(b, &region);
     struct fsck_options check = {
         .region = &region, .repair = true, .threads = 1, .save = save, .boot_id = boots[1]};
@@ -111,8 +110,7 @@ static void booted_check(struct booted *b)
     assert_non_null(trial_finding(&r, FSCK_ENTRY));
     assert_int_equal(r.left, 0);
     fsck_report_drop(&r);
-    snprintf(command, sizeof command, "rm -r %s", save);
-    assert_int_equal(system(command), 0);
+    trial_save_drop(save);
     booted_region(b, &region);
     assert_int_equal(log_open(&log, &o, &err), 0);
     for (unsigned k = 0; k < 2; k++) {

@@ -20,7 +20,7 @@ struct world {
     size_t size;
     uint64_t move; /* number of the entry */
     uint64_t side; /* the first record, where it was */
-    char save[32];
+    char save[TRIAL_SAVE];
 };
 
 static void publish(struct world *w, unsigned i, struct draws *d)
@@ -89,9 +89,7 @@ static int begin(void **state)
     struct log_options o = {.manual = true, .geo.index_entries = 2048};
     struct draws d = campaign_begin("given");
     memset(&w, 0, sizeof w);
-    strcpy(w.save, "/tmp/embar-fsck-XXXXXX");
-    if (!mkdtemp(w.save))
-        return -1;
+    trial_save_make(w.save);
     fixture_open_as(&w.f, TRIAL_SIZE, &o);
     w.kept = fixture_topic(&w.f, "kept");
     w.newer = fixture_topic(&w.f, "newer");
@@ -117,12 +115,11 @@ static int begin(void **state)
 static int end(void **state)
 {
     struct world *w = *state;
-    char command[64];
     fixture_close(&w->f);
     munmap(w->image, TRIAL_SIZE);
     free(w->want);
-    snprintf(command, sizeof command, "rm -r %s", w->save);
-    return system(command);
+    trial_save_drop(w->save);
+    return 0;
 }
 
 static void *in_image(struct world *w, const void *at)

@@ -151,16 +151,15 @@ static unsigned world_kill(struct draws *d, const char *save)
 static void moves(void **state)
 {
     (void)state;
-    char save[] = "/tmp/embar-fsck-XXXXXX", command[64];
+    char save[TRIAL_SAVE];
     struct draws d = campaign_begin("moves");
     unsigned lines = 0;
-    assert_non_null(mkdtemp(save));
+    trial_save_make(save);
     for (unsigned worlds = campaign_rounds(4); worlds > 0; worlds--)
         lines += world_kill(&d, save);
     print_message("%u moves\n", lines);
     assert_true(lines > 0);
-    snprintf(command, sizeof command, "rm -rf %s", save);
-    assert_int_equal(system(command), 0);
+    trial_save_drop(save);
 }
 
 int main(void)

@@ -128,8 +128,8 @@ static void full_report(void **state)
     struct world *w = *state;
     struct embar_error err;
     struct side s;
-    char save[] = "/tmp/embar-fsck-XXXXXX", path[96], command[64];
-    assert_non_null(mkdtemp(save));
+    char save[TRIAL_SAVE], path[96];
+    trial_save_make(save);
     trial_step_begin(&w->step, w->image, save);
     struct fsck *f = &w->step.fsck;
     const struct topic *t = names_id(&f->log->names, w->id);
@@ -150,8 +150,7 @@ static void full_report(void **state)
     assert_non_null(f->report->saved);
     snprintf(path, sizeof path, "%s/%012llx-batch", f->report->saved, (unsigned long long)s.run0);
     assert_int_equal(access(path, R_OK), 0);
-    snprintf(command, sizeof command, "rm -r %s", save);
-    assert_int_equal(system(command), 0);
+    trial_save_drop(save);
 }
 
 int main(void)

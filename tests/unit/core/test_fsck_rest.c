@@ -17,7 +17,7 @@ struct lost {
     struct fixture f;
     char *image, *data;
     uint32_t id;
-    char save[32];
+    char save[TRIAL_SAVE];
 };
 
 static uint64_t record_of(struct lost *l, unsigned i)
@@ -41,8 +41,7 @@ static void begin(struct lost *l, bool session, bool other)
 {
     struct log_options o = {.manual = true};
     memset(l, 0, sizeof *l);
-    strcpy(l->save, "/tmp/embar-fsck-XXXXXX");
-    assert_non_null(mkdtemp(l->save));
+    trial_save_make(l->save);
     l->data = malloc((size_t)BATCHES * LENGTH);
     for (size_t i = 0; i < (size_t)BATCHES * LENGTH; i++)
         l->data[i] = (char)('a' + i / LENGTH);
@@ -66,12 +65,10 @@ static void begin(struct lost *l, bool session, bool other)
 
 static void end(struct lost *l)
 {
-    char command[64];
     fixture_close(&l->f);
     munmap(l->image, TRIAL_SIZE);
     free(l->data);
-    snprintf(command, sizeof command, "rm -r %s", l->save);
-    assert_int_equal(system(command), 0);
+    trial_save_drop(l->save);
 }
 
 /* The batches that are saved aside, by their letters. */

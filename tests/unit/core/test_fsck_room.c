@@ -22,7 +22,7 @@ struct world {
     struct sample sample[BATCHES];
     unsigned samples;
     char *image;
-    char save[32];
+    char save[TRIAL_SAVE];
     struct trial_step step;
 };
 
@@ -48,9 +48,7 @@ static int begin(void **state)
     struct log_options o = {.manual = true};
     struct draws d = campaign_begin("room");
     memset(&w, 0, sizeof w);
-    strcpy(w.save, "/tmp/embar-fsck-XXXXXX");
-    if (!mkdtemp(w.save))
-        return -1;
+    trial_save_make(w.save);
     fixture_open_as(&w.f, TRIAL_SIZE, &o);
     static const char data[30000];
     w.before = fixture_topic(&w.f, "before");
@@ -77,13 +75,12 @@ static int begin(void **state)
 static int end(void **state)
 {
     struct world *w = *state;
-    char command[64];
     fixture_close(&w->f);
     munmap(w->image, TRIAL_SIZE);
     for (unsigned i = 0; i < w->samples; i++)
         free(w->sample[i].data);
-    snprintf(command, sizeof command, "rm -r %s", w->save);
-    return system(command);
+    trial_save_drop(w->save);
+    return 0;
 }
 
 static struct topic *load(struct world *w)

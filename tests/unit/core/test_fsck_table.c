@@ -19,7 +19,7 @@ struct world {
     struct fixture f;
     uint32_t id, other;
     char *image;
-    char save[32];
+    char save[TRIAL_SAVE];
 };
 
 static void data_of(unsigned i, char *data)
@@ -50,9 +50,7 @@ static int begin(void **state)
     struct log_options o = {.manual = true};
     o.geo.max_order = 3;
     memset(&w, 0, sizeof w);
-    strcpy(w.save, "/tmp/embar-fsck-XXXXXX");
-    if (!mkdtemp(w.save))
-        return -1;
+    trial_save_make(w.save);
     fixture_open_as(&w.f, TRIAL_SIZE, &o);
     w.id = fixture_topic(&w.f, "t");
     w.other = fixture_topic(&w.f, "other");
@@ -64,11 +62,10 @@ static int begin(void **state)
 static int end(void **state)
 {
     struct world *w = *state;
-    char command[64];
     fixture_close(&w->f);
     munmap(w->image, TRIAL_SIZE);
-    snprintf(command, sizeof command, "rm -r %s", w->save);
-    return system(command);
+    trial_save_drop(w->save);
+    return 0;
 }
 
 /* Both roots name the table; then it is gone. */
@@ -403,9 +400,9 @@ static void histories(void **state)
 {
     (void)state;
     struct draws d = campaign_begin("tables");
-    char save[] = "/tmp/embar-fsck-XXXXXX", command[64];
+    char save[TRIAL_SAVE];
     size_t tables = 0, lost = 0, alone = 0;
-    assert_non_null(mkdtemp(save));
+    trial_save_make(save);
     for (unsigned p = campaign_rounds(POOLS); p > 0; p--) {
         struct trial t;
         trial_build(&t, &d);
@@ -429,8 +426,7 @@ static void histories(void **state)
         trial_free(&t);
     }
     print_message("%zu tables: %zu batches lost\n", tables, alone);
-    snprintf(command, sizeof command, "rm -r %s", save);
-    assert_int_equal(system(command), 0);
+    trial_save_drop(save);
     assert_int_equal(lost, 0);
 }
 

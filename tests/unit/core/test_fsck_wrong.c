@@ -19,7 +19,7 @@ struct world {
     char *image, *want;
     size_t size;
     uint64_t end;
-    char save[32];
+    char save[TRIAL_SAVE];
 };
 
 static int begin(void **state)
@@ -27,9 +27,7 @@ static int begin(void **state)
     static struct world w;
     struct log_options o = {.manual = true, .geo.index_entries = 2048};
     memset(&w, 0, sizeof w);
-    strcpy(w.save, "/tmp/embar-fsck-XXXXXX");
-    if (!mkdtemp(w.save))
-        return -1;
+    trial_save_make(w.save);
     fixture_open_as(&w.f, TRIAL_SIZE, &o);
     w.kept = fixture_topic(&w.f, "kept");
     w.newer = fixture_topic(&w.f, "newer");
@@ -42,14 +40,13 @@ static int begin(void **state)
 static int end(void **state)
 {
     struct world *w = *state;
-    char command[64];
     topic_put(w->k);
     topic_put(w->n);
     fixture_close(&w->f);
     munmap(w->image, TRIAL_SIZE);
     free(w->want);
-    snprintf(command, sizeof command, "rm -r %s", w->save);
-    return system(command);
+    trial_save_drop(w->save);
+    return 0;
 }
 
 static int publish(struct world *w, struct topic *t, char what, uint32_t length)

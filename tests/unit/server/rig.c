@@ -535,6 +535,13 @@ void fill(uint8_t *p, size_t n, uint64_t seed)
     }
 }
 
+bool nobody_is_there(void *rig)
+{
+    struct server_stat st;
+    server_stat(((const struct rig *)rig)->server, &st);
+    return st.connections == 0;
+}
+
 void until(bool (*f)(void *arg), void *arg)
 {
     struct timespec nap = {.tv_nsec = 2000000};

@@ -149,20 +149,12 @@ static void ends_well(pid_t child)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-static bool nobody_is_there(void *unused)
-{
-    struct server_stat st;
-    (void)unused;
-    server_stat(r.server, &st);
-    return st.connections == 0;
-}
-
 static void told_so(void **state)
 {
     (void)state;
     struct server_stat st;
     ends_well(start_peers(true, -1));
-    until(nobody_is_there, NULL);
+    until(nobody_is_there, &r);
     server_stat(r.server, &st);
     assert_in_range(st.refused, SOME, UINT64_MAX);
     assert_in_range(st.accepted, MOST + 1, UINT64_MAX);
@@ -189,7 +181,7 @@ static void until_there_are_some(void **state)
         close(taken[--n]);
     ends_well(child);
     close(go[0]);
-    until(nobody_is_there, NULL);
+    until(nobody_is_there, &r);
 }
 
 static int setup(void **state)

@@ -245,14 +245,6 @@ static void channels(void **state)
     close(fd);
 }
 
-static bool nobody_is_there(void *arg)
-{
-    struct server_stat st;
-    (void)arg;
-    server_stat(r.server, &st);
-    return st.connections == 0;
-}
-
 /* A peer that asks and asks and reads no answer is not read from any more, and takes nothing with it. */
 static void unread_answers(void **state)
 {
@@ -277,7 +269,7 @@ static void unread_answers(void **state)
     holds("other", "abbccc");
     close(other);
     close(fd);
-    until(nobody_is_there, NULL);
+    until(nobody_is_there, &r);
     /* The bound on what clients have not read is theirs no more. */
     fd = peer(&r, true);
     char *text = NULL;
@@ -372,7 +364,7 @@ static void refused_and_goes_on(void **state)
     assert_false(receive(fd, &g));
     send_bytes(fd, more, MORE); /* still dropped: a reset could take the ERROR with it */
     close(fd);
-    until(nobody_is_there, NULL);
+    until(nobody_is_there, &r);
     free(more);
 }
 
