@@ -40,7 +40,12 @@ awk '$2 != ++n[$1] { print "out of order:", $1, $2; exit 1 }' "$mnt/t"
 equal messages "$(xattr messages "$mnt/t")" $((shells * lines))
 say "$shells shells, $((shells * lines)) lines: 0 torn, 0 lost, 0 twice"
 
+# close(2) does not wait for its RELEASE, in which the half line is published.
+half_is_there() {
+    [ "$(cat "$mnt/u")" = 'half ' ]
+}
 printf 'half ' >>"$mnt/u"
+wait_until 20 half_is_there || die "the half line is not there: $(cat "$mnt/u")"
 append "$mnt/u" other
 append "$mnt/u" rest
 content "$mnt/u" 'half other\nrest\n'
