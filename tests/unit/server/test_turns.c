@@ -1,8 +1,8 @@
-/* Whose turn it is: connections that share a worker bring in and are sent as much as each other while each
- * could go on, and who has little to say waits for one turn of one of them. Without timing: the worker is
- * held before a receive, by the linker's --wrap, until what is to wait for it does; then its receives
- * and sends are a log, of which the tests tell what may not be in it. What greedy ones send waits in Unix
- * sockets, whole; what subscribers are sent goes nowhere and counts as sent.
+/* Whose turn it is: connections that share a worker bring in as much as each other while each could go on,
+ * and who has little to say waits for one turn of one of them; slow batches move and land in turns, too.
+ * Without timing: the worker is held before a receive until what is to wait for it does; then its receives
+ * and sends are a log (calls.h), of which the tests tell what may not be in it. What greedy ones send waits in
+ * Unix sockets, whole.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,7 +10,6 @@
 #include <stdint.h>
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,123 +18,58 @@
 
 #include <cmocka.h>
 
-#include "tests/unit/server/rig.h"
+#include "tests/unit/server/calls.h"
 
 enum {
-    TURN = 64 << 10,     /* net/server/internal.h: TURN_SHARED */
-    TURN_SENT = 1 << 20, /* TURN_OUT */
-    GREEDY = 2 << 20,    /* bytes of a batch, of which a socket holds some */
-    WAITS = 3 * TURN,    /* of it at least */
-    AHEAD = 16 << 10,    /* that a receive brings of the next batch */
-    LOG = 20000,
+    WAITS = 3 * TURN, /* bytes of a greedy one that a socket holds, at least */
+    MOVED = -2,       /* in the log in place of a descriptor: bytes out of the pool */
 };
 
-struct call {
-    pthread_t who;
-    int fd;
-    bool out;
-    uint16_t channel; /* of the first frame sent */
-    size_t n;
-};
+/* ---- Leaving the pool ---------------------------------------------------------------------- */
 
-static pthread_t tester;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards what follows */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards these two */
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-static unsigned free_receives; /* until the worker is held */
-static bool held;
-static int swallow[2]; /* what is sent there goes nowhere; 0: no descriptor */
-static struct call log_of[LOG];
-static unsigned logged;
+static bool moves_held, moving; /* nothing leaves the pool; something would */
 
-static struct call calls[LOG]; /* the tester's copy */
-static unsigned call_count;
+int __real_log_peek(struct log *l, const struct batch *b, uint32_t at, void *to, uint32_t n);
+int __wrap_log_peek(struct log *l, const struct batch *b, uint32_t at, void *to, uint32_t n);
 
-ssize_t __real_recvmsg(int fd, struct msghdr *m, int flags);
-ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int flags);
-ssize_t __real_sendmsg(int fd, const struct msghdr *m, int flags);
-ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags);
-
-static void note(int fd, bool out, uint16_t channel, ssize_t n)
+int __wrap_log_peek(struct log *l, const struct batch *b, uint32_t at, void *to, uint32_t n)
 {
-    if (n > 0 && logged < LOG)
-        log_of[logged++] = (struct call){pthread_self(), fd, out, channel, (size_t)n};
-}
-
-ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int flags)
-{
-    if (pthread_equal(pthread_self(), tester))
-        return __real_recvmsg(fd, m, flags);
     pthread_mutex_lock(&lock);
-    while (free_receives == 0) {
-        held = true;
-        pthread_cond_broadcast(&changed);
+    while (moves_held) {
+        moving = true;
         pthread_cond_wait(&changed, &lock);
     }
-    held = false;
-    ssize_t n = __real_recvmsg(fd, m, flags);
-    if (n > 0)
-        free_receives--;
-    note(fd, false, 0, n);
     pthread_mutex_unlock(&lock);
-    return n;
+    calls_note(MOVED, n);
+    return __real_log_peek(l, b, at, to, n);
 }
 
-ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags)
-{
-    if (pthread_equal(pthread_self(), tester))
-        return __real_sendmsg(fd, m, flags);
-    struct wire_frame f = {0};
-    ssize_t n = 0;
-    if (m->msg_iov[0].iov_len >= sizeof(f))
-        memcpy(&f, m->msg_iov[0].iov_base, sizeof(f));
-    pthread_mutex_lock(&lock);
-    if (fd == swallow[0] || fd == swallow[1])
-        for (size_t i = 0; i < m->msg_iovlen; i++)
-            n += (ssize_t)m->msg_iov[i].iov_len;
-    else
-        n = __real_sendmsg(fd, m, flags);
-    note(fd, true, le16_get(f.channel), n);
-    pthread_mutex_unlock(&lock);
-    return n;
-}
-
-/* Let the worker receive so often, and wait until it would once more. */
-static void let(unsigned receives)
+static void hold_moves(bool hold)
 {
     pthread_mutex_lock(&lock);
-    free_receives = receives;
+    moves_held = hold;
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
 }
 
-static bool is_held(void *unused)
+static bool is_moving(void *unused)
 {
     (void)unused;
     pthread_mutex_lock(&lock);
-    bool is = held && free_receives == 0;
+    bool is = moving;
     pthread_mutex_unlock(&lock);
     return is;
 }
 
-static void hold_after(unsigned receives)
+static bool has_moved_all(void *bytes)
 {
-    let(receives);
-    until(is_held, NULL);
-}
-
-static void forget_calls(void)
-{
-    pthread_mutex_lock(&lock);
-    logged = 0;
-    pthread_mutex_unlock(&lock);
-}
-
-static void look(void)
-{
-    pthread_mutex_lock(&lock);
-    call_count = logged;
-    memcpy(calls, log_of, logged * sizeof(*calls));
-    pthread_mutex_unlock(&lock);
+    size_t sum = 0;
+    look();
+    for (unsigned i = 0; i < call_count; i++)
+        sum += calls[i].fd == MOVED ? calls[i].n : 0;
+    return sum >= *(const size_t *)bytes;
 }
 
 /* ---- Publishers ---------------------------------------------------------------------------- */
@@ -146,19 +80,6 @@ struct greedy {
     size_t waits; /* bytes in the socket */
     size_t came;
 };
-
-static uint8_t payload[GREEDY];
-
-/* A connection that has a topic open; its descriptor at the server is that of the newest receive. */
-static int opened(const struct rig *r, const char *path, int *theirs)
-{
-    forget_calls();
-    int fd = peer(r, true);
-    open_topic(fd, path, 1, WIRE_S_NONE, 0);
-    look();
-    *theirs = calls[call_count - 1].fd;
-    return fd;
-}
 
 /* As much of its bytes as the socket takes. */
 static void stuff(struct greedy *g)
@@ -184,7 +105,7 @@ static void greedy_ones(const struct rig *r, struct greedy *g, unsigned n)
                          sizeof(most)); /* what it may have */
         g[i].b = batch_make(1, 1, 0, payload, GREEDY, NULL, 1);
     }
-    forget_calls();
+    calls_forget();
     let(0); /* from the first receive of theirs */
 }
 
@@ -261,11 +182,6 @@ static void even(struct greedy *g, unsigned n)
     }
 }
 
-static struct rig one_worker(void)
-{
-    return (struct rig){.workers = 1, .tick_ms = 600000, .spec = "mem:256M"};
-}
-
 static void shares(void **state)
 {
     (void)state;
@@ -324,14 +240,6 @@ static size_t greedy_bytes(struct greedy *g, unsigned n, unsigned from, unsigned
         if (!calls[i].out && whose(g, n, calls[i].fd))
             sum += calls[i].n;
     return sum;
-}
-
-static unsigned next_of(int fd, bool out, unsigned from)
-{
-    while (from < call_count && (calls[from].fd != fd || calls[from].out != out))
-        from++;
-    assert_true(from < call_count);
-    return from;
 }
 
 /* Who sends little waits for the turn at hand and one more, however many are greedy, and is
@@ -417,6 +325,45 @@ static bool has_moved(void *arg)
     return st.moved == 1;
 }
 
+/* A batch that is too slow moves out of the pool a share a turn, too: others have turns meanwhile. */
+static void a_slow_one_moves(void **state)
+{
+    (void)state;
+    enum { N = 5, CAME = 8 * TURN, SIZE = 2 * CAME };
+    struct rig r = {.workers = 1, .tick_ms = 40, .spec = "mem:256M"};
+    struct greedy g[N];
+    int theirs;
+    let(UINT32_MAX);
+    rig_start(&r);
+    greedy_ones(&r, g, N);
+    let(UINT32_MAX);
+    int fd = opened(&r, "slow", &theirs);
+    struct batch_bytes b = batch_make(1, 1, 0, payload, SIZE, NULL, 1);
+    calls_forget();
+    hold_moves(true);
+    send_bytes(fd, b.p, CAME);
+    until(is_moving, NULL); /* after 5 ticks in which nothing came */
+    for (unsigned i = 0; i < N; i++)
+        stuff(&g[i]);
+    hold_moves(false);
+    until(has_moved_all, &(size_t){CAME - AHEAD});
+    struct crowd all = {g, N};
+    until(all_came, &all);
+    look();
+    unsigned first = next_of(MOVED, false, 0), last = first;
+    for (unsigned i = first; i < call_count; i++)
+        if (calls[i].fd == MOVED)
+            last = i;
+    assert_in_range(greedy_bytes(g, N, first, last), 4 * TURN, SIZE_MAX);
+    send_bytes(fd, b.p + CAME, b.n - CAME);
+    await_ack(fd, 1, 1);
+    greedy_end(g, N, false);
+    topic_is(&r, "slow", SIZE);
+    free(b.p);
+    close(fd);
+    rig_stop(&r);
+}
+
 static bool all_staged(void *arg)
 {
     struct server_stat st;
@@ -459,156 +406,6 @@ static void a_slow_one_lands(void **state)
     rig_stop(&r);
 }
 
-/* ---- Subscribers --------------------------------------------------------------------------- */
-
-enum { BATCHES = 8 };
-
-static void a_large_topic(const struct rig *r)
-{
-    int fd = peer(r, true);
-    open_topic(fd, "large", 1, WIRE_S_NONE, 0);
-    for (unsigned i = 0; i < BATCHES; i++) {
-        publish(fd, 1, i + 1, 0, payload, GREEDY, NULL, 1);
-        await_ack(fd, 1, i + 1);
-    }
-    close(fd);
-}
-
-static void to_nowhere(int one, int other)
-{
-    pthread_mutex_lock(&lock);
-    swallow[0] = one;
-    swallow[1] = other;
-    pthread_mutex_unlock(&lock);
-}
-
-struct sent_want {
-    int fd;
-    uint16_t channel;
-};
-
-static size_t sent_to(const struct sent_want *w, unsigned to)
-{
-    size_t sum = 0;
-    for (unsigned i = 0; i < to; i++)
-        if (calls[i].out && calls[i].fd == w->fd && (!w->channel || calls[i].channel == w->channel))
-            sum += calls[i].n;
-    return sum;
-}
-
-static bool all_sent(void *arg)
-{
-    look();
-    return sent_to(arg, call_count) >= (size_t)BATCHES * GREEDY;
-}
-
-static void ask_for_large(int fd, uint16_t channel)
-{
-    uint8_t b[256];
-    send_bytes(fd, b, subscribe_bytes(b, "large", channel, WIRE_FROM_EARLIEST, 0, 0, 0));
-}
-
-/* Neither is sent more than a turn while the other waits for some of its own, or two at first: what a
- * turn sends ends with a batch. */
-static void sent_evenly(const struct sent_want w[2])
-{
-    size_t run = 0, to[2] = {0, 0};
-    look();
-    int last = -1;
-    for (unsigned i = 0; i < call_count; i++) {
-        int one = -1;
-        for (int k = 0; k < 2; k++)
-            if (calls[i].out && calls[i].fd == w[k].fd &&
-                (!w[k].channel || calls[i].channel == w[k].channel))
-                one = k;
-        if (one < 0)
-            continue;
-        run = one == last ? run + calls[i].n : calls[i].n;
-        last = one;
-        to[one] += calls[i].n;
-        if (to[1 - one] < (size_t)BATCHES * GREEDY)
-            assert_in_range(run, 1, (to[1 - one] > 0 ? 1u : 2u) * (GREEDY + 4096u));
-    }
-}
-
-/* Two connections that read as fast as they are sent to. */
-static void two_subscribers(void **state)
-{
-    (void)state;
-    struct rig r = one_worker();
-    struct sent_want w[2] = {{0}};
-    int fd[2];
-    let(UINT32_MAX);
-    rig_start(&r);
-    a_large_topic(&r);
-    for (int k = 0; k < 2; k++)
-        fd[k] = opened(&r, "large", &w[k].fd);
-    forget_calls();
-    let(0);
-    to_nowhere(w[0].fd, w[1].fd);
-    for (int k = 0; k < 2; k++)
-        ask_for_large(fd[k], 2);
-    let(UINT32_MAX);
-    for (int k = 0; k < 2; k++)
-        until(all_sent, &w[k]);
-    to_nowhere(0, 0);
-    sent_evenly(w);
-    close(fd[0]);
-    close(fd[1]);
-    rig_stop(&r);
-}
-
-/* The same on one connection. */
-static void two_subscriptions(void **state)
-{
-    (void)state;
-    struct rig r = one_worker();
-    struct sent_want w[2] = {{.channel = 2}, {.channel = 3}};
-    let(UINT32_MAX);
-    rig_start(&r);
-    a_large_topic(&r);
-    int fd = opened(&r, "large", &w[0].fd);
-    forget_calls();
-    let(0);
-    w[1].fd = w[0].fd;
-    to_nowhere(w[0].fd, 0);
-    for (int k = 0; k < 2; k++)
-        ask_for_large(fd, w[k].channel);
-    let(UINT32_MAX);
-    for (int k = 0; k < 2; k++)
-        until(all_sent, &w[k]);
-    to_nowhere(0, 0);
-    sent_evenly(w);
-    close(fd);
-    rig_stop(&r);
-}
-
-/* ---- Workers ------------------------------------------------------------------------------- */
-
-/* Who accepts a connection gives it to the worker that has the fewest. */
-static void a_worker_each(void **state)
-{
-    (void)state;
-    enum { N = 4 };
-    struct rig r = {.workers = N, .tick_ms = 600000};
-    int fd[2 * N];
-    char path[24];
-    let(UINT32_MAX);
-    rig_start(&r);
-    pthread_t who[2 * N];
-    for (unsigned i = 0; i < 2 * N; i++) {
-        int theirs;
-        (void)snprintf(path, sizeof(path), "topic%u", i);
-        fd[i] = opened(&r, path, &theirs);
-        who[i] = calls[0].who;
-        for (unsigned k = i / N * N; k < i; k++)
-            assert_false(pthread_equal(who[k], who[i]));
-    }
-    for (unsigned i = 0; i < 2 * N; i++)
-        close(fd[i]);
-    rig_stop(&r);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -617,11 +414,8 @@ int main(void)
         cmocka_unit_test(little_beside_many),
         cmocka_unit_test(told_often),
         cmocka_unit_test(a_slow_one_lands),
-        cmocka_unit_test(two_subscribers),
-        cmocka_unit_test(two_subscriptions),
-        cmocka_unit_test(a_worker_each),
+        cmocka_unit_test(a_slow_one_moves),
     };
-    tester = pthread_self();
-    fill(payload, sizeof(payload), 3);
+    calls_init();
     return cmocka_run_group_tests_name("server turns", tests, NULL, NULL);
 }
