@@ -103,6 +103,41 @@ pid=$held
 go_on
 ends
 
+# The same where nobody holds the pool and nothing is waited for: what it is ended by comes while its child
+# makes the pool and what serves it. The child is stopped somewhere before there is a socket.
+alone() {
+    rm -f "$scratch/third" "$scratch/socket.3"
+    embarfs "$mnt" --cxl "$scratch/third" --size 64M --listen 127.0.0.1:0 --socket "$scratch/socket.3" 2>"$scratch/said" &
+    next=$!
+    own_pids+=("$next")
+    pid=
+    while [ -z "$pid" ]; do
+        read -r pid _ 2>/dev/null <"/proc/$next/task/$next/children" || is_ended "$next" && break
+    done
+    [ -n "$pid" ] || die "it has no child: $(cat "$scratch/said")"
+    kill -STOP "$pid"
+    stopped=$pid
+    wait_until 30 grep -q '^State:.T' "/proc/$pid/status" || die "it does not stop"
+    [ ! -e "$scratch/socket.3" ] && return
+    go_on
+    wait "$next"
+    fusermount3 -u "$mnt"
+    ends
+    return 1
+}
+for _ in $(seq 30); do
+    alone && break
+done
+[ -n "$stopped" ] || die "it was never stopped before it listened"
+kill -KILL "$next"
+wait "$next" 2>/dev/null || true
+go_on
+wait_until 30 gone || die "it goes on without whoever started it"
+is_unmounted "$mnt" || die "it mounts what nobody waits for"
+grep -q 'nothing was mounted' "$scratch/said" || die "said: $(cat "$scratch/said")"
+[ ! -e "$scratch/third" ] || die "it leaves the pool that it made for nothing"
+[ ! -e "$scratch/socket.3" ] || die "it leaves its socket"
+
 # Ended by a signal alone, it ends its child, and says so.
 closes_slowly
 kill -TERM "$next"
