@@ -9,17 +9,35 @@
 
 #define U64 "%" PRIu64
 
+/* What of it could be read, for the report. */
+struct readable {
+    uint64_t bytes, batches, messages;
+};
+
+/* Where a walk stands in a run. */
+struct stand {
+    uint64_t offset, message, side;
+    bool jumped; /* the record at `side` is not where the one before ends */
+    struct readable seen;
+};
+
 struct walk {
     struct walker *w;
     const struct topic *t;
     size_t i;
     const struct run *r, *part; /* part: second half of a split batch, or NULL */
     uint64_t limit;             /* log offset where r ends */
-    uint64_t offset, message, side;
-    bool jumped; /* the record at `side` is not where the one before ends */
-    bool moved;  /* that was so of some record of the run */
+    struct stand at;
+    bool moved; /* that was so of some record of the run */
+    /* The run is not as it says, and its records may be left from before: each has to prove itself, by its
+     * payload or by one behind it that does. Since where none did, and the pieces that there were by then: */
+    bool closely, unproved;
+    struct stand since;
+    size_t before;
     struct pieces *out;
     size_t first; /* of this run's pieces */
+    uint64_t batches, low,
+        top; /* all that fit; from `low` up to `top` the records of those not trimmed */
 };
 
 /* What stands at w's position up to `end` is of this state: a new piece, or more of the last. */
@@ -27,9 +45,9 @@ static int piece_put(struct walk *w, uint64_t end, enum state state, uint64_t me
                      bool counted)
 {
     struct piece *last = w->out->count > w->first ? &w->out->at[w->out->count - 1] : NULL;
-    bool jumped = w->jumped;
-    w->jumped = false;
-    if (last && last->state == state && last->end == w->offset && !jumped) {
+    bool jumped = w->at.jumped;
+    w->at.jumped = false;
+    if (last && last->state == state && last->end == w->at.offset && !jumped) {
         last->end = end;
         last->messages += messages;
         last->counted = last->counted && counted;
@@ -41,13 +59,13 @@ static int piece_put(struct walk *w, uint64_t end, enum state state, uint64_t me
         return -ENOMEM;
     *last = (struct piece){
         .run = *w->r, .end = end, .messages = messages, .counted = counted, .state = state};
-    last->run.offset = w->offset;
-    last->run.message = w->message;
-    last->run.payload = (w->r->payload + (w->offset - w->r->offset)) & MASK48;
-    last->run.side = w->side & MASK48;
+    last->run.offset = w->at.offset;
+    last->run.message = w->at.message;
+    last->run.payload = (w->r->payload + (w->at.offset - w->r->offset)) & MASK48;
+    last->run.side = w->at.side & MASK48;
     last->run.batches = 1;
     /* A search by time does not go by what begins within a run: it may be late. */
-    bool late = w->offset > w->r->offset || w->r->flags & MEDIA_RUN_LATE;
+    bool late = w->at.offset > w->r->offset || w->r->flags & MEDIA_RUN_LATE;
     last->run.flags = state != WHOLE ? (uint8_t)MEDIA_RUN_DAMAGED : late ? MEDIA_RUN_LATE : 0;
     return 0;
 }
@@ -57,18 +75,18 @@ static bool part_fits(const struct walk *w, const struct side *s)
     if (!w->part)
         return s->run1 == 0;
     return s->run1 == w->part->payload && s->order1 == w->part->order &&
-           w->part->offset == w->offset + s->run0_length &&
-           topic_run_end(w->t, w->i + 1) == w->offset + s->length;
+           w->part->offset == w->at.offset + s->run0_length &&
+           topic_run_end(w->t, w->i + 1) == w->at.offset + s->length;
 }
 
-/* Is the record at w->side that of the batch at w->offset? */
+/* Is the record at w->at.side that of the batch at w->at.offset? */
 static bool record_fits(const struct walk *w, struct side *s)
 {
-    if (side_read(&w->t->log->pool, w->side, s) != 0)
+    if (side_read(&w->t->log->pool, w->at.side, s) != 0)
         return false;
     topic_part_place(w->t, w->i, s);
-    return s->topic == w->t->id && s->run0 == w->r->payload + (w->offset - w->r->offset) &&
-           s->run0_length <= w->limit - w->offset && part_fits(w, s);
+    return s->topic == w->t->id && s->run0 == w->r->payload + (w->at.offset - w->r->offset) &&
+           s->run0_length <= w->limit - w->at.offset && part_fits(w, s);
 }
 
 /* Does a record stand at `at` that may be one of the run? */
@@ -93,20 +111,25 @@ static bool record_reaches(const struct walk *w, uint64_t at, struct side s)
 
 /* The record that comes next in the run below a damaged one: of those that stand there the one whose
  * payload is first, since one may stand in another's place. Some may be left of what stood there
- * before: it proves itself by its payload, or by those that follow it. False: there is none. */
-static bool record_next(const struct walk *w, uint64_t *side, uint64_t *offset)
+ * before: it proves itself by its payload, or by those that follow it; by both where it begins before `told`,
+ * within what another record claims. False: there is none. */
+static bool record_next(const struct walk *w, uint64_t told, uint64_t *side, uint64_t *offset)
 {
-    uint64_t here = w->r->payload + (w->offset - w->r->offset);
+    uint64_t here = w->r->payload + (w->at.offset - w->r->offset);
     uint64_t end = w->r->payload + (w->limit - w->r->offset), first = end;
     struct side s;
-    for (uint64_t at = w->side; at >= end + MEDIA_LINE;) {
+    for (uint64_t at = w->at.side; at >= end + MEDIA_LINE;) {
         at -= MEDIA_LINE;
-        if (!record_there(w, at, &s) || s.run0 <= here || s.run0 >= first ||
-            !(record_reaches(w, at, s) || side_payload_whole(&w->t->log->pool, &s)))
+        if (!record_there(w, at, &s) || s.run0 <= here || s.run0 >= first)
+            continue;
+        uint64_t begin = w->r->offset + (s.run0 - w->r->payload);
+        bool reaches = record_reaches(w, at, s);
+        bool enough = begin >= told && reaches, possible = begin >= told || reaches;
+        if (!enough && !(possible && side_payload_whole(&w->t->log->pool, &s)))
             continue;
         first = s.run0;
         *side = at;
-        *offset = w->r->offset + (s.run0 - w->r->payload);
+        *offset = begin;
     }
     return first < end;
 }
@@ -114,34 +137,60 @@ static bool record_next(const struct walk *w, uint64_t *side, uint64_t *offset)
 /* The record itself, whole with its payload, but at another place of the run: lines changed places. */
 static bool record_moved(const struct walk *w, uint64_t *side)
 {
-    uint64_t here = w->r->payload + (w->offset - w->r->offset);
+    uint64_t here = w->r->payload + (w->at.offset - w->r->offset);
     uint64_t end = w->r->payload + (w->limit - w->r->offset);
     struct side s;
     for (uint64_t at = w->r->side + MEDIA_LINE; at >= end + MEDIA_LINE;) {
         at -= MEDIA_LINE;
         *side = at;
-        if (record_there(w, at, &s) && s.run0 == here && s.run0_length <= w->limit - w->offset &&
+        if (record_there(w, at, &s) && s.run0 == here && s.run0_length <= w->limit - w->at.offset &&
             side_payload_whole(&w->t->log->pool, &s))
             return true;
     }
     return false;
 }
 
+/* What nothing proves may be of another batch than what stood there, and so may be where it ends. */
+static uint64_t unproved_leave(struct walk *w)
+{
+    uint64_t told = w->at.offset;
+    if (w->unproved) {
+        w->at = w->since;
+        w->out->count = w->before;
+        w->unproved = false;
+    }
+    return told;
+}
+
+static int damaged_put(struct walk *w)
+{
+    uint64_t told = unproved_leave(w), side = w->at.side, offset = w->limit;
+    if (w->part || !record_next(w, told, &side, &offset))
+        offset = w->limit;
+    int rc = piece_put(w, offset, BAD_SIDE, 0, false);
+    w->at.offset = offset;
+    w->at.side = side;
+    return rc;
+}
+
 static int walk_damaged(struct walk *w)
 {
     uint64_t moved;
-    if (!w->part && record_moved(w, &moved)) {
-        w->side = moved;
-        w->jumped = w->moved = true;
-        return 0;
-    }
-    uint64_t side = w->side, offset = w->limit;
-    if (w->part || !record_next(w, &side, &offset))
-        offset = w->limit;
-    int rc = piece_put(w, offset, BAD_SIDE, 0, false);
-    w->offset = offset;
-    w->side = side;
-    return rc;
+    if (w->part || !record_moved(w, &moved))
+        return damaged_put(w);
+    w->at.side = moved;
+    w->at.jumped = w->moved = true;
+    return 0;
+}
+
+/* The last record ends where the run does, which says nothing of it where there are others in its place. */
+static bool end_is_wrong(const struct walk *w)
+{
+    struct walk since = *w;
+    uint64_t side, offset;
+    since.at = w->since;
+    return w->unproved && w->at.offset == w->limit && w->batches != w->r->batches && !w->part &&
+           record_next(&since, w->limit, &side, &offset);
 }
 
 static int place_put(struct walker *w, const struct walk *k, uint64_t from, uint64_t to)
@@ -164,34 +213,64 @@ static int place_put(struct walker *w, const struct walk *k, uint64_t from, uint
     return rc;
 }
 
-/* Numbers of messages behind a record that cannot be read: from the run's end backwards. */
+/* Do the counts go with as many messages as the run has? */
+static bool pieces_fit(const struct piece *p, size_t n, uint64_t room)
+{
+    bool all = true;
+    for (; n > 0; p++, n--) {
+        if (p->counted && p->messages > room)
+            return false;
+        room -= p->counted ? p->messages : 0;
+        all = all && p->counted;
+    }
+    return !all || room == 0;
+}
+
+/* Of batches that are not whole, records may be left from before: such a one counts others. */
+static void pieces_doubt(struct piece *p, size_t n)
+{
+    for (; n > 0; p++, n--) {
+        p->counted = p->counted && p->state == WHOLE;
+        if (p->state == TRIMMED)
+            p->state = BAD_SIDE;
+    }
+}
+
+/* Numbers of messages behind a record that cannot be read: from the run's end backwards. False: those
+ * of the batches that are whole are not as many. */
 static bool pieces_number(struct walk *w, uint64_t end_message)
 {
     struct piece *p = w->out->at + w->first;
     size_t n = w->out->count - w->first, known = 0, last = n;
-    uint64_t m = w->r->message;
+    uint64_t m = w->r->message, room = end_message > m ? end_message - m : 0;
+    if (!pieces_fit(p, n, room))
+        pieces_doubt(p, n);
+    bool fits = pieces_fit(p, n, room);
     for (; known < n && p[known].counted; known++) {
         p[known].run.message = m;
         m += p[known].messages;
     }
     if (known == n)
-        return m == end_message;
+        return fits;
     p[known].run.message = m;
     uint64_t back = end_message;
-    while (last > known + 1 && p[last - 1].counted && back >= p[last - 1].messages) {
-        back -= p[--last].messages;
-        p[last].run.message = back;
+    for (; last > known + 1 && p[last - 1].counted; last--) {
+        back -= back < p[last - 1].messages ? back : p[last - 1].messages;
+        p[last - 1].run.message = back;
     }
-    for (size_t i = known + 1; i < last; i++) {
-        m += p[i - 1].counted ? p[i - 1].messages : 1;
-        p[i].run.message = m < back ? m : back;
+    /* Between two that do not tell each has a message, where there are as many. */
+    uint64_t left = back > m ? back - m : 0;
+    for (size_t i = known; i < last; i++)
+        left -= !p[i].counted || p[i].messages > left ? 0 : p[i].messages;
+    for (size_t i = known; i < last; i++) {
+        p[i].run.message = m;
+        if (!p[i].counted) {
+            p[i].messages = i + 1 < last && left > 0 ? 1 : left;
+            left -= p[i].messages;
+        }
+        m += p[i].messages;
     }
-    for (size_t i = known; i < n; i++) {
-        uint64_t next = i + 1 < n ? p[i + 1].run.message : end_message;
-        if (!p[i].counted)
-            p[i].messages = next > p[i].run.message ? next - p[i].run.message : 0;
-    }
-    return true;
+    return fits;
 }
 
 static void pieces_say(const struct walk *w)
@@ -255,79 +334,147 @@ static void known_say(const struct walk *w)
              w->r->offset, end, lost ? "lost" : "damaged");
 }
 
+/* What fits where the walk stands is a record of the run. */
+static int record_put(struct walk *w, const struct side *s)
+{
+    bool live = w->at.offset + s->length > topic_base(w->t), quick = w->w->f->opt->quick;
+    bool whole = w->closely || (live && !quick) ? side_payload_whole(&w->t->log->pool, s) : true;
+    uint64_t end = w->at.offset + s->run0_length;
+    if (!whole && !w->unproved) {
+        w->since = w->at;
+        w->before = w->out->count;
+    }
+    w->unproved = !whole;
+    int rc = piece_put(w, end, whole ? WHOLE : live ? BAD_PAYLOAD : TRIMMED, s->count, true);
+    w->low = w->at.side - (side_size(s->count, s->equal) - MEDIA_LINE);
+    w->top = live ? w->top : w->low; /* trimmed: its place may have been given away */
+    w->at.offset = end;
+    w->at.message += s->count;
+    w->at.side = w->low - MEDIA_LINE;
+    w->at.seen.bytes += s->length;
+    w->at.seen.messages += live ? s->count : 0;
+    w->at.seen.batches += live;
+    w->batches++;
+    return rc;
+}
+
+static void records_begin(struct walk *w)
+{
+    w->at = (struct stand){.offset = w->r->offset, .message = w->r->message, .side = w->r->side};
+    w->low = w->top = w->r->side + MEDIA_LINE;
+    w->batches = 0;
+    w->out->count = w->first;
+    w->unproved = false;
+}
+
+/* Its records in turn, until one does not fit or its payload is not whole. */
+static int records_walk(struct walk *w)
+{
+    int rc = 0;
+    struct side s;
+    records_begin(w);
+    while (rc == 0 && w->at.offset < w->limit && !w->unproved && record_fits(w, &s))
+        rc = record_put(w, &s);
+    return rc;
+}
+
+/* The same around those. */
+static int records_walk_closely(struct walk *w)
+{
+    int rc = 0;
+    struct side s;
+    records_begin(w);
+    w->closely = true;
+    do {
+        while (rc == 0 && w->at.offset < w->limit)
+            rc = record_fits(w, &s) ? record_put(w, &s) : walk_damaged(w);
+        if (rc || !end_is_wrong(w))
+            return rc;
+        rc = damaged_put(w);
+    } while (rc == 0);
+    return rc;
+}
+
+/* Is all of it whole that was not trimmed? */
+static bool is_whole(const struct walk *w)
+{
+    bool whole = w->at.offset == w->limit && !w->moved;
+    for (size_t i = w->first; i < w->out->count; i++)
+        whole = whole && (w->out->at[i].state == WHOLE || w->out->at[i].state == TRIMMED);
+    return whole;
+}
+
+static void totals_say(const struct walk *w, const char *what)
+{
+    fsck_say(w->w->f,
+             &(struct finding){.kind = FSCK_TOTALS,
+                               .severity = FSCK_WARNING,
+                               .action = FSCK_REWRITE,
+                               .id = w->t->id,
+                               .offsets = {w->r->offset, w->limit}},
+             "Bytes " U64 " up to " U64 " are whole, but the %s in them do not add up to what the "
+             "checkpoint says.",
+             w->r->offset, w->limit, what);
+}
+
+static void moved_say(const struct walk *w)
+{
+    fsck_say(w->w->f,
+             &(struct finding){.kind = FSCK_SIDE,
+                               .severity = FSCK_WARNING,
+                               .action = FSCK_REWRITE,
+                               .id = w->t->id,
+                               .offsets = {w->r->offset, w->limit}},
+             "Records of bytes " U64 " up to " U64
+             " stand in each other's places. They prove themselves, so nothing is lost by that.",
+             w->r->offset, w->limit);
+}
+
+/* Where it stands, all of it whole. */
+static int places_put(const struct walk *w)
+{
+    struct walker *all = w->w;
+    const struct run *r = w->r, *part = w->part;
+    uint64_t base = topic_base(w->t), trimmed = base > r->offset ? base - r->offset : 0;
+    int rc = place_put(all, w, r->payload + trimmed, r->payload + (w->limit - r->offset));
+    if (rc == 0)
+        rc = place_put(all, w, w->low, w->top);
+    if (rc == 0 && part)
+        rc = place_put(all, w, part->payload,
+                       part->payload + (topic_run_end(w->t, w->i + 1) - part->offset));
+    return rc;
+}
+
 /* Run i of the topic, with its second half when it has one. */
 static int walk_run(struct walk *w, struct slice *s)
 {
     struct walker *all = w->w;
-    const struct pool *pool = &w->t->log->pool;
-    uint64_t base = topic_base(w->t), batches = 0, low = w->r->side + MEDIA_LINE, top = low;
     size_t behind = w->i + (w->part ? 2 : 1);
     uint64_t end_message =
         behind < w->t->run_count ? topic_run(w->t, behind)->message : w->t->last_message_end;
-    int rc = 0;
-    while (rc == 0 && w->offset < w->limit) {
-        struct side record;
-        if (!record_fits(w, &record)) {
-            rc = walk_damaged(w);
-            continue;
-        }
-        bool live = w->offset + record.length > base;
-        bool whole = !live || all->f->opt->quick || side_payload_whole(pool, &record);
-        uint64_t end = w->offset + record.run0_length;
-        rc = piece_put(w, end, whole ? WHOLE : BAD_PAYLOAD, record.count, true);
-        low = w->side - (side_size(record.count, record.equal) - MEDIA_LINE);
-        top = live ? top : low; /* trimmed: its place may have been given away */
-        w->offset = end;
-        w->message += record.count;
-        w->side = low - MEDIA_LINE;
-        batches++;
-        atomic_fetch_add_explicit(&all->bytes, record.length, memory_order_relaxed);
-        atomic_fetch_add_explicit(&all->messages, live ? record.count : 0, memory_order_relaxed);
-        atomic_fetch_add_explicit(&all->batches, live, memory_order_relaxed);
-    }
+    int rc = records_walk(w);
     if (rc)
         return rc;
-    bool adds_up = pieces_number(w, end_message);
-    size_t n = w->out->count - w->first;
-    bool clean = n == 1 && w->out->at[w->first].state == WHOLE && !w->moved;
-    if (clean && (batches != w->r->batches || !adds_up)) {
-        s->renumber = s->renumber || !adds_up;
-        s->changed = true;
-        fsck_say(all->f,
-                 &(struct finding){.kind = FSCK_TOTALS,
-                                   .severity = FSCK_WARNING,
-                                   .action = FSCK_REWRITE,
-                                   .id = w->t->id,
-                                   .offsets = {w->r->offset, w->limit}},
-                 "Bytes " U64 " up to " U64
-                 " are whole, but the %s in them do not add up to what the "
-                 "checkpoint says.",
-                 w->r->offset, w->limit, adds_up ? "batches" : "messages");
+    bool told = is_whole(w) && pieces_number(w, end_message) && w->batches == w->r->batches;
+    bool adds_up = true;
+    if (!told) {
+        rc = records_walk_closely(w);
+        adds_up = pieces_number(w, end_message);
     }
-    if (clean) {
-        uint64_t trimmed = base > w->r->offset ? base - w->r->offset : 0;
-        rc = place_put(all, w, w->r->payload + trimmed, w->r->payload + (w->limit - w->r->offset));
-        if (rc == 0)
-            rc = place_put(all, w, low, top);
-        if (rc == 0 && w->part)
-            rc = place_put(all, w, w->part->payload,
-                           w->part->payload + (topic_run_end(w->t, w->i + 1) - w->part->offset));
+    atomic_fetch_add_explicit(&all->bytes, w->at.seen.bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&all->messages, w->at.seen.messages, memory_order_relaxed);
+    atomic_fetch_add_explicit(&all->batches, w->at.seen.batches, memory_order_relaxed);
+    if (rc)
         return rc;
-    }
-    s->changed = true;
+    bool whole = is_whole(w);
+    s->changed = s->changed || !told;
+    s->renumber = s->renumber || !adds_up;
+    if (whole && (w->batches != w->r->batches || !adds_up))
+        totals_say(w, adds_up ? "batches" : "messages");
     pieces_say(w);
     if (w->moved)
-        fsck_say(
-            all->f,
-            &(struct finding){.kind = FSCK_SIDE,
-                              .severity = FSCK_WARNING,
-                              .action = FSCK_REWRITE,
-                              .id = w->t->id,
-                              .offsets = {w->r->offset, w->limit}},
-            "Records of bytes " U64 " up to " U64
-            " stand in each other's places. They prove themselves, so nothing is lost by that.",
-            w->r->offset, w->limit);
-    return 0;
+        moved_say(w);
+    return whole ? places_put(w) : 0;
 }
 
 /* The second half follows its first as it is, but for the flags. */
@@ -380,9 +527,6 @@ int run_walk(struct walker *all, struct slice *s, size_t i)
     if (w.r->batches == 0)
         return 0; /* its first half stands before it, and put both */
     w.part = part ? topic_run(t, i + 1) : NULL;
-    w.offset = w.r->offset;
-    w.message = w.r->message;
-    w.side = w.r->side;
     int rc = walk_run(&w, s);
     return rc == 0 && part ? part_put(&w) : rc;
 }

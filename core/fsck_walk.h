@@ -6,7 +6,8 @@
 
 #include "core/fsck_state.h"
 
-enum state { WHOLE, BAD_PAYLOAD, BAD_SIDE, KNOWN };
+/* TRIMMED: its payload is not what the record says, and nobody wants it. */
+enum state { WHOLE, BAD_PAYLOAD, BAD_SIDE, KNOWN, TRIMMED };
 
 /* A part of a run: batches of one state. */
 struct piece {
