@@ -126,7 +126,7 @@ size_is_at_least() {
 end_process() {
     is_running "$1" || return 0
     kill -TERM "$1" 2>/dev/null || true
-    wait_until 20 is_ended "$1" || kill -KILL "$1" 2>/dev/null || true
+    wait_until 60 is_ended "$1" || kill -KILL "$1" 2>/dev/null || true
     wait "$1" 2>/dev/null || true
 }
 
@@ -188,6 +188,15 @@ mount_stop() {
     fusermount3 -u "$1"
     wait_until 60 is_ended "$2" || die "embarfs (pid $2) still runs after its unmount"
     wait "$2"
+}
+
+# drop_others_mounts: in a mount namespace of the script's own. What others had mounted was copied into it,
+# and their daemons would live on for as long as the copies do.
+drop_others_mounts() {
+    local other
+    while read -r other; do
+        umount -l "$other" || true # perhaps it is gone
+    done < <(awk '$3 ~ /^fuse\.(embarfs|null)$/ { print $2 }' /proc/self/mounts)
 }
 
 # free_port: a loopback port where nobody answers now. The one who binds it may still lose a race:

@@ -10,10 +10,7 @@ fi
 # shellcheck source=tests/cmd/functions.sh
 . "$(dirname "${BASH_SOURCE[0]}")/functions.sh"
 need_fuse || skip "$fuse_missing"
-# Mounts of others are copied into this namespace: take them away here.
-while read -r other; do
-    umount -l "$other"
-done < <(awk '$3 == "fuse.embarfs" { print $2 }' /proc/self/mounts)
+drop_others_mounts
 unset EMBAR_SERVER
 export XDG_STATE_HOME=$scratch
 
@@ -48,11 +45,11 @@ say "a stopped daemon's mount keeps nobody waiting who goes elsewhere"
 listen=$(python3 -c 'import json,sys; print(json.load(sys.stdin)["listen"])' <"$two/.embar/status")
 kill -STOP "$first_pid" # the table of mounts has it first
 for address in "$listen" "localhost:${listen##*:}" "$two"; do
-    echo "past it to ${address%%:*}" | timeout -s KILL 60 embar -s "$address" pub past -q ||
+    echo "past it to ${address%%:*}" | timeout -s KILL 120 embar -s "$address" pub past -q ||
         die "to $address: it waits, or fails"
 done
 same "what came" "$(printf 'past it to %s\n' 127.0.0.1 localhost "$two")" "$(cat "$two/past")"
-fails 1 "2 mounts.*$one.*$two" timeout -s KILL 60 embar topics
+fails 1 "2 mounts.*$one.*$two" timeout -s KILL 120 embar topics
 kill -CONT "$first_pid"
 mount_stop "$two" "$mount_pid"
 
@@ -66,7 +63,7 @@ echo before >&9
 is_there() {
     grep -q "$1" "$one/here/topic"
 }
-wait_until 30 is_there before || die "nothing came"
+wait_until 60 is_there before || die "nothing came"
 kill -KILL "$first_pid"
 wait "$first_pid" 2>/dev/null || true
 fails 1 'gone' embar topics

@@ -10,6 +10,7 @@ fi
 # shellcheck source=tests/fuse/lib.sh
 . "$(dirname "$0")/lib.sh"
 need_root
+drop_others_mounts
 [ -e /etc/mtab ] || skip "no /etc/mtab, without which fusermount3 unmounts for root only"
 chown 65534:65534 "$mnt" "$scratch"
 # Copies: the build folder may be closed to other users.
@@ -46,7 +47,7 @@ as_nobody fusermount3 -u "$mnt"
 gone() {
     [ ! -e "/proc/$pid" ]
 }
-wait_until 10 gone || die "the daemon outlives its mount"
+wait_until 60 gone || die "the daemon outlives its mount"
 
 # Everything else, by the same user: the tree may be closed to others, so it is a copy.
 scripts=(publish fragments append_only names listing unlink_open tools growing trim shells large full crash
