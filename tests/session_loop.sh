@@ -22,6 +22,7 @@ RANDOM=${SEED:-$RANDOM}
 mnt=$scratch/mnt
 topic=$mnt/log
 input=$scratch/input
+pipe=$scratch/pipe
 checked=0 # bytes of the topic that were compared with the input
 
 need_fuse || skip "$fuse_missing"
@@ -58,26 +59,32 @@ size_of_topic() {
     stat -c %s "$topic"
 }
 
-# feed FROM PIECE PAUSE: the input; what the topic has already at once, the rest piece by piece.
+# feed FROM STEP PAUSE: the input; what the topic has already at once, then two steps piece by piece. It ends
+# only when it is killed, and with it the publisher, however long that takes on a busy machine.
 feed() {
-    local at
+    local at piece=$(($2 / 32 + 1))
     exec 3<"$input"
     head -c "$1" <&3
-    for ((at = $1; at < total; at += $2)); do
-        head -c "$2" <&3
+    for ((at = $1; at < $1 + 2 * $2; at += piece)); do
+        head -c "$piece" <&3
         sleep "$3"
     done
+    exec sleep infinity
 }
 
-# resume FROM PIECE PAUSE: the publisher, in $pub, as no two lives of it are alike.
+# resume FROM STEP PAUSE: the publisher, in $pub, as no two lives of it are alike; what feeds it in $feeder.
 resume() {
     local server
     server=$(one_of "$mnt" "$listen")
-    feed "$@" 2>/dev/null | exec embar -s "$server" pub log -q --session "$session" \
+    rm -f "$pipe" # what still writes to the last one has another
+    mkfifo "$pipe"
+    feed "$@" >"$pipe" 2>/dev/null &
+    feeder=$!
+    embar -s "$server" pub log -q --session "$session" \
         --batch "$(one_of 4096 30000 64K 256K 777777 2M)" --connections "$(one_of 1 1 2 3 4)" \
-        --linger "$(one_of 1us 300us 1ms 20ms)" 2>>"$scratch/pub.err" &
+        --linger "$(one_of 1us 300us 1ms 20ms)" <"$pipe" 2>>"$scratch/pub.err" &
     pub=$!
-    own_pids+=("$pub")
+    own_pids+=("$pub" "$feeder")
 }
 
 grown_or_ended() {
@@ -106,7 +113,8 @@ kill_daemon() {
 # While the daemon is frozen nobody waits for the dead: a handler that has taken a request of theirs
 # (they look into the mount for its socket or token) holds them, against any signal, until it goes on.
 kill_publisher() {
-    kill -KILL "$pub" 2>/dev/null || true
+    kill -KILL "$pub" "$feeder" 2>/dev/null || true
+    wait "$feeder" 2>/dev/null || true
     [ -n "$frozen" ] || wait "$pub" 2>/dev/null || true
 }
 
@@ -129,9 +137,9 @@ frozen= # the publisher that is killed under a frozen daemon
 for ((n = 1; n <= restarts; n++)); do
     [ -n "$frozen" ] || from=$(size_of_topic)
     [ "$from" -lt "$total" ] || die "all was published after $((n - 1)) restarts: give more bytes"
-    # Slow enough, and far enough from the end, that it is killed before it is through.
+    # What it gets at most leaves some for those that follow.
     step=$(((total - from) / (restarts - n + 4)))
-    resume "$from" $((step / 32 + 1)) 0.00$((RANDOM % 5))
+    resume "$from" "$step" 0.00$((RANDOM % 5))
     [ -z "$frozen" ] || sleep 0.05 # it asks to resume while what the last one sent is still unread
     thaw
     if [ $((RANDOM % 5)) -eq 0 ]; then
