@@ -326,7 +326,7 @@ static void staging_at(unsigned tick_ms)
 static void staging(void **state)
 {
     (void)state;
-    staging_at(100);
+    staging_at(1000);
     staging_at(3600000);
 }
 
@@ -420,6 +420,19 @@ static void fenced(void **state)
     rig_stop(&r);
 }
 
+struct stands {
+    struct rig *r;
+    uint64_t all;
+};
+
+/* The publisher waits for space, or all of its bytes are there. */
+static bool stands_still(void *arg)
+{
+    const struct stands *s = arg;
+    struct node_stat st;
+    return is_waiting(s->r) || (log_resolve(s->r->log, "t", &st) == 0 && st.end == s->all);
+}
+
 /* A full pool holds publishers back, loses nothing, and lets them go on after a trim. */
 static void full_pool(uint8_t mode)
 {
@@ -444,7 +457,7 @@ static void full_pool(uint8_t mode)
     subscribe(other, "t", 1, WIRE_FROM_EARLIEST, 0, 0, 1);
     int control = peer(&r, true);
     while (acked < N) {
-        until(is_waiting, &r);
+        until(stands_still, &(struct stands){&r, (uint64_t)SIZE * N});
         struct timespec ticks = {.tv_nsec = acked == 0 ? 200000000 : 0};
         nanosleep(&ticks, NULL); /* who waits for us is not slow, however long */
         uint64_t end;
