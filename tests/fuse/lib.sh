@@ -102,7 +102,8 @@ content_is() {
     cmp -s "$1" <(printf "$2")
 }
 
-# Real lines: what the machine itself says in text, over again where it is too little.
+# real_text BYTES: real lines: what the machine itself says in text, over again where it is too little.
+# The last one is ended: what is unfinished is published by RELEASE, which no close waits for.
 real_text() {
     local text=$scratch/real
     if [ ! -e "$text" ]; then
@@ -112,7 +113,8 @@ real_text() {
         cat "$text" "$text" >"$text.more"
         mv "$text.more" "$text"
     done
-    head -c "$1" "$text"
+    head -c $(($1 - 1)) "$text"
+    echo
 }
 
 # unpacked COMMAND PACKAGE...: Debian's program out of private folders: nothing is installed, no service
