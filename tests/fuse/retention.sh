@@ -25,13 +25,14 @@ setfattr -n user.embar.retention_age -v 2s "$mnt/age"
 setfattr -n user.embar.when_full -v trim "$mnt/full"
 
 cat "$scratch/text" >>"$mnt/bytes"
-wait_until 20 kept_is_at_most "$mnt/bytes" $((1048576 * 9 / 8)) || die "bytes: $(getfattr -d "$mnt/bytes")"
+wait_until 60 kept_is_at_most "$mnt/bytes" $((1048576 * 9 / 8)) || die "bytes: $(getfattr -d "$mnt/bytes")"
 kept_is_at_most "$mnt/bytes" 1048575 && die "less than 1 MiB is kept"
 is_tail "$mnt/bytes" "$scratch/text" || die "what is kept by bytes"
 
 seq 1 1000 >>"$mnt/age"
-wait_until 20 kept_is_at_most "$mnt/age" 0 || die "age: $(getfattr -d "$mnt/age")"
+wait_until 60 kept_is_at_most "$mnt/age" 0 || die "age: $(getfattr -d "$mnt/age")"
 content "$mnt/age" ''
+setfattr -n user.embar.retention_age -v 1h "$mnt/age"
 echo young >>"$mnt/age"
 content "$mnt/age" 'young\n'
 
@@ -54,4 +55,4 @@ has_more() {
 }
 before=$(free)
 rm "$mnt/full"
-wait_until 10 has_more || die "df: $before, then $(free) KiB" # a file pool frees after a sync
+wait_until 60 has_more || die "df: $before, then $(free) KiB" # a file pool frees after a sync
