@@ -31,6 +31,8 @@ is_faulted() {
     embar stat -s "$mnt" >"$scratch/stat"
     grep -q '^ *faulted *yes$' "$scratch/stat" || die "embar stat does not say that the pool failed"
     grep -q "^ *fault .*$1" "$scratch/stat" || die "embar stat does not say why: $(grep fault "$scratch/stat")"
+    # Who meets the fault first may be refused before its line is written.
+    wait_until 60 grep -q "$1" "$mount_log" || die "the daemon's log does not say why"
     equal "lines about it in the daemon's log" "$(grep -c "$1" "$mount_log")" 1
 }
 
