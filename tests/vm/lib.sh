@@ -91,7 +91,7 @@ vm_is_ready_or_ended() {
 }
 
 vm_await_ready() {
-    if ! wait_until "${VM_BOOT_TIMEOUT:-120}" vm_is_ready_or_ended || ! grep -aq '^@@READY' "$vm_out"; then
+    if ! wait_until "${VM_BOOT_TIMEOUT:-300}" vm_is_ready_or_ended || ! grep -aq '^@@READY' "$vm_out"; then
         tail -n 30 "$vm_console" "$scratch/qemu.log" >&2
         die "the machine did not boot"
     fi
@@ -110,7 +110,7 @@ vm() {
     vm_number=${EPOCHREALTIME/[.,]/} # in a subshell, too, no number comes twice
     local from=$(($(stat -c %s "$vm_out") + 1))
     printf '%s %s\n' "$vm_number" "$(base64 -w 0 <<<"$1")" >&7
-    wait_until "${2:-60}" vm_script_ended || { tail -n 20 "$vm_console" >&2; die "the guest does not answer: $1"; }
+    wait_until "${2:-300}" vm_script_ended || { tail -n 20 "$vm_console" >&2; die "the guest does not answer: $1"; }
     status=$(sed -n "s/^@@END $vm_number //p" "$vm_out")
     [ -n "$status" ] || die "the machine ended during: $1"
     tail -c "+$from" "$vm_out" | sed '/^@@END /d'
@@ -135,7 +135,7 @@ vm_reset() {
 # ---- The device ---------------------------------------------------------------------------------
 
 vm_device_hmem() {
-    vm 'n=0; until [ -e /dev/dax0.0 ] || [ $n -gt 100 ]; do n=$((n + 1)); usleep 50000; done; [ -c /dev/dax0.0 ]' ||
+    vm 'n=0; until [ -e /dev/dax0.0 ] || [ $n -gt 2400 ]; do n=$((n + 1)); usleep 50000; done; [ -c /dev/dax0.0 ]' ||
         die "no /dev/dax0.0 in the guest"
 }
 
@@ -144,6 +144,6 @@ vm_device_hmem() {
 vm_device_cxl() {
     vm 'cxl create-region -m -t pmem -d decoder0.0 -w 1 mem0 >/tmp/cxl.log 2>&1
         [ -e /dev/dax0.0 ] || ndctl create-namespace -r region0 -m devdax -a 2M >>/tmp/cxl.log 2>&1
-        n=0; until [ -e /dev/dax0.0 ] || [ $n -gt 100 ]; do n=$((n + 1)); usleep 50000; done
+        n=0; until [ -e /dev/dax0.0 ] || [ $n -gt 2400 ]; do n=$((n + 1)); usleep 50000; done
         [ -c /dev/dax0.0 ] || { cat /tmp/cxl.log; exit 1; }' || die "no /dev/dax0.0 in the guest"
 }

@@ -46,9 +46,9 @@ scenario_mount() {
     says "^$(seq 1 100000 | sha256sum | cut -d' ' -f1)" '/bin/cat /mnt/embar/topic0 | sha256sum'
     # The line comes while tail runs: it must see it. (A bare `tail` would be busybox's own.)
     says '^hello$' '/bin/tail -n 1 -f -s 0.1 /mnt/embar/topic0 >/tmp/tail & pid=$!
-        n=0; until grep -q 100000 /tmp/tail || [ $n -gt 200 ]; do n=$((n + 1)); usleep 50000; done
+        n=0; until grep -q 100000 /tmp/tail || [ $n -gt 2400 ]; do n=$((n + 1)); usleep 50000; done
         echo hello >> /mnt/embar/topic0
-        n=0; until grep -q hello /tmp/tail || [ $n -gt 200 ]; do n=$((n + 1)); usleep 50000; done
+        n=0; until grep -q hello /tmp/tail || [ $n -gt 2400 ]; do n=$((n + 1)); usleep 50000; done
         kill $pid; cat /tmp/tail'
     says '^flush +pmem2-clwb' 'embar stat | head -n 8'
     said '^persistence'
@@ -70,7 +70,7 @@ count_topics() {
     began=$(now_ms)
     vm 'for t in "echo 0" "batch 100" "stream 200"; do set -- $t
             [ ! -e /mnt/embar/$1 ] || { /bin/cat /mnt/embar/$1 | counted check $1 $2 || exit 1; }
-        done' 120 >"$scratch/counts" || die "not every line once and in order: $(cat "$scratch/counts")"
+        done' >"$scratch/counts" || die "not every line once and in order: $(cat "$scratch/counts")"
     mapfile -t counts <"$scratch/counts"
     for i in "${!topics[@]}"; do
         tag=${topics[i]}
@@ -91,7 +91,7 @@ have_all_gone_on() {
 # publish_on: start the publishers behind what is there, and wait until each had something acknowledged.
 publish_on() {
     vm "publish $found_echo $found_batch ${session:-new}" || die "no publishers"
-    wait_until 60 have_all_gone_on "$found_echo" "$found_batch" "$found_stream" || {
+    wait_until 300 have_all_gone_on "$found_echo" "$found_batch" "$found_stream" || {
         vm 'cat /tmp/*.err' || true
         die "a publisher is not acknowledged: $(acked echo) $(acked batch) $(acked stream)"
     }
@@ -100,7 +100,7 @@ publish_on() {
 
 stop_publishers() {
     vm 'for p in $(cat /tmp/publishers); do kill $p 2>/dev/null; done; n=0
-        while pidof counted embar >/dev/null && [ $n -lt 100 ]; do n=$((n + 1)); usleep 50000; done; true'
+        while pidof counted embar >/dev/null && [ $n -lt 2400 ]; do n=$((n + 1)); usleep 50000; done; true'
 }
 
 # scenario_daemon_kill [KILLS]: kill -9 of the daemon. The session goes on by itself when it is back, the
@@ -118,7 +118,7 @@ scenario_daemon_kill() {
         # The stream reconnects and resends under its session.
         local before
         before=$(acked stream)
-        wait_until 60 stream_has_gone_on "$before" || { vm 'cat /tmp/stream.err'; die "the session does not go on"; }
+        wait_until 300 stream_has_gone_on "$before" || { vm 'cat /tmp/stream.err'; die "the session does not go on"; }
         stop_publishers
         count_topics
     done
