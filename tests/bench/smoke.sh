@@ -106,9 +106,9 @@ for signal in INT KILL; do
     pid=$!
     set +m
     own_pids+=("$pid")
-    wait_until 30 has_mount || die "bench cat did not start"
+    wait_until 60 has_mount || die "bench cat did not start"
     kill -"$signal" "$pid"
     wait "$pid" 2>/dev/null && die "bench survived SIG$signal"
-    wait_until 30 nothing_left || die "SIG$signal left something: $(ls "$TMPDIR")"
+    wait_until 60 nothing_left || die "SIG$signal left something: $(ls "$TMPDIR")"
     say "ok: nothing left after SIG$signal"
 done

@@ -99,7 +99,7 @@ fails 1 'has another order' embar pub quiet --order 5
 lines_of_quiet() {
     [ "$(embar sub quiet | wc -l)" -eq 4 ]
 }
-wait_until 30 lines_of_quiet || die "quiet has $(embar sub quiet | wc -l) lines"
+wait_until 60 lines_of_quiet || die "quiet has $(embar sub quiet | wc -l) lines"
 embar rm quiet loud
 
 say "move, trim, remove"
@@ -143,7 +143,7 @@ kept_is_bounded() {
     base=$(embar stat kept --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["base"])')
     [ $((all - base)) -le $((102400 + 65536)) ]
 }
-wait_until 30 kept_is_bounded || die "kept begins at $base of $all"
+wait_until 60 kept_is_bounded || die "kept begins at $base of $all"
 [ $((all - base)) -ge 102400 ] || die "less is kept than was asked for: $base of $all"
 same "what is kept" "$(tail -c +$((base + 1)) "$scratch/numbers" | sum_of)" "$(embar sub kept | sum_of)"
 embar trim -q kept --before time:@4000000000 >/dev/null

@@ -80,7 +80,7 @@ for holder in "41 embarfs dax1.0" "42 fio dax7.0"; do
     ln -s "/dev/$name" "$EMBAR_DEVICES_ROOT/proc/$pid/fd/3"
     echo "$command" >"$EMBAR_DEVICES_ROOT/proc/$pid/comm"
 done
-wait_until 20 test -e "$scratch/locked" || die "the lock was not taken"
+wait_until 60 test -e "$scratch/locked" || die "the lock was not taken"
 
 embar devices --json >"$scratch/facts"
 python3 - "$scratch/facts" <<'PYTHON' || die "not what the machine has: $(cat "$scratch/facts")"

@@ -29,11 +29,11 @@ lines_are() {
     [ "$(wc -l <"$scratch/live")" -eq "$1" ]
 }
 echo one | embar pub live -q
-wait_until 30 lines_are 1 || die "the first did not come"
+wait_until 60 lines_are 1 || die "the first did not come"
 broker_kill
 broker_start 64M 9>&-
 echo two | embar pub live -q
-wait_until 30 lines_are 2 || die "the second did not come"
+wait_until 60 lines_are 2 || die "the second did not come"
 exec 9>&-
 wait "$follower"
 same live "$(printf '0 @0: one\n1 @4: two\nnext is message 2 at offset 8')" "$(cat "$scratch/live")"

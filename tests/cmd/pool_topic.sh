@@ -33,7 +33,7 @@ for round in 1 2 3 4 5; do
     embar append "$pool" "killed$round" -q "$scratch/text" &
     append=$!
     own_pids+=("$append")
-    wait_until 20 begun_or_ended || true
+    wait_until 60 begun_or_ended || true
     kill -KILL "$append" 2>/dev/null || true
     wait "$append" 2>/dev/null || true
     embar dump "$pool" "killed$round" >"$scratch/got"

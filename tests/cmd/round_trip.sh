@@ -79,7 +79,7 @@ pub=$!
 exec 9>"$scratch/fifo"
 for i in 1 2 3; do
     echo "line $i" >&9
-    wait_until 30 lines_are "$i" || die "line $i did not come"
+    wait_until 60 lines_are "$i" || die "line $i did not come"
 done
 printf 'rest' >&9
 exec 9>&-

@@ -9,7 +9,7 @@ set -euo pipefail
 refused() {
     local pattern=$1
     shift
-    fails 1 "$pattern" timeout 20 embar pub "$@" "$scratch/line"
+    fails 1 "$pattern" timeout 120 embar pub "$@" "$scratch/line"
 }
 
 echo line >"$scratch/line"

@@ -26,13 +26,13 @@ rm "$now"
 published() {
     content_is "$mnt/t" unfinished
 }
-wait_until 20 published || die "the unfinished line of a file that was closed is lost: $(cat "$mnt/t")"
+wait_until 60 published || die "the unfinished line of a file that was closed is lost: $(cat "$mnt/t")"
 unlocked() {
     flock -n "$mnt/t" true
 }
-wait_until 20 unlocked || die "the lock of a file that was closed is held"
+wait_until 60 unlocked || die "the lock of a file that was closed is held"
 free_again() {
     [ "$(free)" -ge $((before - 600)) ]
 }
-wait_until 20 free_again || die "space of a removed topic that was closed: $before, now $(free)"
+wait_until 60 free_again || die "space of a removed topic that was closed: $before, now $(free)"
 unmount_pool

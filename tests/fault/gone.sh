@@ -7,7 +7,7 @@
 # reads_to_hole COMMAND...: a prefix of the topic and then an error. At least $1 bytes.
 reads_to_hole() {
     local status=0
-    timeout 20 "$@" >"$scratch/got" 2>"$scratch/said" || status=$?
+    timeout 120 "$@" >"$scratch/got" 2>"$scratch/said" || status=$?
     [ "$status" -ne 0 ] || die "$*: no error at the hole"
     [ "$status" -ne 124 ] || die "$*: hangs at the hole"
     [ "$status" -lt 128 ] || die "$*: ended by a signal ($status)"
@@ -47,9 +47,9 @@ mount_pool
 seq 1 100000000 | embar pub -s "$mnt" log >"$scratch/said" 2>&1 &
 publisher=$!
 own_pids+=("$publisher")
-wait_until 20 size_is_at_least "$mnt/log" 1000000 || die "nothing arrives"
+wait_until 60 size_is_at_least "$mnt/log" 1000000 || die "nothing arrives"
 truncate -s 0 "$pool"
-wait_until 30 is_ended "$publisher" || die "the publisher hangs"
+wait_until 60 is_ended "$publisher" || die "the publisher hangs"
 if wait "$publisher"; then
     die "the publisher believes that all arrived"
 fi

@@ -21,7 +21,7 @@ refused() {
     exec 6>"$scratch/lines"
     tail -n 1 "$scratch/text" >&6
     wait_until 60 cmp -s "$mnt/log" "$scratch/text" || die "the publisher does not come"
-    timeout 100 python3 "${0%.sh}.py" "$mnt" "$now" "$scratch/lines" "$scratch/text" "$2" || die "$1: $2"
+    timeout 300 python3 "${0%.sh}.py" "$mnt" "$now" "$scratch/lines" "$scratch/text" "$2" || die "$1: $2"
     exec 6>&-
     wait "$publisher" || die "the publisher failed"
     equal "faulted" "$(status_says faulted)" false

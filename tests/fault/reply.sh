@@ -13,15 +13,15 @@ for list in writev=ENOMEM/3 writev=EINTR/2 writev=EAGAIN/2; do
     with_fault "$list" mount_with --size 64M
     embar pub -s "$mnt" log <"$scratch/text"
     touch "$now"
-    timeout 60 cat "$mnt/log" | cmp - "$scratch/text"
-    timeout 60 cp "$mnt/log" "$mnt/copy"
-    timeout 60 mkdir "$mnt/folder"
-    timeout 60 touch "$mnt/folder/topic"
+    timeout 120 cat "$mnt/log" | cmp - "$scratch/text"
+    timeout 120 cp "$mnt/log" "$mnt/copy"
+    timeout 120 mkdir "$mnt/folder"
+    timeout 120 touch "$mnt/folder/topic"
     append "$mnt/folder/topic" "a line"
     append "$mnt/folder/topic" "another"
     content "$mnt/folder/topic" 'a line\nanother\n'
-    equal "names" "$(timeout 60 ls "$mnt" "$mnt/folder" | tr '\n' ' ')" "$mnt: copy folder log  $mnt/folder: topic "
-    timeout 60 rm "$mnt/log"
+    equal "names" "$(timeout 120 ls "$mnt" "$mnt/folder" | tr '\n' ' ')" "$mnt: copy folder log  $mnt/folder: topic "
+    timeout 120 rm "$mnt/log"
     rm "$now"
     cmp "$mnt/copy" "$scratch/text"
     unmount_pool
@@ -34,12 +34,12 @@ with_fault writev=ENOMEM mount_with --size 64M
 embar pub -s "$mnt" log <"$scratch/text"
 exec 5<"$mnt/log"
 touch "$now"
-refuses "Cannot allocate memory" timeout 60 dd if=/dev/fd/5 bs=64K count=1 status=none
-refuses "Cannot allocate memory" timeout 60 cat "$mnt/log"
-refuses "Cannot allocate memory" timeout 60 ls "$mnt"
-refuses "Cannot allocate memory" timeout 60 mkdir "$mnt/folder"
+refuses "Cannot allocate memory" timeout 120 dd if=/dev/fd/5 bs=64K count=1 status=none
+refuses "Cannot allocate memory" timeout 120 cat "$mnt/log"
+refuses "Cannot allocate memory" timeout 120 ls "$mnt"
+refuses "Cannot allocate memory" timeout 120 mkdir "$mnt/folder"
 rm "$now"
-timeout 60 dd if=/dev/fd/5 bs=64K count=1 status=none | cmp - <(head -c 65536 "$scratch/text")
+timeout 120 dd if=/dev/fd/5 bs=64K count=1 status=none | cmp - <(head -c 65536 "$scratch/text")
 exec 5<&-
 cmp "$mnt/log" "$scratch/text"
 equal "faulted" "$(status_says faulted)" false

@@ -29,7 +29,7 @@ rm "$now"
 # Threads, descriptors: each in words, at the start.
 touch "$now"
 for fault in pthread_create=EAGAIN eventfd=EMFILE epoll_create1=EMFILE timerfd_create=EMFILE; do
-    said=$(with_fault "$fault" timeout 20 embarfs "$mnt" -f --cxl mem:16M --listen 127.0.0.1:0 \
+    said=$(with_fault "$fault" timeout 120 embarfs "$mnt" -f --cxl mem:16M --listen 127.0.0.1:0 \
         --socket "$scratch/socket" 2>&1) && die "$fault: it mounted all the same"
     [ ${#said} -gt 30 ] || die "$fault: said '$said'"
     is_mounted "$mnt" && die "$fault: a dead mount was left"
@@ -39,7 +39,7 @@ rm "$now"
 # Descriptors run out while it serves: who connects waits, and comes in when there are some again.
 with_fault accept4=EMFILE mount_with --size 64M
 touch "$now"
-lines 1 10 | timeout 60 embar pub -s "$mnt" log &
+lines 1 10 | timeout 120 embar pub -s "$mnt" log &
 publisher=$!
 own_pids+=("$publisher")
 append "$mnt/log" "the mount goes on"

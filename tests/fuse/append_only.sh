@@ -29,7 +29,7 @@ real_text 3000000 >"$scratch/text"
 cp "$scratch/text" "$mnt/copy"
 cmp "$scratch/text" "$mnt/copy"
 dd if="$scratch/text" of="$mnt/dd" bs=300001 status=none
-wait_until 5 cmp -s "$scratch/text" "$mnt/dd" || die "dd: $(cmp "$scratch/text" "$mnt/dd" 2>&1)"
+wait_until 60 cmp -s "$scratch/text" "$mnt/dd" || die "dd: $(cmp "$scratch/text" "$mnt/dd" 2>&1)"
 
 python3 - "$mnt/p" <<'PY'
 import errno, os, sys

@@ -16,7 +16,7 @@ for round in 1 2 3 4 5; do
     done) 2>/dev/null &
     writer=$!
     own_pids+=("$writer")
-    wait_until 10 size_is_at_least "$scratch/acked" $((round * 2000)) || die "the writer does nothing"
+    wait_until 60 size_is_at_least "$scratch/acked" $((round * 2000)) || die "the writer does nothing"
     kill -KILL "$mount_pid"
     wait "$mount_pid" 2>/dev/null || true
     wait "$writer" 2>/dev/null || true

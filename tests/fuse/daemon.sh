@@ -96,7 +96,7 @@ held=$pid
 pid=$(ps -o pid= --ppid "$next" | tr -d ' ')
 kill -KILL "$next"
 wait "$next" 2>/dev/null || true
-wait_until 30 gone || die "it waits for a pool that nobody wants any more"
+wait_until 60 gone || die "it waits for a pool that nobody wants any more"
 is_unmounted "$mnt" || die "it mounts what nobody waits for"
 grep -q 'nothing was mounted' "$scratch/said" || die "said: $(cat "$scratch/said")"
 pid=$held

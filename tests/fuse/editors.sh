@@ -31,7 +31,7 @@ import os, pty, select, sys, time
 pid, fd = pty.fork()
 if pid == 0:
     os.execv(sys.argv[1], sys.argv[1:])
-end, seen = time.time() + 20, b''
+end, seen = time.time() + 120, b''
 def until(text):
     global seen
     while text not in seen:

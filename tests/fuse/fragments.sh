@@ -15,7 +15,7 @@ equal messages "$(xattr messages "$mnt/t")" 0
 printf '\nfour' >&3
 content "$mnt/t" 'one two three\n'
 exec 3>&-
-wait_until 5 content_is "$mnt/t" 'one two three\nfour' || die "close did not publish: $(cat "$mnt/t")"
+wait_until 60 content_is "$mnt/t" 'one two three\nfour' || die "close did not publish: $(cat "$mnt/t")"
 equal messages "$(xattr messages "$mnt/t")" 2
 
 # Two open files have a line each; neither tears the other's.

@@ -27,18 +27,18 @@ cmp "$mnt/t" "$scratch/lines"
 has_all() {
     cmp -s "$1" "$scratch/lines"
 }
-wait_until 10 has_all "$scratch/f" || die "tail -f: $(cmp "$scratch/f" "$scratch/lines" 2>&1)"
-wait_until 10 has_all "$scratch/F" || die "tail -F: $(cmp "$scratch/F" "$scratch/lines" 2>&1)"
+wait_until 60 has_all "$scratch/f" || die "tail -f: $(cmp "$scratch/f" "$scratch/lines" 2>&1)"
+wait_until 60 has_all "$scratch/F" || die "tail -F: $(cmp "$scratch/F" "$scratch/lines" 2>&1)"
 # tail -F goes over to the new file when the topic is removed and made again; tail -f stays.
 rm "$mnt/t"
 has_become_inaccessible() {
     grep -q inaccessible "$scratch/F.err"
 }
-wait_until 10 has_become_inaccessible || die "tail -F did not notice: $(cat "$scratch/F.err")"
+wait_until 60 has_become_inaccessible || die "tail -F did not notice: $(cat "$scratch/F.err")"
 echo again >>"$mnt/t"
 follows_new() {
     [ "$(tail -n 1 "$scratch/F")" = again ]
 }
-wait_until 10 follows_new || die "tail -F did not follow the new one: $(cat "$scratch/F.err")"
+wait_until 60 follows_new || die "tail -F did not follow the new one: $(cat "$scratch/F.err")"
 cmp "$scratch/f" "$scratch/lines"
 equal "tail -f said" "$(cat "$scratch/f.err")" ""

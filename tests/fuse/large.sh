@@ -30,5 +30,5 @@ cat "$scratch/z" >>"$mnt/z"
 same() {
     cmp -s "$mnt/z" "$scratch/z"
 }
-wait_until 5 same || die "$(cmp "$mnt/z" "$scratch/z" 2>&1)"
+wait_until 60 same || die "$(cmp "$mnt/z" "$scratch/z" 2>&1)"
 [ "$(xattr messages "$mnt/z")" -gt 1 ] || die "not split"

@@ -9,10 +9,10 @@ install -m 0644 "$top/tests/fuse/locks.py" "$scratch/locks.py"
 
 mkdir "$mnt/d"
 touch "$mnt/d/t" "$mnt/d/other"
-timeout 60 python3 "$scratch/locks.py" "$mnt/d/t" "$mnt/d/other" "$mnt/.embar/metrics" || die "see above"
+timeout 240 python3 "$scratch/locks.py" "$mnt/d/t" "$mnt/d/other" "$mnt/.embar/metrics" || die "see above"
 if [ "$(id -u)" -eq 0 ]; then
     chown -R 65534:65534 "$mnt/d"
-    as_nobody timeout 60 python3 "$scratch/locks.py" "$mnt/d/t" "$mnt/d/other" "$mnt/.embar/metrics" ||
+    as_nobody timeout 240 python3 "$scratch/locks.py" "$mnt/d/t" "$mnt/d/other" "$mnt/.embar/metrics" ||
         die "as an ordinary user: see above"
 fi
 
@@ -25,8 +25,8 @@ own_pids+=("$waiter")
 waits() {
     grep -qx 'embar_fs_lock_waits 1' "$mnt/.embar/metrics"
 }
-wait_until 10 waits || die "the lock is held by nobody"
+wait_until 60 waits || die "the lock is held by nobody"
 kill -TERM "$mount_pid"
-wait_until 20 is_ended "$mount_pid" || die "the daemon waits for a lock"
-wait_until 20 is_ended "$waiter" || die "the lock is waited for on a mount that is gone"
+wait_until 60 is_ended "$mount_pid" || die "the daemon waits for a lock"
+wait_until 60 is_ended "$waiter" || die "the lock is waited for on a mount that is gone"
 exec 3>&-

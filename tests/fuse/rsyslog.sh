@@ -26,7 +26,7 @@ own_pids+=("$daemon")
 listens() {
     [ -S "$scratch/log" ]
 }
-wait_until 20 listens || die "rsyslogd does not listen: $(cat "$scratch/said")"
+wait_until 60 listens || die "rsyslogd does not listen: $(cat "$scratch/said")"
 senders=()
 for sender in 1 2 3 4; do
     seq -f "sender $sender says %g" 1 200 | logger -u "$scratch/log" -t "app$((sender % 2))" &
@@ -37,9 +37,9 @@ seq -f 'line %g of a topic' 1 100 >>"$mnt/input"
 lines_are() {
     [ "$(cat "$mnt/logs/$1" 2>/dev/null | wc -l)" -eq "$2" ]
 }
-wait_until 20 lines_are app0 400 || die "app0: $(wc -l <"$mnt/logs/app0") lines: $(cat "$scratch/said")"
-wait_until 20 lines_are app1 400 || die "app1: $(wc -l <"$mnt/logs/app1") lines"
-wait_until 20 lines_are fed 100 || die "imfile: $(wc -l <"$mnt/logs/fed") lines: $(cat "$scratch/said")"
+wait_until 60 lines_are app0 400 || die "app0: $(wc -l <"$mnt/logs/app0") lines: $(cat "$scratch/said")"
+wait_until 60 lines_are app1 400 || die "app1: $(wc -l <"$mnt/logs/app1") lines"
+wait_until 60 lines_are fed 100 || die "imfile: $(wc -l <"$mnt/logs/fed") lines: $(cat "$scratch/said")"
 end_process "$daemon"
 for name in app0 app1 fed; do
     cmp "$mnt/logs/$name" "$scratch/plain/$name" || die "$name differs from the ordinary file"

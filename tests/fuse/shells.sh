@@ -45,7 +45,7 @@ half_is_there() {
     [ "$(cat "$mnt/u")" = 'half ' ]
 }
 printf 'half ' >>"$mnt/u"
-wait_until 20 half_is_there || die "the half line is not there: $(cat "$mnt/u")"
+wait_until 60 half_is_there || die "the half line is not there: $(cat "$mnt/u")"
 append "$mnt/u" other
 append "$mnt/u" rest
 content "$mnt/u" 'half other\nrest\n'

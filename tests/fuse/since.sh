@@ -37,7 +37,7 @@ seq 2001 2100 >>"$mnt/d/t"
 has_all() {
     cmp -s "$scratch/tail" <(seq 2001 2100)
 }
-wait_until 10 has_all || die "tail -f: $(wc -c <"$scratch/tail")"
+wait_until 60 has_all || die "tail -f: $(wc -c <"$scratch/tail")"
 cmp "$since/$after/d/t" <(seq 2001 2100)
 (cd "$since/1h" && cat d/t) | cmp - "$mnt/d/t"
 equal tree "$(cd "$since/10m" && find . | sort | tr '\n' ' ')" ". ./d ./d/t "

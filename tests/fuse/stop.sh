@@ -19,14 +19,14 @@ exec 3>>"$mnt/t"
 echo two >&3
 printf 'thr' >&3
 kill -TERM "$mount_pid"
-wait_until 10 is_ended "$mount_pid" || die "SIGTERM did not end it"
+wait_until 60 is_ended "$mount_pid" || die "SIGTERM did not end it"
 wait "$mount_pid" || die "SIGTERM: status $?"
 is_mounted "$mnt" && die "SIGTERM left the mount"
 (echo late >&3) 2>/dev/null && die "a write after the end worked"
 exec 3>&-
 
 mount_pool
-wait_until 5 content_is "$mnt/t" 'one\ntwo\nthr' || die "lost: $(cat "$mnt/t")"
+wait_until 60 content_is "$mnt/t" 'one\ntwo\nthr' || die "lost: $(cat "$mnt/t")"
 exec 3>>"$mnt/t"
 printf 'ee\nfo' >&3
 exec 4<"$mnt/.embar/follow/t"
@@ -36,13 +36,13 @@ fusermount3 -u -z "$mnt" # lazily: it lives on for who has it open
 printf 'ur\n' >&3
 exec 3>&- 4<&-
 kill -INT "$mount_pid"
-wait_until 10 is_ended "$mount_pid" || die "SIGINT did not end it"
+wait_until 60 is_ended "$mount_pid" || die "SIGINT did not end it"
 wait "$mount_pid" || die "SIGINT: status $?"
 mount_pool
 content "$mnt/t" 'one\ntwo\nthree\nfour\n'
 if [ "$(id -u)" -eq 0 ]; then
     umount "$mnt"
-    wait_until 10 is_ended "$mount_pid" || die "umount did not end it"
+    wait_until 60 is_ended "$mount_pid" || die "umount did not end it"
     wait "$mount_pid" || die "umount: status $?"
     mount_pool
     content "$mnt/t" 'one\ntwo\nthree\nfour\n'

@@ -5,7 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 mount_with --size 24M --write-wait 1
 
-timeout 60 python3 "$top/tests/fuse/stress.py" "$mnt" "${EMBAR_STRESS_SECONDS:-3}" || die "see above"
+timeout 240 python3 "$top/tests/fuse/stress.py" "$mnt" "${EMBAR_STRESS_SECONDS:-3}" || die "see above"
 sums() {
     (cd "$mnt" && find . -type f | sort | xargs -r sha256sum)
 }

@@ -12,8 +12,8 @@ tail -s 0.05 -n +1 -f "$mnt/t" >"$scratch/f" 2>"$scratch/f.err" &
 own_pids+=($!)
 tail -s 0.05 -n +1 -F "$mnt/t" >"$scratch/F" 2>"$scratch/F.err" &
 own_pids+=($!)
-wait_until 10 size_is_at_least "$scratch/f" 12000 || die "tail -f"
-wait_until 10 size_is_at_least "$scratch/F" 12000 || die "tail -F"
+wait_until 60 size_is_at_least "$scratch/f" 12000 || die "tail -f"
+wait_until 60 size_is_at_least "$scratch/F" 12000 || die "tail -F"
 
 exec 3<"$mnt/t"
 head -c 24 <&3 | cmp - <(seq -f 'line %06g' 1 2)
@@ -45,8 +45,8 @@ seq -f 'line %06g' 1 1200 >"$scratch/all"
 has_all() {
     cmp -s "$1" "$scratch/all"
 }
-wait_until 10 has_all "$scratch/f" || die "tail -f across trims: $(cmp "$scratch/f" "$scratch/all" 2>&1)"
-wait_until 10 has_all "$scratch/F" || die "tail -F across trims: $(cmp "$scratch/F" "$scratch/all" 2>&1)"
+wait_until 60 has_all "$scratch/f" || die "tail -f across trims: $(cmp "$scratch/f" "$scratch/all" 2>&1)"
+wait_until 60 has_all "$scratch/F" || die "tail -F across trims: $(cmp "$scratch/F" "$scratch/all" 2>&1)"
 equal "the tails said" "$(cat "$scratch/f.err" "$scratch/F.err")" ""
 
 # Nobody has it open: the next trim makes another file of it, and so does a remount.
@@ -57,7 +57,7 @@ is_other() {
     [ "$(ino "$mnt/t")" != "$number" ]
 }
 trim "$mnt/t" 12000
-wait_until 5 is_other || die "the same st_ino across a trim that nobody had open"
+wait_until 60 is_other || die "the same st_ino across a trim that nobody had open"
 number=$(ino "$mnt/t")
 cmp "$mnt/t" <(seq -f 'line %06g' 1001 1200)
 equal "first message" "$(xattr first_message "$mnt/t")" 1000

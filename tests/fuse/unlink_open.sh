@@ -36,14 +36,14 @@ content "$mnt/t" 'another\n'
 cat <&3 | cmp - <(printf 'and an unfinished line'; head -c 4000000 "$scratch/text"; echo) || die "much"
 exec 4>&- # takes the unfinished line with it
 exec 3<&-
-wait_until 5 free_again || die "space did not come back: $before, now $(free)"
+wait_until 60 free_again || die "space did not come back: $before, now $(free)"
 
 # Again and again: nothing leaks.
 for _ in 1 2 3 4 5 6; do
     cat "$scratch/text" >>"$mnt/r"
     rm "$mnt/r"
 done
-wait_until 5 free_again || die "space leaks: $before, now $(free)"
+wait_until 60 free_again || die "space leaks: $before, now $(free)"
 
 # Killed while it is open: gone, with what was written to it before and after.
 echo kept >>"$mnt/kept"
@@ -60,6 +60,6 @@ mount_pool
 content "$mnt/kept" 'kept\n'
 content "$mnt/t" 'another\n'
 refuses 'No such file' cat "$mnt/u"
-wait_until 5 free_again || die "space did not come back after a kill: $before, now $(free)"
+wait_until 60 free_again || die "space did not come back after a kill: $before, now $(free)"
 unmount_pool
 embar fsck "$pool" >"$scratch/out" 2>&1 || die "fsck: $(cat "$scratch/out")"

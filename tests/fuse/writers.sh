@@ -9,7 +9,7 @@ mount_pool
 mkdir "$scratch/plain"
 # The last unfinished line is published at the last close, which is told to the mount afterwards.
 same() {
-    wait_until 5 cmp -s "$mnt/$1" "$scratch/plain/$1" || die "$1: $(cmp "$mnt/$1" "$scratch/plain/$1" 2>&1)"
+    wait_until 60 cmp -s "$mnt/$1" "$scratch/plain/$1" || die "$1: $(cmp "$mnt/$1" "$scratch/plain/$1" 2>&1)"
 }
 real_text 2000000 >"$scratch/text"
 

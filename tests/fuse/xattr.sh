@@ -89,4 +89,4 @@ refuses 'has another order' embar -s "$mnt" pub t --order 5 </dev/null
 both_are_there() {
     [ "$(xattr end "$mnt/t")" -eq $((before + 11)) ]
 }
-wait_until 20 both_are_there || die "the topic ends at $(xattr end "$mnt/t"), not at $((before + 11))"
+wait_until 60 both_are_there || die "the topic ends at $(xattr end "$mnt/t"), not at $((before + 11))"

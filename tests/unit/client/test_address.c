@@ -330,7 +330,7 @@ int main(void)
     if (!mkdtemp(base))
         return 1;
     setenv("XDG_RUNTIME_DIR", base, 1);
-    alarm(60); /* whatever waits for a FIFO */
+    alarm(240); /* whatever waits for a FIFO */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(host_and_port),
         cmocka_unit_test(socket_path),

@@ -57,7 +57,7 @@ static struct embar_publisher_info arrive(struct peer *p, unsigned connections)
     struct embar_error err = {.code = 0};
     struct embar_publisher_options o = options(connections);
     peer_start(p);
-    struct embar_client *c = connect_to(p, 20000);
+    struct embar_client *c = connect_to(p, 120000);
     struct embar_publisher *pub = open_on(c, &o);
     publish_all(pub, &told, ones, MESSAGES);
     if (embar_flush(pub, 60000, &err) < 0)
@@ -108,7 +108,7 @@ static void await_done(struct embar_publisher *pub, unsigned messages)
 {
     struct timespec nap = {.tv_nsec = 1000000};
     struct embar_publisher_info info;
-    for (unsigned i = 0; i < 20000; i++) {
+    for (unsigned i = 0; i < 120000; i++) {
         embar_publisher_info(pub, &info);
         if (info.done_messages >= messages)
             break;
@@ -126,7 +126,7 @@ static void done_is_told_ahead_of_a_gap(void **state)
     struct one ones[6];
     struct embar_error err = {.code = 0};
     peer_start(&p);
-    struct embar_client *c = connect_to(&p, 20000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher_options o = options(1);
     struct embar_publisher *pub = open_on(c, &o);
     for (unsigned i = 0; i < 6; i++) {
@@ -168,7 +168,7 @@ static void fenced_over_a_gap(struct peer *p, unsigned done)
     static char buf[6][512]; /* sent again later */
     struct embar_error err = {.code = 0};
     peer_start(p);
-    struct embar_client *c = connect_to(p, 20000);
+    struct embar_client *c = connect_to(p, 120000);
     struct embar_publisher_options o = options(1);
     struct embar_publisher *pub = open_on(c, &o);
     for (unsigned i = 0; i < 6; i++) {
@@ -176,7 +176,7 @@ static void fenced_over_a_gap(struct peer *p, unsigned done)
         struct iovec iov = {buf[i], message(buf[i], i)};
         assert_int_equal(embar_publish_batch(pub, &iov, 1, NULL, 1, on_done, &ones[i]), 0);
     }
-    assert_int_equal(embar_flush(pub, 20000, &err), -EMBAR_EFENCED);
+    assert_int_equal(embar_flush(pub, 120000, &err), -EMBAR_EFENCED);
     assert_non_null(strstr(err.text, "behind a gap"));
     assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_NOW, &err), 0);
     assert_int_equal(told.good, done);
@@ -209,7 +209,7 @@ static void expect_disbelief(struct peer *p, unsigned connections)
     struct embar_error err = {.code = 0};
     struct embar_publisher_options o = options(connections);
     peer_start(p);
-    struct embar_client *c = connect_to(p, 20000);
+    struct embar_client *c = connect_to(p, 120000);
     struct embar_publisher *pub = open_on(c, &o);
     char buf[512];
     unsigned taken = 0;

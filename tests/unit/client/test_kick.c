@@ -51,7 +51,7 @@ static bool is_asleep(struct embar_publisher *pub, bool empty)
 static void settle(struct embar_publisher *pub, bool empty)
 {
     struct timespec moment = {.tv_nsec = 1000000};
-    time_t end = time(NULL) + 20;
+    time_t end = time(NULL) + 120;
     watched = false;
     while (!is_asleep(pub, empty) && time(NULL) < end)
         nanosleep(&moment, NULL);
@@ -65,7 +65,7 @@ static struct embar_publisher *start(struct peer *p, struct embar_client **c,
                                      const struct embar_publisher_options *o)
 {
     peer_start(p);
-    *c = connect_to(p, 20000);
+    *c = connect_to(p, 120000);
     return open_on(*c, o);
 }
 
@@ -145,7 +145,7 @@ static void callbacks_are_the_io_threads(void **state)
     struct embar_publisher *pub = start(&p, &c, &o);
     settle(pub, true);
     assert_int_equal(embar_publish(pub, "line\n", 5, on_told, &done), 0);
-    assert_int_equal(embar_flush(pub, 20000, NULL), 0);
+    assert_int_equal(embar_flush(pub, 120000, NULL), 0);
     assert_true(done);
     assert_false(pthread_equal(told_by, me));
     assert_int_equal(mine, 0);
@@ -163,7 +163,7 @@ static void a_write_that_failed_is_looked_after(void **state)
     settle(pub, true);
     failing = ENOMEM;
     assert_int_equal(embar_publish(pub, "line\n", 5, NULL, NULL), 0);
-    assert_int_equal(embar_flush(pub, 20000, NULL), 0);
+    assert_int_equal(embar_flush(pub, 120000, NULL), 0);
     wait_for_bytes(&p, 5);
     embar_publisher_info(pub, &info);
     assert_int_equal(info.done_messages, 1);

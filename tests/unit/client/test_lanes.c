@@ -106,7 +106,7 @@ static void arrive(struct peer *p, unsigned connections, size_t batch, size_t wi
     o.window = window;
     numbers = calloc((size_t)THREADS * EACH, sizeof(*numbers));
     peer_start(p);
-    struct embar_client *c = connect_to(p, 20000);
+    struct embar_client *c = connect_to(p, 120000);
     struct embar_publisher *pub = open_on(c, &o);
     for (unsigned i = 0; i < THREADS; i++) {
         w[i] = (struct producer){.pub = pub, .index = i};
@@ -170,7 +170,7 @@ static void what_a_thread_left_is_sent(void **state)
     (void)state;
     struct peer p = {.incarnation = 1, .mute = true};
     peer_start(&p);
-    struct embar_client *c = connect_to(&p, 20000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher *pub = open_on(c, NULL);
     for (unsigned i = 1; i <= 5; i++) {
         pthread_t id;
@@ -216,7 +216,7 @@ static void a_flush_takes_what_others_began(void **state)
         pthread_t id[IDLERS];
         o.linger_us = 600000000;
         peer_start(&p);
-        struct embar_client *c = connect_to(&p, 20000);
+        struct embar_client *c = connect_to(&p, 120000);
         w.pub = open_on(c, &o);
         pthread_barrier_init(&w.filled, NULL, IDLERS + 1);
         pthread_barrier_init(&w.end, NULL, IDLERS + 1);
@@ -227,7 +227,7 @@ static void a_flush_takes_what_others_began(void **state)
         assert_int_equal(info.taken_messages, IDLERS * 1000);
         assert_int_equal(info.taken_bytes, IDLERS * 8000);
         if (!close) {
-            assert_int_equal(embar_flush(w.pub, 20000, NULL), 0);
+            assert_int_equal(embar_flush(w.pub, 120000, NULL), 0);
             embar_publisher_info(w.pub, &info);
             assert_int_equal(info.done_messages, IDLERS * 1000);
         }
@@ -250,7 +250,7 @@ static void a_thread_uses_several_publishers(void **state)
     struct peer p[2] = {{.incarnation = 1}, {.incarnation = 1}};
     peer_start(&p[0]);
     peer_start(&p[1]);
-    struct embar_client *c[2] = {connect_to(&p[0], 20000), connect_to(&p[1], 20000)};
+    struct embar_client *c[2] = {connect_to(&p[0], 120000), connect_to(&p[1], 120000)};
     struct embar_publisher *stays = open_on(c[0], NULL);
     for (unsigned i = 0; i < 20; i++) {
         struct embar_publisher *comes = open_on(c[1], NULL);

@@ -44,7 +44,7 @@ static struct embar_publisher_info arrive(struct peer *p, unsigned connections)
     o.connections = connections;
     o.window = 64 << 10;
     peer_start(p);
-    struct embar_client *c = connect_to(p, 20000);
+    struct embar_client *c = connect_to(p, 120000);
     struct embar_publisher *pub = open_on(c, &o);
     publish_all(pub, &told, ones, MESSAGES);
     if (embar_flush(pub, -1, &err) < 0)
@@ -161,7 +161,7 @@ static void a_refusal_ends_it_with_its_sentence(void **state)
     struct peer p = {.incarnation = 1, .refuse_at = 3, .refuse_code = EMBAR_EGONE};
     struct embar_publisher_options o = EMBAR_PUBLISHER_OPTIONS;
     o.batch_bytes = 1000;
-    expect_end(&p, &o, 5000, -EMBAR_EGONE);
+    expect_end(&p, &o, 120000, -EMBAR_EGONE);
     peer_stop(&p);
 }
 
@@ -170,7 +170,7 @@ static void damage_for_ever_ends_it(void **state)
     (void)state;
     struct peer p = {.incarnation = 1, .damage = 1000};
     struct embar_publisher_options o = EMBAR_PUBLISHER_OPTIONS;
-    expect_end(&p, &o, 5000, -EMBAR_ECRC);
+    expect_end(&p, &o, 120000, -EMBAR_ECRC);
     peer_stop(&p);
 }
 
@@ -191,7 +191,7 @@ static void without_a_session_a_break_is_told(void **state)
     struct embar_publisher_options o = EMBAR_PUBLISHER_OPTIONS;
     o.batch_bytes = 1000;
     o.session = EMBAR_SESSION_NONE;
-    expect_end(&p, &o, 5000, -ECONNRESET);
+    expect_end(&p, &o, 120000, -ECONNRESET);
     peer_stop(&p);
 }
 
@@ -203,7 +203,7 @@ static void a_socket_file_that_is_away_for_a_while_is_waited_for(void **state)
     char away[128];
     peer_start(&p);
     snprintf(away, sizeof(away), "%s.away", p.path);
-    struct embar_client *c = connect_to(&p, 20000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher *pub = open_on(c, NULL);
     assert_int_equal(rename(p.path, away), 0);
     pthread_mutex_lock(&p.lock);
@@ -226,7 +226,7 @@ static void another_incarnation_ends_it(void **state)
     struct peer p = {.incarnation = 1, .mute = true};
     struct embar_error err;
     peer_start(&p);
-    struct embar_client *c = connect_to(&p, 5000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher *pub = open_on(c, NULL);
     assert_int_equal(embar_publish(pub, "x\n", 2, NULL, NULL), 0);
     pthread_mutex_lock(&p.lock);
@@ -250,7 +250,7 @@ static void a_session_is_resumed_by_message_count(void **state)
     struct told told = {0};
     struct one ones[200];
     peer_start(&p);
-    struct embar_client *c = connect_to(&p, 5000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher_options o = EMBAR_PUBLISHER_OPTIONS;
     o.session = EMBAR_SESSION_NEW;
     o.batch_bytes = 700;
@@ -286,7 +286,7 @@ static void bad_arguments_are_refused(void **state)
     struct peer p = {.incarnation = 1};
     struct embar_error err;
     peer_start(&p);
-    struct embar_client *c = connect_to(&p, 5000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher_options o = EMBAR_PUBLISHER_OPTIONS;
     struct embar_publisher *pub;
     o.ack = 3;
@@ -320,7 +320,7 @@ static void own_buffers_go_out_in_order_with_copied_ones(void **state)
     struct peer p = {.incarnation = 1, .break_every = 7};
     struct embar_error err;
     peer_start(&p);
-    struct embar_client *c = connect_to(&p, 20000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher *pub = open_on(c, NULL);
     static char text[300][512];
     for (unsigned i = 0; i < 300; i += 3) {
@@ -344,7 +344,7 @@ static void a_full_window_says_so(void **state)
     struct told told = {0};
     struct one ones[1000];
     peer_start(&p);
-    struct embar_client *c = connect_to(&p, 5000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher_options o = EMBAR_PUBLISHER_OPTIONS;
     o.batch_bytes = 1000;
     o.window = 5000;
@@ -374,7 +374,7 @@ static void ack_0_is_done_when_it_is_written(void **state)
     struct peer p = {.incarnation = 1};
     struct embar_error err;
     peer_start(&p);
-    struct embar_client *c = connect_to(&p, 5000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher_options o = EMBAR_PUBLISHER_OPTIONS;
     o.ack = 0;
     struct embar_publisher *pub = open_on(c, &o);
@@ -421,7 +421,7 @@ static void the_topic_may_choose_the_ack(void **state)
     struct embar_error err;
     struct embar_publisher_info info;
     peer_start(&p);
-    struct embar_client *c = connect_to(&p, 5000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher *pub = open_on(c, NULL);
     embar_publisher_info(pub, &info);
     assert_int_equal(info.ack, 0);
@@ -446,7 +446,7 @@ static void several_threads_share_one(void **state)
     struct peer p = {.incarnation = 1};
     struct embar_error err;
     peer_start(&p);
-    struct embar_client *c = connect_to(&p, 5000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher_options o = EMBAR_PUBLISHER_OPTIONS;
     o.batch_bytes = 500;
     o.window = 3000;

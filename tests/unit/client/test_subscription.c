@@ -30,7 +30,7 @@ static struct embar_client *start(struct peer *p)
     struct embar_publisher *pub;
     struct embar_error err = {.code = 0};
     peer_start(p);
-    struct embar_options o = {.server = p->path, .reconnect_ms = 20000};
+    struct embar_options o = {.server = p->path, .reconnect_ms = 120000};
     struct embar_publisher_options po = EMBAR_PUBLISHER_OPTIONS;
     po.batch_bytes = 3000;
     assert_int_equal(embar_connect(&c, &o, &err), 0);
@@ -149,7 +149,7 @@ static void the_poll_descriptor_leads_over_a_break(void **state)
         }
         assert_int_equal(rc, -ETIMEDOUT);
         struct pollfd wait = {.fd = fd, .events = POLLIN};
-        assert_int_equal(poll(&wait, 1, 20000), 1);
+        assert_int_equal(poll(&wait, 1, 120000), 1);
         assert_int_equal(embar_sub_fd(s), fd);
     }
     assert_int_equal(embar_next(s, &m, 30, &err), -ETIMEDOUT); /* following: no end */

@@ -53,7 +53,7 @@ static void send_all(struct peer *p, unsigned connections)
     size_t n, sent = 0, want = 0;
     o.connections = connections;
     peer_start(p);
-    struct embar_client *c = connect_to(p, 20000);
+    struct embar_client *c = connect_to(p, 120000);
     struct embar_publisher *pub = open_on(c, &o);
     for (unsigned i = 0; i < ROUNDS; i++) {
         size_t length = i % 4 == 3 ? PEER_LARGE : LARGE - i;
@@ -102,11 +102,11 @@ static void own_buffers_too(void **state)
     o.batch_bytes = 2 << 20;
     o.linger_us = 600000000;
     peer_start(&p);
-    struct embar_client *c = connect_to(&p, 20000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher *pub = open_on(c, &o);
     for (unsigned i = 0; i < EACH * 4; i++) {
         assert_int_equal(embar_publish(pub, all + (size_t)i * MESSAGE, MESSAGE, NULL, NULL), 0);
-        if (i % EACH == EACH - 1 && embar_flush(pub, 20000, &err) < 0)
+        if (i % EACH == EACH - 1 && embar_flush(pub, 120000, &err) < 0)
             fail_msg("%s", err.text);
     }
     unsigned char *bytes = peer_bytes(&p, &n);
@@ -145,7 +145,7 @@ static void other_bytes_are_not_sent_again(void **state)
     struct peer p = {.incarnation = 1, .damage = 1, .damaged = scribble, .arg = bytes};
     struct iovec iov = {bytes, LARGE};
     peer_start(&p);
-    struct embar_client *c = connect_to(&p, 20000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher *pub = open_on(c, NULL);
     assert_int_equal(embar_publish_batch(pub, &iov, 1, NULL, 1, NULL, NULL), 0);
     assert_int_equal(embar_flush(pub, -1, &err), -EMBAR_ECRC);

@@ -32,7 +32,7 @@ static void begin(struct setting *s, struct embar_publisher_options o, bool mute
     s->p.mute = mute;
     o.linger_us = NEVER;
     peer_start(&s->p);
-    s->c = connect_to(&s->p, 20000);
+    s->c = connect_to(&s->p, 120000);
     s->pub = open_on(s->c, &o);
 }
 
@@ -152,7 +152,7 @@ static void what_is_full_goes(void **state)
     for (unsigned i = 0; i < 70000; i++)
         put(&s, "z", 1);
     break_connections(&s.p);
-    assert_int_equal(embar_flush(s.pub, 20000, NULL), 0);
+    assert_int_equal(embar_flush(s.pub, 120000, NULL), 0);
     wait_for_bytes(&s.p, 1 + 65536 + 70000);
     end(&s, EMBAR_CLOSE_KEEP);
 }
@@ -202,7 +202,7 @@ static void batches_are_bounded(void **state)
     struct iovec iov = {large, LARGE};
     begin(&s, sized(4096, 8192), false);
     assert_int_equal(embar_publish_batch(s.pub, &iov, 1, NULL, 1, NULL, NULL), 0);
-    assert_int_equal(embar_flush(s.pub, 20000, NULL), 0);
+    assert_int_equal(embar_flush(s.pub, 120000, NULL), 0);
     wait_for_bytes(&s.p, LARGE);
     end(&s, EMBAR_CLOSE_KEEP);
     free(large);
@@ -272,7 +272,7 @@ static void a_callback_cannot_wait(void **state)
     begin(&s, sized(4096, 0), false);
     struct inside in = {.pub = s.pub};
     assert_int_equal(embar_publish(s.pub, "x", 1, calls_back, &in), 0);
-    assert_int_equal(embar_flush(s.pub, 20000, NULL), 0);
+    assert_int_equal(embar_flush(s.pub, 120000, NULL), 0);
     assert_true(in.done);
     assert_int_equal(in.publish, -EDEADLK);
     assert_int_equal(in.batch, -EDEADLK);
@@ -303,7 +303,7 @@ static void bytes_are_kept_while_they_are_written(void **state)
     pthread_mutex_unlock(&s.pub->lock);
     struct iovec one = {(char[]){"x"}, 1};
     assert_int_equal(embar_publish_batch(s.pub, &one, 1, NULL, 1, NULL, NULL), 0);
-    assert_int_equal(embar_flush(s.pub, 20000, NULL), 0);
+    assert_int_equal(embar_flush(s.pub, 120000, NULL), 0);
     end(&s, EMBAR_CLOSE_KEEP);
 }
 

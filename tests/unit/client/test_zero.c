@@ -150,7 +150,7 @@ static struct embar_publisher_info send_rounds(struct peer *p, enum embar_zeroco
     enter(p->at ? far : -1);
     peer_start(p);
     enter(p->at ? near : -1);
-    struct embar_client *c = connect_to(p, 20000);
+    struct embar_client *c = connect_to(p, 120000);
     struct embar_publisher *pub = open_on(c, &o);
     for (unsigned i = 0; i < ROUNDS; i++) {
         s[i].done = false;
@@ -302,7 +302,7 @@ static void a_refused_send_is_copied(void **state)
 static bool settled(struct embar_publisher *pub, uint64_t sequence)
 {
     struct embar_publisher_info info;
-    time_t end = time(NULL) + 20;
+    time_t end = time(NULL) + 120;
     do {
         struct timespec nap = {.tv_nsec = 1000000};
         nanosleep(&nap, NULL);
@@ -333,7 +333,7 @@ static void poke(struct peer *p)
 
 static bool is_done(atomic_bool *done)
 {
-    time_t end = time(NULL) + 20;
+    time_t end = time(NULL) + 120;
     while (!*done && time(NULL) < end) {
         struct timespec nap = {.tv_nsec = 1000000};
         nanosleep(&nap, NULL);
@@ -355,7 +355,7 @@ static void held_memory(bool loose)
     most = 100000;
     struct iovec iov = {s.bytes, SIZE};
     peer_start(&p);
-    struct embar_client *c = connect_to(&p, 20000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher *pub = open_on(c, NULL);
     assert_int_equal(embar_publish_batch(pub, &iov, 1, NULL, 1, on_batch, &s), 0);
     assert_true(settled(pub, 1)); /* the ack is here */
@@ -379,7 +379,7 @@ static void held_memory(bool loose)
     released = flagged;
     poke(&p); /* no ack comes with it */
     assert_true(is_done(&s.done));
-    assert_int_equal(embar_flush(pub, 20000, &err), 0);
+    assert_int_equal(embar_flush(pub, 120000, &err), 0);
     assert_true(behind);
     /* It did not copy: so it goes on. What is small is copied in any case. */
     unsigned before = flagged;
@@ -390,7 +390,7 @@ static void held_memory(bool loose)
     assert_true(flagged > before);
     released = flagged;
     poke(&p);
-    assert_int_equal(embar_flush(pub, 20000, &err), 0);
+    assert_int_equal(embar_flush(pub, 120000, &err), 0);
     assert_int_equal(strange, 0);
     embar_publisher_info(pub, &info);
     assert_int_equal(info.zerocopies, flagged);
@@ -423,7 +423,7 @@ static void a_new_connection_counts_anew(void **state)
     fill(bytes, 5);
     struct iovec iov = {bytes, SIZE};
     peer_start(&p);
-    struct embar_client *c = connect_to(&p, 20000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher *pub = open_on(c, NULL);
     for (unsigned i = 0; i < 3; i++) {
         atomic_bool done = false;
@@ -441,7 +441,7 @@ static void a_new_connection_counts_anew(void **state)
         }
         assert_true(is_done(&done));
     }
-    assert_int_equal(embar_flush(pub, 20000, &err), 0);
+    assert_int_equal(embar_flush(pub, 120000, &err), 0);
     assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_KEEP, &err), 0);
     embar_disconnect(c);
     size_t n;
@@ -470,7 +470,7 @@ static void what_is_held_is_bounded(void **state)
     fill(bytes, 6);
     struct iovec iov = {bytes, PART};
     peer_start(&p);
-    struct embar_client *c = connect_to(&p, 20000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher *pub = open_on(c, &o);
     for (unsigned i = 0; i < SENDS + MORE; i++)
         assert_int_equal(embar_publish_batch(pub, &iov, 1, NULL, 1, NULL, NULL), 0);
@@ -478,7 +478,7 @@ static void what_is_held_is_bounded(void **state)
     assert_int_equal(flagged, SENDS);
     released = SENDS;
     poke(&p);
-    assert_int_equal(embar_flush(pub, 20000, &err), 0);
+    assert_int_equal(embar_flush(pub, 120000, &err), 0);
     assert_int_equal(embar_publish_batch(pub, &iov, 1, NULL, 1, NULL, NULL), 0);
     assert_true(settled(pub, SENDS + MORE + 1));
     assert_true(flagged > SENDS); /* there is room again */
@@ -506,7 +506,7 @@ static void a_close_waits_for_nothing(void **state)
     late(s.bytes, SIZE);
     struct iovec iov = {s.bytes, SIZE};
     peer_start(&p);
-    struct embar_client *c = connect_to(&p, 20000);
+    struct embar_client *c = connect_to(&p, 120000);
     struct embar_publisher *pub = open_on(c, NULL);
     assert_int_equal(embar_publish_batch(pub, &iov, 1, NULL, 1, on_batch, &s), 0);
     assert_true(settled(pub, 1));

@@ -72,7 +72,7 @@ void publish_all(struct embar_publisher *pub, struct told *told, struct one *one
 
 void wait_for_bytes(struct peer *p, size_t want)
 {
-    time_t end = time(NULL) + 20;
+    time_t end = time(NULL) + 120;
     size_t n;
     do {
         struct timespec nap = {.tv_nsec = 1000000};

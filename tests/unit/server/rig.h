@@ -99,7 +99,7 @@ int admin(int fd, uint8_t verb, const char *path, const char *second, uint8_t fr
 
 /* Bytes that look alike nowhere. */
 void fill(uint8_t *p, size_t n, uint64_t seed);
-/* Wait (10 s at most) until `f` answers true. */
+/* Wait (120 s at most) until `f` answers true. */
 void until(bool (*f)(void *arg), void *arg);
 /* No connection is left at the server of this rig. */
 bool nobody_is_there(void *rig);

@@ -51,7 +51,7 @@ static void publish_some(struct embar_publisher *pub, unsigned from, unsigned to
 static void flush_all(struct embar_publisher *pub)
 {
     struct embar_error err = {.code = 0};
-    if (embar_flush(pub, 30000, &err) < 0)
+    if (embar_flush(pub, 120000, &err) < 0)
         fail_msg("%s", err.text);
 }
 
@@ -194,7 +194,7 @@ static void a_foreign_batch(void **state)
     await_ack(fd, 1, st.sequence + 1);
     publish_some(pub, 10, 11);
     struct embar_error err = {.code = 0};
-    assert_int_equal(embar_flush(pub, 30000, &err), -EMBAR_EPROTO);
+    assert_int_equal(embar_flush(pub, 120000, &err), -EMBAR_EPROTO);
     assert_non_null(strstr(err.text, "Another publisher"));
     assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_NOW, NULL), 0);
     embar_disconnect(c);
@@ -224,7 +224,7 @@ static void taken_over_at(uint8_t order, unsigned connections)
     await_ack(fd, 1, le64_get(o.sequence) + 1);
     assert_int_equal(embar_publish(pub, late, MESSAGE, NULL, NULL), 0);
     struct embar_error err = {.code = 0};
-    assert_int_equal(embar_flush(pub, 30000, &err), -EMBAR_ETAKEN);
+    assert_int_equal(embar_flush(pub, 120000, &err), -EMBAR_ETAKEN);
     assert_non_null(strstr(err.text, "nother process"));
     assert_int_equal(embar_publisher_close(pub, EMBAR_CLOSE_NOW, NULL), 0);
     embar_disconnect(c);
@@ -354,7 +354,7 @@ static void the_order_changes_over_a_gap(void **state)
         assert_true(rc == 0 || rc == -EMBAR_EFENCED);
     }
     struct embar_error err = {.code = 0};
-    assert_int_equal(embar_flush(pub, 30000, &err), -EMBAR_EFENCED);
+    assert_int_equal(embar_flush(pub, 120000, &err), -EMBAR_EFENCED);
     assert_non_null(strstr(err.text, "behind a gap"));
     struct embar_publisher_info info;
     embar_publisher_info(pub, &info);
