@@ -128,7 +128,9 @@ static const struct sentence system_table[] = {
     {ENFILE, "the system has too many open files; close some, or raise fs.file-max."},
     {ENOSPC, "no space left on the device; free some, or use a smaller size."},
     {EDQUOT, "the disk quota is used up; free some space, or use a smaller size."},
-    {EFBIG, "the file would be too large for its filesystem; use a smaller size."},
+    {EFBIG,
+     "the file would be larger than its filesystem or the limit of this process allows; use a "
+     "smaller size, or raise the limit (ulimit -f)."},
     {EROFS, "the filesystem is read-only; remount it writable or use another path."},
     {EPIPE, "the other side closed the connection; connect again."},
     {ENAMETOOLONG, "the name is too long; use a shorter one."},

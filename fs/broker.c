@@ -132,8 +132,8 @@ static void leave_token(struct fs *fs)
 {
     int rc = token_leave(fs->listen, fs->token, WIRE_TOKEN, fs->token_file, sizeof fs->token_file);
     if (rc && rc != -ENOENT)
-        daemon_note("clients do not find the token for %s by themselves: no file for it could be "
-                    "made (%s).",
+        daemon_note("clients do not find the token for %s by themselves, for no file could be made "
+                    "for it: %s",
                     fs->listen, embar_strerror(rc));
 }
 

@@ -17,6 +17,7 @@
 #include "fs/fs.h"
 
 static int report = -1;      /* child: the pipe to the parent, while it waits */
+static int nowhere = -1;     /* /dev/null, opened while there surely are descriptors */
 static atomic_bool detached; /* daemon_ready came; read by daemon_note in any thread */
 
 static volatile sig_atomic_t starting; /* parent: the child */
@@ -79,6 +80,11 @@ void daemon_start(bool foreground)
     standard_files();
     if (foreground)
         return;
+    nowhere = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (nowhere < 0) {
+        fprintf(stderr, "embarfs: /dev/null could not be opened: %s\n", embar_strerror(errno));
+        exit(EX_OSERR);
+    }
     if (pipe2(fd, O_CLOEXEC)) {
         fprintf(stderr, "embarfs: no pipe could be made: %s\n", embar_strerror(errno));
         exit(EX_OSERR);
@@ -114,13 +120,10 @@ void daemon_ready(void)
     setsid();
     if (chdir("/"))
         daemon_note("cannot leave the working directory: %s", embar_strerror(errno));
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (null >= 0) {
-        dup2(null, STDIN_FILENO);
-        dup2(null, STDOUT_FILENO);
-        dup2(null, STDERR_FILENO);
-        close(null);
-    }
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        dup2(nowhere, fd); /* who reads what we say would wait for as long as we live */
+    close(nowhere);
+    nowhere = -1;
     openlog("embarfs", LOG_PID, LOG_DAEMON);
 
     atomic_store_explicit(&detached, true, memory_order_release);

@@ -252,6 +252,28 @@ int mount_session(struct fs *fs, const char *source, struct embar_error *err)
     return 0;
 }
 
+/* libfuse answers -1 for whatever it was, and tells the reason in words alone. */
+static int refusal(const char *said)
+{
+    static const int reasons[] = {EMFILE, ENFILE, ENOMEM, ENODEV, ENXIO, ENOENT};
+    if (strstr(said, "device not found"))
+        return -ENXIO;
+    for (size_t i = 0; i < sizeof reasons / sizeof reasons[0]; i++)
+        if (strstr(said, strerror(reasons[i])))
+            return reasons[i] == ENODEV || reasons[i] == ENOENT ? -ENXIO : -reasons[i];
+    return -EPERM;
+}
+
+static int not_mounted(const struct fs *fs, struct embar_error *err)
+{
+    const char *said = *fuse_said ? fuse_said : "no reason was given";
+    int rc = refusal(fuse_said);
+    if (rc == -EPERM || rc == -ENXIO)
+        return embar_fail(err, rc, "%s could not be mounted (%s).", fs->mountpoint, said);
+    return embar_fail(err, rc, "%s could not be mounted (%s): %s", fs->mountpoint, said,
+                      embar_strerror(rc));
+}
+
 int mount_attach(struct fs *fs, struct embar_error *err)
 {
     /* Somebody else may have mounted there while this one waited for its pool. */
@@ -259,8 +281,7 @@ int mount_attach(struct fs *fs, struct embar_error *err)
     if (rc)
         return rc;
     if (fuse_session_mount(fs->session, fs->mountpoint))
-        return embar_fail(err, -EPERM, "%s could not be mounted (%s).", fs->mountpoint,
-                          *fuse_said ? fuse_said : "no reason was given");
+        return not_mounted(fs, err);
     fuse_set_log_func(hear_fuse_serving);
     rc = answer_through(fs->session, &fs->replies);
     if (rc)
@@ -305,6 +326,7 @@ int mount_signals(struct fs *fs, struct embar_error *err)
     sigaddset(&set, SIGQUIT);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* all threads inherit it */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* the call that meets ulimit -f says so */
     ender.fs = fs;
     int rc = -pthread_create(&ender.thread, NULL, wait_for_signal, &set);
     return rc ? embar_fail(err, rc, "No thread for signals could be made") : 0;

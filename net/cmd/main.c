@@ -1,6 +1,7 @@
 /* `embar`: which subcommand, and the options before it. Serves no step of a batch itself.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,6 +98,7 @@ int main(int argc, char **argv)
                               .help_filter = help};
     struct line line = {0};
     argp_err_exit_status = CMD_USAGE;
+    signal(SIGXFSZ, SIG_IGN); /* the call that meets ulimit -f says so */
     argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &line);
     const char *name = argv[line.at];
     for (size_t i = 0; i < COMMANDS; i++) {

@@ -119,15 +119,14 @@ int listener_tcp(struct server *s, struct embar_error *err)
     for (unsigned i = 0; i < s->workers; i++) {
         int fd = bind_one((struct sockaddr *)&sa, length, i == 0, &s->tells);
         if (fd < 0)
-            return embar_fail(err, fd, "cannot listen on %s: %s.", s->opt.listen, strerror(-fd));
+            return embar_fail(err, fd, "cannot listen on %s", s->opt.listen);
         s->worker[i].listen_fd = fd;
         if (i == 0 && getsockname(fd, (struct sockaddr *)&sa, &length))
             return embar_fail(err, -errno, "cannot listen on %s", s->opt.listen);
     }
     for (unsigned i = 0; i < s->workers; i++)
         if (listen(s->worker[i].listen_fd, BACKLOG)) {
-            rc = -errno;
-            return embar_fail(err, rc, "cannot listen on %s: %s.", s->opt.listen, strerror(-rc));
+            return embar_fail(err, -errno, "cannot listen on %s", s->opt.listen);
         }
     address_text(s, &sa);
     return 0;
@@ -176,7 +175,7 @@ int listener_unix(struct server *s, struct embar_error *err)
         rc = s->unix_path ? -errno : -ENOMEM;
         if (fd >= 0)
             close(fd);
-        return embar_fail(err, rc, "cannot listen on %s: %s.", s->opt.unix_path, strerror(-rc));
+        return embar_fail(err, rc, "cannot listen on %s", s->opt.unix_path);
     }
     s->unix_fd = fd;
     s->unix_dev = st.st_dev;

@@ -54,6 +54,60 @@ cmp "$scratch/copy" "$scratch/foreign" || die "a foreign file was changed"
 refused 64 "" "$other" --cxl mem:1M "${free[@]}"
 refused 66 "" "$other" --cxl "$scratch/nowhere/pool" --size 16M "${free[@]}"
 
+# A file that would be longer than ulimit -f allows is not begun.
+status_is 73 bash -c 'ulimit -f 1024; exec embarfs "$@"' bash "$other" --cxl "$scratch/p2" --size 16M "${free[@]}"
+case $said in
+*"ulimit -f"*) ;;
+*) die "said: $said" ;;
+esac
+[ ! -e "$scratch/p2" ] || die "a pool was made for nothing"
+
+# A pool that lost its end says how to get its length back, whatever is left.
+embar pool create "$scratch/short" --size 16M
+for left in 10M 5000001 100000; do
+    truncate -s "$left" "$scratch/short"
+    refused 65 "truncate -s 16777216" "$other" --cxl "$scratch/short" "${free[@]}"
+    equal "the file" "$(stat -c %s "$scratch/short")" "$(numfmt --from=iec "$left")"
+done
+
+# Nowhere to keep the default pool: which folder, and what to do.
+status_is 66 env XDG_STATE_HOME="$scratch/file/state" embarfs "$other" "${free[@]}"
+case $said in
+*"$scratch/file/state, for the default pool"*XDG_STATE_HOME*--cxl*) ;;
+*) die "said: $said" ;;
+esac
+
+# Too few descriptors: a sentence at each number of them, and the daemon that has just enough leaves its
+# caller's output alone.
+wanted=
+for ((n = 8; n < 80; n++)); do
+    status=0
+    said=$(ulimit -n "$n" && embarfs "$other" --cxl mem:16M --workers 1 "${free[@]}" 2>&1) || status=$?
+    [ "$status" -ne 0 ] || break
+    equal "status with $n descriptors (which said: $said)" "$status" 71
+    case $said in
+    *"could not be mounted"*"ulimit -n"*) wanted=yes ;;
+    *"ulimit -n"*) ;;
+    *) die "with $n descriptors it said: $said" ;;
+    esac
+done
+own_mounts+=("$other")
+equal "status with $n descriptors" "$status" 0
+[ -n "$wanted" ] || die "no number of descriptors was too small for the mount itself"
+fusermount3 -u "$other"
+
+# The command is told a mount where a pool is meant, and the other way round.
+status_is 8 embar fsck "$mnt"
+case $said in
+*"is a mount of the pool $pool: unmount it"*) ;;
+*) die "said: $said" ;;
+esac
+status_is 8 embar fsck "$pool"
+case $said in
+*"it is mounted at $mnt: unmount it"*) ;;
+*) die "said: $said" ;;
+esac
+
 content "$mnt/t" 'kept\n'
 embarfs --version | grep -q '^embarfs [0-9]' || die "--version"
 embarfs --help | grep -q -- --cxl || die "--help"
