@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/crc.h"
 #include "core/guard.h"
@@ -275,11 +276,8 @@ int pool_format(struct region *r, const struct pool_geometry *geo, struct embar_
 
 enum verdict { FOREIGN, NEWER, DAMAGED, UNKNOWN_FEATURE, VALID, UNREADABLE };
 
-/* Judge one copy, working on a private one: the media may change under a hostile other host. */
-static enum verdict judge(struct region *r, uint64_t at, struct media_super *s)
+static enum verdict judge_copy(const struct media_super *s)
 {
-    if (guard_fetch(r, s, r->base + at, sizeof(*s)) != 0)
-        return UNREADABLE;
     if (memcmp(s->magic, MEDIA_MAGIC, sizeof(s->magic)) != 0)
         return FOREIGN;
     /* Another version may keep its checksum elsewhere. */
@@ -290,6 +288,14 @@ static enum verdict judge(struct region *r, uint64_t at, struct media_super *s)
     if (le64_get(s->incompat) & ~MEDIA_INCOMPAT_KNOWN)
         return UNKNOWN_FEATURE;
     return VALID;
+}
+
+/* Judge one copy, working on a private one: the media may change under a hostile other host. */
+static enum verdict judge(struct region *r, uint64_t at, struct media_super *s)
+{
+    if (guard_fetch(r, s, r->base + at, sizeof(*s)) != 0)
+        return UNREADABLE;
+    return judge_copy(s);
 }
 
 static int refuse(struct region *r, enum verdict verdict, const struct media_super *s,
@@ -381,6 +387,34 @@ static const char *bad_bounds(const struct media_super *s, const struct region *
     return NULL;
 }
 
+static int cut_short(const struct region *r, uint64_t is, uint64_t was, struct embar_error *err)
+{
+    if (r->kind != REGION_FILE)
+        return embar_fail(err, -EMBAR_ECORRUPT,
+                          "%s holds a pool of %" PRIu64 " bytes and has %" PRIu64
+                          " itself: it is another device, or was made smaller; use a copy of the "
+                          "pool.",
+                          name_of(r), was, is);
+    return embar_fail(err, -EMBAR_ECORRUPT,
+                      "%s was truncated: %" PRIu64 " of its %" PRIu64
+                      " bytes are left; `truncate -s %" PRIu64
+                      "` restores its length, and `embar fsck` tells then what is lost, or use a "
+                      "copy of it.",
+                      name_of(r), is, was, was);
+}
+
+int pool_check_length(const struct region *r, uint64_t is, struct embar_error *err)
+{
+    static const off_t places[] = {MEDIA_SUPER_AT, MEDIA_SUPER_ALT};
+    for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        struct media_super s;
+        if (pread(r->fd, &s, sizeof(s), places[i]) == (ssize_t)sizeof(s) &&
+            judge_copy(&s) == VALID && le64_get(s.size) > is)
+            return cut_short(r, is, le64_get(s.size), err);
+    }
+    return 0;
+}
+
 int pool_super(struct pool *p, struct region *r, unsigned which, const char **bad)
 {
     struct media_super s;
@@ -418,6 +452,8 @@ int pool_attach(struct pool *p, struct region *r, struct embar_error *err)
         enum verdict worst = first > second ? first : second;
         return refuse(r, worst, first >= second ? &copies[0] : &copies[1], err);
     }
+    if (le64_get(s->size) > r->size)
+        return cut_short(r, r->size, le64_get(s->size), err);
     const char *bad = bad_bounds(s, r, p);
     if (bad) {
         memset(p, 0, sizeof(*p));

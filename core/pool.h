@@ -59,6 +59,11 @@ int pool_attach(struct pool *p, struct region *r, struct embar_error *err)
 int pool_super(struct pool *p, struct region *r, unsigned which, const char **bad)
     __attribute__((warn_unused_result));
 
+/* A file of `is` bytes (r->fd, not mapped yet) that begins as a larger pool did was truncated: that is
+ * said, with -EMBAR_ECORRUPT. 0: nothing speaks for that. */
+int pool_check_length(const struct region *r, uint64_t is, struct embar_error *err)
+    __attribute__((warn_unused_result));
+
 /* True when nothing was ever stored: an existing file is looked at whole, anything else at its first
  * and last MiB, where partition tables and filesystems put their marks. What cannot be read is not
  * blank. */

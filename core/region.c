@@ -59,15 +59,33 @@ const char *size_text(uint64_t bytes, char buf[32])
     return buf;
 }
 
+#define ELSEWHERE                                                                                  \
+    "set XDG_STATE_HOME to a directory that you may write to, or name a pool yourself (embarfs: "  \
+    "--cxl)."
+
 /* Make every directory above path, private to the user. */
-static void make_parents(char *path)
+static int make_parents(char *path, struct embar_error *err)
 {
-    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+    int rc = 0;
+    for (char *slash = strchr(path + 1, '/'); slash && rc == 0; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        /* An error shows when the pool is opened, with the path that matters. */
-        (void)mkdir(path, 0700);
+        if (mkdir(path, 0700) && errno != EEXIST)
+            rc = embar_fail(
+                err, -errno,
+                "the directory %s, for the default pool, cannot be made (%s): " ELSEWHERE, path,
+                strerror(errno));
         *slash = '/';
     }
+    return rc;
+}
+
+/* Whoever named no pool has not seen this path, and may not know how to name another. */
+static int explain_default(const struct region *r, int rc, struct embar_error *err)
+{
+    if (rc != -EACCES && rc != -EPERM && rc != -EROFS)
+        return rc;
+    return embar_fail(err, rc, "the default pool %s cannot be opened (%s): " ELSEWHERE, r->spec,
+                      strerror(-rc));
 }
 
 char *region_default_spec(bool make)
@@ -91,7 +109,7 @@ char *region_default_spec(bool make)
     if (rc < 0)
         return NULL;
     if (make)
-        make_parents(path);
+        (void)make_parents(path, NULL); /* an error shows when something is made there */
     return path;
 }
 
@@ -144,7 +162,7 @@ int region_open(struct region *r, const struct region_options *opt, struct embar
     r->readonly = opt->readonly;
     if (opt->durability > MEDIA_DURABLE_MACHINE)
         return embar_fail(err, -EMBAR_EINVALID, "durability %d", opt->durability);
-    r->spec = opt->spec ? strdup(opt->spec) : region_default_spec(opt->create && !opt->readonly);
+    r->spec = opt->spec ? strdup(opt->spec) : region_default_spec(false);
     if (!r->spec)
         return opt->spec ? embar_fail(err, -ENOMEM, "opening %s", opt->spec)
                          : embar_fail(err, -ENOENT,
@@ -160,7 +178,12 @@ int region_open(struct region *r, const struct region_options *opt, struct embar
         return embar_fail(err, -ENOMEM, NULL);
     }
     pthread_mutex_init(&r->backing->lock, NULL);
-    int rc = open_kind(r, opt, err);
+    int rc = opt->spec || opt->readonly || !opt->create ? 0 : make_parents(r->spec, err);
+    if (rc == 0) {
+        rc = open_kind(r, opt, err);
+        if (rc && !opt->spec)
+            rc = explain_default(r, rc, err);
+    }
     if (rc == 0)
         rc = settle_durability(r, opt, err);
     if (rc == 0) {

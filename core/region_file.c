@@ -92,9 +92,16 @@ static int use_file(struct region *r, const struct region_options *opt, const st
         return 0;
     }
     if (size == 0)
-        return embar_fail(err, -EMBAR_ENOTPOOL,
-                          "%s is an empty file, not a pool: give --size to make a pool in it.",
-                          r->spec);
+        return embar_fail(
+            err, -EMBAR_ENOTPOOL,
+            opt->create && !opt->readonly
+                ? "%s is an empty file, not a pool: give --size to make a pool in it."
+                : "%s is an empty file, not a pool: check the path, or make a pool in "
+                  "it with `embar pool create --size`.",
+            r->spec);
+    int rc = pool_check_length(r, size, err);
+    if (rc)
+        return rc;
     char is[32];
     char asked[32];
     if (opt->size > 0 && whole_pages(opt->size) != size)
@@ -106,7 +113,7 @@ static int use_file(struct region *r, const struct region_options *opt, const st
         return embar_fail(err, -EMBAR_ENOTPOOL,
                           "%s is not a pool: with %s it is too small for one; nothing was changed.",
                           r->spec, size_text(size, is));
-    int rc = check_size(r, size, err);
+    rc = check_size(r, size, err);
     if (rc)
         return rc;
     if (size % MEDIA_PAGE != 0)

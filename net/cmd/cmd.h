@@ -70,6 +70,12 @@ void cmd_say(const char *name, const char *fmt, ...) __attribute__((format(print
 /* Connect, or say why not: NULL. */
 struct embar_client *cmd_connect(const char *name, const struct cmd_server *server);
 
+/* ---- mounted.c ------------------------------------------------------------------------------ */
+
+/* A pool could not be opened (rc < 0; 0 is nothing): where `spec` is a mount, or the pool of one, err says
+ * so instead. Returns rc. */
+int mounted_explain(const char *spec, int rc, struct embar_error *err);
+
 /* ---- paths.c: one thing with each path that is named ---------------------------------------- */
 
 /* First in the input of the subcommand's argp. */

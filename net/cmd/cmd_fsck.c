@@ -212,7 +212,7 @@ static int open_pool(struct region *r, const struct fsck_args *a, struct embar_e
     struct region_options o = {.spec = a->spec, .readonly = !a->repair, .durability = -1};
     int rc = region_open(r, &o, err);
     if (rc)
-        return rc;
+        return mounted_explain(a->spec, rc, err);
     if (r->fd < 0)
         rc = embar_fail(err, -EMBAR_ESPEC,
                         "%s is memory that this command itself would make: name a "
@@ -255,7 +255,7 @@ static int run(const char *name, const struct fsck_args *a)
                              .save = save,
                              .progress = isatty(STDERR_FILENO) ? progress_show : NULL,
                              .arg = &progress};
-    int rc = fsck_run(&o, &report, &err);
+    int rc = mounted_explain(r.spec, fsck_run(&o, &report, &err), &err);
     progress_clear(&progress);
     int status = report.left ? FSCK_LEFT : report.repaired ? FSCK_REPAIRED : FSCK_OK;
     /* What was found before it failed is worth knowing. */

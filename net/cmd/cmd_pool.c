@@ -159,7 +159,7 @@ static int create(const char *name, struct pool_args *a)
     struct region r;
     struct embar_error err;
     a->region.create = true;
-    if (region_open(&r, &a->region, &err) != 0)
+    if (mounted_explain(a->spec, region_open(&r, &a->region, &err), &err) != 0)
         return cmd_fail(name, &err);
     int rc;
     if (r.is_volatile) {
@@ -201,13 +201,13 @@ static int erase(const char *name, struct pool_args *a)
 {
     struct region r;
     struct embar_error err;
-    if (region_open(&r, &a->region, &err) != 0)
+    if (mounted_explain(a->spec, region_open(&r, &a->region, &err), &err) != 0)
         return cmd_fail(name, &err);
     int rc;
     if (r.kind != REGION_DEVDAX)
         rc = embar_fail(&err, -EMBAR_ESPEC, "%s is not a device: remove a file with rm.", r.spec);
     else
-        rc = erase_edges(&r, a->force, &err);
+        rc = mounted_explain(r.spec, erase_edges(&r, a->force, &err), &err);
     region_close(&r);
     return rc ? cmd_fail(name, &err) : CMD_OK;
 }
@@ -415,7 +415,7 @@ static int show(const char *name, struct pool_args *a)
     struct region r;
     struct embar_error err;
     a->region.readonly = true;
-    if (region_open(&r, &a->region, &err) != 0)
+    if (mounted_explain(a->spec, region_open(&r, &a->region, &err), &err) != 0)
         return cmd_fail(name, &err);
     struct shown s = {.name = name, .region = &r, .json = a->json};
     int status = cmd_guarded(name, &r, show_pool, &s);

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "net/cmd/cmd.h"
+
 void pool_topic_close(struct pool_topic *pt)
 {
     if (pt->topic)
@@ -77,13 +79,13 @@ int pool_topic_open(struct pool_topic *pt, const char *spec, const char *path, b
     struct region_options ro = {.spec = spec, .readonly = readonly, .durability = -1};
     int rc = region_open(&pt->region, &ro, err);
     if (rc < 0)
-        return rc;
+        return mounted_explain(spec, rc, err);
     if (pool_is_blank(&pt->region)) {
         rc = embar_fail(err, -EMBAR_ENOTPOOL,
                         "%s is blank: make a pool of it first (embar pool create).", spec);
     } else {
         struct log_options lo = {.region = &pt->region, .readonly = readonly};
-        rc = log_open(&pt->log, &lo, err);
+        rc = mounted_explain(spec, log_open(&pt->log, &lo, err), err);
     }
     uint32_t id = 0;
     struct node_stat st;

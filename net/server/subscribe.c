@@ -11,6 +11,8 @@
  * is cleared before reading, so nothing that is committed later goes unnoticed.
  */
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -204,6 +206,19 @@ static void account(struct channel *ch, struct gather *g, int frames, uint64_t n
     ch->conn->mid = ch->sent > 0 ? ch : NULL;
 }
 
+/* What is gone is told with what is left. */
+static const char *gone_text(struct log *log, int rc, uint32_t id, char *text, size_t size)
+{
+    struct node_stat st;
+    if (rc != -EMBAR_ETRIMMED || log_stat(log, id, &st))
+        return NULL;
+    snprintf(text, size,
+             "that part of the topic was trimmed away: offset %" PRIu64 " (message %" PRIu64
+             ") is the oldest that is kept",
+             st.base, st.first);
+    return text;
+}
+
 /* Nothing to send: why? */
 static int ended(struct channel *ch, int rc, bool deleted)
 {
@@ -213,7 +228,9 @@ static int ended(struct channel *ch, int rc, bool deleted)
     }
     deactivate(ch);
     if (rc < 0) {
-        channel_error(ch, rc, ch->sub_ref, 0, NULL);
+        char text[sizeof(ch->error.text)];
+        channel_error(ch, rc, ch->sub_ref, 0,
+                      gone_text(ch->worker->log, rc, topic_id(ch->topic), text, sizeof(text)));
     } else if (deleted && ch->follow) {
         channel_error(ch, -EMBAR_EGONE, ch->sub_ref, 0, NULL);
     } else if (!ch->follow || (ch->limited && ch->limit == 0)) {
@@ -368,13 +385,15 @@ enum turn subscribe_frame(struct conn *c, const struct wire_frame *f, const uint
         conn_fail(c, -EMBAR_EPROTO, "a SUBSCRIBE on a channel that is in use");
         return TURN_WAIT;
     }
-    struct walked w;
+    struct walked w = {.node.id = LOG_ROOT_ID};
     int rc = le16_get(s.path) == 0 ? -EMBAR_ENAME
                                    : walk(c, (const char *)body + sizeof(s), le16_get(s.path), &w);
     if (rc == 0)
         rc = subscribe(c, f, &s, &w);
-    if (rc)
-        conn_refuse(c, f, rc, NULL);
+    if (rc) {
+        char text[160];
+        conn_refuse(c, f, rc, gone_text(c->worker->log, rc, w.node.id, text, sizeof(text)));
+    }
     return TURN_NEXT;
 }
 

@@ -121,7 +121,8 @@ if [ "$base" -eq 0 ] || [ "$base" -gt "$offset" ]; then
     die "trimmed to $base, asked for $offset"
 fi
 same "what is left" "$(tail -c +$((base + 1)) "$scratch/numbers" | sum_of)" "$(embar sub numbers | sum_of)"
-fails 1 'trimmed' embar sub numbers --from offset:0
+fails 1 "trimmed.* offset $base \(message [0-9]+\) is the oldest" embar sub numbers --from offset:0
+fails 1 "trimmed.* offset $base \(message [0-9]+\) is the oldest" embar sub numbers --from message:0
 fails 1 'standard output failed' sh -c 'embar sub numbers >&-'
 
 say "settings"

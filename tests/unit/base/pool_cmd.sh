@@ -60,6 +60,8 @@ for at in 8 4104; do # of both superblocks
     printf '%b' "\\0$(printf %o "$next")" | dd of=newer bs=1 seek="$at" conv=notrunc status=none
 done
 cp new short && truncate -s 40M short
+cp new odd && truncate -s 40000001 odd
+: >void
 cp new damaged
 head -c 64 /dev/urandom | dd of=damaged bs=1 seek=64 conv=notrunc status=none
 head -c 64 /dev/urandom | dd of=damaged bs=1 seek=4160 conv=notrunc status=none
@@ -74,7 +76,10 @@ refused 'not an embarfs pool' embar pool show foreign
 refused 'not an embarfs pool' embar pool create late
 refused "version $next" embar pool show newer
 refused "version $next" embar pool create newer
-refused 'truncated' embar pool show short
+refused 'truncate -s 67108864' embar pool show short
+refused 'truncate -s 67108864' embar pool show odd
+refused 'embar pool create --size' embar pool show void
+(ulimit -f 1024 && refused 'ulimit -f' embar pool create none --size 64M)
 refused 'damaged' embar pool show damaged
 refused 'too small' embar pool show words
 refused 'no pool' embar pool show none
