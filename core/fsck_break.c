@@ -150,23 +150,36 @@ static bool line_whole(const struct pool *p, uint64_t number, uint32_t chain, st
     return false;
 }
 
+/* Does something stand in the place of that entry, or right behind it, that was never written there, for it is of
+ * another place? Damage does not keep to lines. */
+static bool line_is_odd(const struct pool *p, uint64_t number)
+{
+    uint64_t entries = p->geo.index_entries;
+    for (unsigned i = 0; i < 2 * p->geo.slots; i++) {
+        uint64_t n = number + i % 2, there = le64_get(pool_entry(p, i / 2, n)->number);
+        if (there != 0 && there % entries != n % entries)
+            return true;
+    }
+    return false;
+}
+
 /* Lines are stored whole, so what stands there was never half of an entry: one of an earlier lap, or
  * none, or one that was not told to anybody and whose chain is another. */
 bool fsck_end_damaged(const struct fsck *f)
 {
     const struct pool *p = &f->log->pool;
-    uint64_t number = f->log->seq.next, entries = p->geo.index_entries;
+    uint64_t number = f->log->seq.next;
     uint32_t chain = f->log->seq.chain, next;
     struct entry e;
-    for (unsigned slot = 0; slot < p->geo.slots; slot++)
-        if (le64_get(pool_entry(p, slot, number)->number) % entries != number % entries &&
-            le64_get(pool_entry(p, slot, number)->number) != 0)
-            return true;
+    if (line_is_odd(p, number))
+        return true;
     /* Recovery saw whole ones and left them out: their record did not reach the disk. */
     bool split = line_whole(p, number, chain, &e, &next) && e.flags & MEDIA_F_SPLIT;
     if (split) {
         number++;
         chain = next;
+        if (line_is_odd(p, number))
+            return true;
     }
     if (line_whole(p, number, chain, &e, &next))
         return false;
