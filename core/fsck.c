@@ -53,6 +53,9 @@ static int check(struct fsck *f, struct embar_error *err)
     rc = fsck_walk(f);
     if (rc)
         return embar_fail(err, rc, "checking the batches");
+    rc = fsck_keep(f);
+    if (rc)
+        return embar_fail(err, rc, "looking for batches that would be lost");
     rc = f->state_damaged ? fsck_room(f) : 0;
     if (rc)
         return embar_fail(err, rc, "looking for the space that a repair takes");
@@ -94,6 +97,7 @@ int fsck_run(const struct fsck_options *opt, struct fsck_report *report, struct 
     fsck_orphans_drop(&f);
     free(f.let_go);
     free(f.unplaced);
+    free(f.known);
     pthread_mutex_destroy(&f.lock);
     return rc;
 }

@@ -669,7 +669,7 @@ int salvage_aside(struct salvage *v)
         const struct topic *t = o->s.topic ? names_id(&v->log->names, o->s.topic) : NULL;
         if (o->taken || !o->whole || !t || o->s.time <= v->time || is_named(v, o))
             continue;
-        rc = fsck_unplaced(f, t, o, "index entry");
+        rc = fsck_unplaced(f, t, o, "index entry that named it");
     }
     return rc;
 }

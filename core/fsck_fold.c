@@ -22,6 +22,7 @@ int fsck_adopt(struct fsck *f, struct log *log, uint32_t id, uint64_t base, stru
     t->uid = log->names.by_id->uid;
     t->gid = log->names.by_id->gid;
     t->ack = 1;
+    t->adopted = true;
     atomic_init(&t->topic_order, 5);
     t->created = now_realtime();
     atomic_init(&t->base, base);

@@ -275,7 +275,7 @@ static int given_settle(struct given *g, size_t i, size_t behind, bool given)
             say_lost(v, t, &lost, &c);
         for (size_t k = first; rc == 0 && k < c.count; k++)
             if (!serves(t, i, c.at[k].o))
-                rc = fsck_unplaced(f, t, c.at[k].o, "index entry");
+                rc = fsck_unplaced(f, t, c.at[k].o, "index entry that named it");
     }
     for (size_t k = first; k < c.count; k++)
         f->orphan[c.at[k].o - f->orphan].taken = true;

@@ -54,7 +54,7 @@ static int load_strictly(struct fsck *f, struct embar_error *err)
     f->number = f->log->seq.next - 1;
     bool booted;
     f->trusted = recover_trusted(f->log, &booted);
-    return 0;
+    return fsck_known(f, f->log);
 }
 
 /* Nothing tells what was granted: all to the one broker that a pool of this layout has. */
@@ -78,6 +78,8 @@ static int load_upto(struct fsck *f, const struct fsck_root *base, bool lenient,
         rc = checkpoint_load(f->log, &base->root, err);
         atomic_init(&f->log->checkpoint, le64_get(base->root.number));
     }
+    if (rc == 0)
+        rc = fsck_known(f, f->log);
     if (rc == 0 && !base && le64_get(pool_entry(&f->pool, 0, 1)->number) != 1)
         rc = grants_assume(f->log);
     if (rc == 0)

@@ -197,8 +197,8 @@ int fsck_unplaced(struct fsck *f, const struct topic *t, const struct orphan *o,
                           .id = t->id,
                           .messages = {0, o->s.count},
                           .place = {o->at, o->at + MEDIA_LINE}},
-        "A batch of %u messages (%u bytes) is whole, but the %s that said where in the topic it "
-        "stands is damaged, and nothing else tells. It may have been trimmed.",
+        "A batch of %u messages (%u bytes) is whole, but the %s is damaged, and nothing else tells "
+        "where in the topic it stands. It may have been trimmed.",
         o->s.count, o->s.length, what);
     return 0;
 }
@@ -255,10 +255,9 @@ static int twins_part(struct fsck *f)
     return 0;
 }
 
-int fsck_orphans(struct fsck *f, struct log *log)
+int fsck_records(struct fsck *f, struct log *log,
+                 int (*look)(void *arg, uint64_t at, const struct side *s), void *arg)
 {
-    if (f->orphans_known)
-        return 0;
     struct covers c = {0};
     const struct pool *p = &log->pool;
     int rc = covers_make(&c, log);
@@ -270,12 +269,26 @@ int fsck_orphans(struct fsck *f, struct log *log)
             continue;
         struct side s;
         if (side_read(p, at, &s) == 0 && placed(p, at, &s) && !covered(p, &c, at))
-            rc = orphan_push(f, at, &s, side_payload_whole(p, &s));
+            rc = look(arg, at, &s);
     }
     free(c.at);
+    return rc;
+}
+
+static int orphan_look(void *arg, uint64_t at, const struct side *s)
+{
+    struct fsck *f = arg;
+    return orphan_push(f, at, s, side_payload_whole(&f->pool, s));
+}
+
+int fsck_orphans(struct fsck *f, struct log *log)
+{
+    if (f->orphans_known)
+        return 0;
+    int rc = fsck_records(f, log, orphan_look, f);
     /* They were found in the order of their places. */
     if (f->orphans > 0)
-        orphans_named(f, p);
+        orphans_named(f, &log->pool);
     if (f->orphans > 1)
         qsort(f->orphan, f->orphans, sizeof *f->orphan, by_time);
     if (rc == 0)

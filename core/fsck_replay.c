@@ -121,6 +121,7 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
                  v.number + 1, from);
         v.number = from;
         v.chain = 0;
+        v.unproved = true;
     }
     int rc = 1;
     while (rc == 1) {
@@ -145,6 +146,7 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
     recover_end(v.replay);
     f->number = v.number;
     f->trusted = v.trusted;
+    f->unproved = v.unproved;
     log->seq.next = v.number + 1;
     log->seq.chain = v.chain;
     log->term = v.term;

@@ -26,6 +26,7 @@ struct fsck {
     uint64_t number;         /* the last entry in it */
     uint64_t highest;        /* number that any structure of the pool speaks of */
     uint64_t trusted;
+    bool unproved; /* entries are lost, and nothing proves what they said */
     bool watermark_damaged;
     bool root_damaged;      /* what every opening begins with may not be the newest */
     uint64_t lines_damaged; /* slots whose lines are to be written anew, a bit each */
@@ -39,6 +40,9 @@ struct fsck {
 
     struct let_go *let_go; /* what a repair drops for want of space (fsck_room.c); owned */
     size_t let_go_count, let_go_capacity;
+
+    struct known *known; /* what earlier repairs gave up, by topic and offset; owned */
+    size_t known_count;
 
     struct unplaced *unplaced; /* what it saves aside for it found no place; owned */
     size_t unplaced_count, unplaced_capacity;
@@ -105,6 +109,10 @@ struct orphan {
 /* All batches with a whole record in the data area, in the order of their times: also those that are known, which
  * are no newer than the last that their topic is known to hold. */
 int fsck_orphans(struct fsck *f, struct log *log) __attribute__((warn_unused_result));
+/* The search by itself: each whole record in the data area that nobody published as payload, by its place. */
+int fsck_records(struct fsck *f, struct log *log,
+                 int (*look)(void *arg, uint64_t at, const struct side *s), void *arg)
+    __attribute__((warn_unused_result));
 /* Do two records tell of one batch, wherever it stands? */
 bool fsck_same_batch(const struct side *a, const struct side *b);
 /* The copy that the index line names; the one given where that is itself, or none is named. */
@@ -141,6 +149,21 @@ int fsck_walk(struct fsck *f) __attribute__((warn_unused_result));
 /* ---- fsck_base.c: after the walk, the numbers of the topics' oldest messages ------------------- */
 
 void fsck_bases(struct fsck *f);
+
+/* ---- fsck_keep.c: after that, what is whole and would be lost ----------------------------------- */
+
+/* By how much the time of a batch may belie the order in which the log took it: it was held for a gap in its
+ * session, or waited for the sequencer; ns. */
+#define FSCK_SLACK 10000000000ull
+
+/* Bytes [from, to) of a topic that an earlier repair gave up: what was whole of them was saved then. */
+struct known {
+    uint32_t topic;
+    uint64_t from, to;
+};
+/* Note them, of a state that was loaded and not mended yet. */
+int fsck_known(struct fsck *f, const struct log *log) __attribute__((warn_unused_result));
+int fsck_keep(struct fsck *f) __attribute__((warn_unused_result));
 
 /* ---- fsck_room.c: after that, should a repair find too little space ---------------------------- */
 

@@ -223,7 +223,7 @@ static int chain_aside(struct fsck *f, const struct topic *t, const struct chain
         }
         if (!o->whole)
             continue;
-        rc = fsck_unplaced(f, t, o, "table");
+        rc = fsck_unplaced(f, t, o, "table that named it");
     }
     return rc;
 }

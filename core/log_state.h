@@ -121,6 +121,7 @@ struct topic {
     uint64_t told;    /* and of the first that tells of it at all; 0: not known, before all */
     TAILQ_ENTRY(topic) changed_link;
     bool lost_table; /* it was (log->lenient): one lost run stands for what it told */
+    bool adopted;    /* fsck_fold.c: no record tells of it, nor what it held before */
     bool doubted;    /* fsck_given.c: what it gave up was perhaps moved, not trimmed */
     struct table {   /* run table of the newest checkpoint */
         struct table_piece {

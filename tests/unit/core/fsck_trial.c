@@ -166,19 +166,16 @@ static int image_open(struct log **log, struct region *r, char *image, bool read
     return log_open(log, &o, err);
 }
 
-void trial_build(struct trial *t, struct draws *d)
+void trial_take(struct trial *t, struct fixture *f, bool killed, char *earlier)
 {
-    struct fixture f;
     struct embar_error err;
     struct region r;
     struct log *log;
     memset(t, 0, sizeof *t);
-    t->killed = trial_load(&f, d, &t->earlier);
+    t->killed = killed;
+    t->earlier = earlier;
     t->pristine = memory_new();
-    memcpy(t->pristine, f.memory, TRIAL_SIZE);
-    if (f.log)
-        log_close(f.log);
-    munmap(f.memory, TRIAL_SIZE);
+    memcpy(t->pristine, f->memory, TRIAL_SIZE);
     t->image = memory_new();
     memcpy(t->image, t->pristine, TRIAL_SIZE);
     assert_int_equal(image_open(&log, &r, t->pristine, true, &err), 0);
@@ -191,10 +188,54 @@ void trial_build(struct trial *t, struct draws *d)
     log_close(log);
 }
 
+uint64_t trial_move(struct log *log, struct topic *t, size_t i)
+{
+    const struct run was = *topic_run(t, i);
+    struct extent *to = extent_new(log->extents, was.order, EXTENT_MOVE);
+    assert_non_null(to);
+    uint64_t side = was.side, top = to->base + to->size - MEDIA_LINE, at = top, payload = to->base;
+    for (unsigned b = 0; b < was.batches; b++) {
+        struct side s;
+        assert_int_equal(side_read(&log->pool, side, &s), 0);
+        assert_int_equal(s.run1, 0);
+        memcpy(pool_at(&log->pool, payload), pool_at(&log->pool, s.run0), s.length);
+        s.run0 = payload;
+        side_move(&log->pool, side, at, &s);
+        payload += s.length;
+        side -= side_size(s.count, s.equal);
+        at -= side_size(s.count, s.equal);
+    }
+    struct entry e = {.topic = t->id,
+                      .offset = was.offset,
+                      .length = (uint32_t)(topic_run_end(t, i) - was.offset),
+                      .payload = to->base,
+                      .side = top,
+                      .count = was.batches,
+                      .order = was.order};
+    seq_take_wait(log);
+    uint64_t number = log->seq.next;
+    assert_int_equal(seq_moves(log, &e, 1), 0);
+    seq_give(log);
+    extent_put(log->extents, to);
+    return number;
+}
+
+void trial_build(struct trial *t, struct draws *d)
+{
+    struct fixture f;
+    char *earlier;
+    bool killed = trial_load(&f, d, &earlier);
+    trial_take(t, &f, killed, earlier);
+    if (f.log)
+        log_close(f.log);
+    munmap(f.memory, TRIAL_SIZE);
+}
+
 void trial_free(struct trial *t)
 {
     munmap(t->pristine, TRIAL_SIZE);
-    munmap(t->earlier, TRIAL_SIZE);
+    if (t->earlier)
+        munmap(t->earlier, TRIAL_SIZE);
     munmap(t->image, TRIAL_SIZE);
     for (size_t i = 0; i < t->topics; i++) {
         free(t->topic[i].bytes);
@@ -292,6 +333,7 @@ void trial_step_end(struct trial_step *s)
     log_free(s->fsck.log);
     free(s->fsck.let_go);
     free(s->fsck.unplaced);
+    free(s->fsck.known);
     fsck_orphans_drop(&s->fsck);
     fsck_report_drop(&s->report);
     pthread_mutex_destroy(&s->fsck.lock);
@@ -380,25 +422,39 @@ static uint64_t rolled_from(const struct trial *t)
     return UINT64_MAX;
 }
 
-static bool batch_aside(const struct fsck_report *r, const struct trial_batch *b)
+/* It may stand twice, once where it was before it was moved: either copy will do. */
+static bool batch_aside(const struct trial *t, const struct fsck_report *r,
+                        const struct trial_batch *b)
 {
-    uint64_t header = b->side + b->side_size - MEDIA_LINE;
+    struct region region;
+    struct pool pool;
+    struct side own, s;
+    region_wrap(&region, t->pristine, TRIAL_SIZE, NULL);
+    assert_int_equal(pool_attach(&pool, &region, NULL), 0);
+    assert_int_equal(side_read(&pool, b->side + b->side_size - MEDIA_LINE, &own), 0);
     for (size_t i = 0; i < r->count; i++)
-        if (r->finding[i].kind == FSCK_UNPLACED && r->finding[i].place.from == header)
+        if (r->finding[i].kind == FSCK_UNPLACED &&
+            side_read(&pool, r->finding[i].place.from, &s) == 0 && fsck_same_batch(&own, &s))
             return true;
     return false;
 }
 
 /* Neither read nor hit: what became of it? */
 static void batch_missed(const struct trial *t, const struct fsck_report *r,
-                         const struct trial_batch *b, struct trial_outcome *out)
+                         const struct trial_topic *m, const struct trial_batch *b,
+                         struct trial_outcome *out)
 {
-    if (b->number >= t->rolled)
+    if (b->number >= t->rolled) {
         out->rolled++;
-    else if (batch_aside(r, b))
+    } else if (batch_aside(t, r, b)) {
         out->aside++;
-    else
+    } else {
         out->collateral++;
+        print_message("lost: %s, bytes %" PRIu64 " up to %" PRIu64 ", entry %" PRIu64
+                      ", record at %" PRIu64 "\n",
+                      m->path, b->offset, b->offset + b->length, b->number,
+                      b->side + b->side_size - MEDIA_LINE);
+    }
 }
 
 static bool batch_hit(const struct trial *t, const struct trial_batch *b)
@@ -465,7 +521,7 @@ static void topic_compare(const struct trial *t, struct log *log, const struct t
             out->unreadable++;
             out->damaged += hit[i];
             if (!hit[i])
-                batch_missed(t, report, &m->batch[i], out);
+                batch_missed(t, report, m, &m->batch[i], out);
         }
         return;
     }
@@ -486,7 +542,7 @@ static void topic_compare(const struct trial *t, struct log *log, const struct t
         out->damaged += hit[i];
         out->unreadable += !reads;
         if (!reads && !hit[i])
-            batch_missed(t, report, &m->batch[i], out);
+            batch_missed(t, report, m, &m->batch[i], out);
     }
     topic_put(x);
 }

@@ -73,7 +73,12 @@ bool trial_load(struct fixture *f, struct draws *d, char **earlier);
 void trial_kills(struct draws *d, unsigned kills, void (*look)(const char *killed));
 
 void trial_build(struct trial *t, struct draws *d);
+/* The pool of the fixture as it stands, which may go on. `earlier`: as it stood at some moment, or NULL; the
+ * trial's from then on. */
+void trial_take(struct trial *t, struct fixture *f, bool killed, char *earlier);
 void trial_free(struct trial *t);
+/* Run i of the topic, which holds no split batch, goes elsewhere, as move.c does it. The entry's number. */
+uint64_t trial_move(struct log *log, struct topic *t, size_t i);
 /* image = pristine, then some damage; says what in text. */
 void trial_damage(struct trial *t, struct draws *d, char *text, size_t size);
 /* Check, repair, compare, check again; fails the test on a broken promise. `save`: a directory. */
