@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/plain.h"
+
 struct sentence {
     int number; /* errno that a filesystem call answers with */
     const char *text;
@@ -180,6 +182,16 @@ int embar_to_errno(int code)
     return strerrordesc_np(code) ? code : EIO;
 }
 
+/* Keep at most so many bytes, whole characters, and say that there were more. Room for four is behind. */
+static size_t cut(char *text, size_t most)
+{
+    size_t n = strnlen(text, most);
+    while (n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80)
+        n--;
+    memcpy(text + n, "...", 4);
+    return n + 3;
+}
+
 int embar_fail(struct embar_error *err, int code, const char *fmt, ...)
 {
     if (!err)
@@ -192,21 +204,23 @@ int embar_fail(struct embar_error *err, int code, const char *fmt, ...)
         return code;
     }
     va_list args;
+    char raw[sizeof(err->text)];
     va_start(args, fmt);
-    int wrote = vsnprintf(err->text, sizeof(err->text), fmt, args);
+    int wrote = vsnprintf(raw, sizeof(raw), fmt, args);
     va_end(args);
-    size_t used = wrote < 0 ? 0 : (size_t)wrote;
+    /* Names in it come from command lines, pools and peers. */
+    size_t used = plain_text(err->text, sizeof(err->text), raw);
+    if (wrote >= (int)sizeof(raw))
+        used = sizeof(err->text);
     if (fmt[length - 1] == '.') {
         if (used >= sizeof(err->text))
-            memcpy(err->text + sizeof(err->text) - 4, "...", 4);
+            (void)cut(err->text, sizeof(err->text) - 4);
         return code;
     }
     /* Long particulars give way, so that the sentence always fits behind them. */
     size_t room = sizeof(err->text) - strlen(own) - sizeof("...: ");
-    if (used > room) {
-        memcpy(err->text + room, "...", 4);
-        used = room + 3;
-    }
+    if (used > room)
+        used = cut(err->text, room);
     const char *joint = fmt[length - 1] == ':' ? " " : ": ";
     snprintf(err->text + used, sizeof(err->text) - used, "%s%s", joint, own);
     return code;

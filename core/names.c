@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/log_state.h"
+#include "core/plain.h"
 
 static unsigned key_size(size_t length)
 {
@@ -23,27 +24,10 @@ int name_check(const char *name, size_t length)
         return -EMBAR_ENAME;
     if (name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.')))
         return -EMBAR_ENAME;
-    /* UTF-8 without overlong forms, surrogates or control characters. */
-    for (size_t i = 0; i < length;) {
-        unsigned char c = (unsigned char)name[i];
-        unsigned more = c < 0x80                ? 0
-                        : c >= 0xc2 && c < 0xe0 ? 1
-                        : (c & 0xf0) == 0xe0    ? 2
-                        : c >= 0xf0 && c < 0xf5 ? 3
-                                                : 9;
-        if (more == 9 || i + more >= length || c < 0x20 || c == 0x7f || c == '/')
+    for (size_t i = 0, n; i < length; i += n) {
+        n = plain_step(name + i, length - i);
+        if (n == 0 || name[i] == '/')
             return -EMBAR_ENAME;
-        uint32_t point = more == 0 ? c : c & (0x3fu >> more);
-        for (unsigned k = 1; k <= more; k++) {
-            unsigned char d = (unsigned char)name[i + k];
-            if ((d & 0xc0) != 0x80)
-                return -EMBAR_ENAME;
-            point = point << 6 | (d & 0x3fu);
-        }
-        if ((more == 2 && (point < 0x800 || (point >= 0xd800 && point < 0xe000))) ||
-            (more == 3 && (point < 0x10000 || point > 0x10ffff)) || (point >= 0x80 && point < 0xa0))
-            return -EMBAR_ENAME;
-        i += more + 1;
     }
     return 0;
 }

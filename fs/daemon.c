@@ -14,7 +14,10 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "core/plain.h"
 #include "fs/fs.h"
+
+#define SAID 1024 /* bytes of a sentence */
 
 static int report = -1;      /* child: the pipe to the parent, while it waits */
 static int nowhere = -1;     /* /dev/null, opened while there surely are descriptors */
@@ -35,7 +38,7 @@ static void __attribute__((noreturn)) parent_wait(int fd, pid_t child)
 {
     static const int ends[] = {SIGTERM, SIGINT, SIGHUP};
     struct sigaction act = {.sa_handler = pass_on, .sa_flags = SA_RESTART};
-    char text[1024];
+    char text[SAID + 1];
     starting = (sig_atomic_t)child;
     for (unsigned i = 0; i < sizeof ends / sizeof ends[0]; i++) {
         struct sigaction was;
@@ -134,12 +137,20 @@ void daemon_ready(void)
     report = -1;
 }
 
+/* One line, whatever the names in it hold. */
+static void sentence(char text[SAID], const char *fmt, va_list args)
+{
+    char raw[SAID];
+    vsnprintf(raw, sizeof raw, fmt, args);
+    (void)plain_text(text, SAID, raw);
+}
+
 void daemon_fail(int status, const char *fmt, ...)
 {
-    char text[1024];
+    char text[SAID + 1];
     va_list args;
     va_start(args, fmt);
-    vsnprintf(text + 1, sizeof text - 1, fmt, args);
+    sentence(text + 1, fmt, args);
     va_end(args);
     text[0] = (char)status;
     bool told = report >= 0 && write(report, text, 1 + strlen(text + 1)) >= 0;
@@ -152,14 +163,13 @@ void daemon_fail(int status, const char *fmt, ...)
 
 void daemon_note(const char *fmt, ...)
 {
+    char text[SAID];
     va_list args;
     va_start(args, fmt);
-    if (atomic_load_explicit(&detached, memory_order_acquire)) {
-        vsyslog(LOG_WARNING, fmt, args);
-    } else {
-        char text[1024];
-        vsnprintf(text, sizeof text, fmt, args);
-        fprintf(stderr, "embarfs: %s\n", text);
-    }
+    sentence(text, fmt, args);
     va_end(args);
+    if (atomic_load_explicit(&detached, memory_order_acquire))
+        syslog(LOG_WARNING, "%s", text);
+    else
+        fprintf(stderr, "embarfs: %s\n", text);
 }

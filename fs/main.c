@@ -11,6 +11,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "core/plain.h"
 #include "fs/fs.h"
 #include "net/server/server.h"
 
@@ -208,7 +209,8 @@ static void show_progress(void *arg, uint64_t done, uint64_t total)
     if (percent == *last)
         return;
     *last = percent;
-    fprintf(stderr, "\rembarfs: preparing memory: %3u %%%s", percent, percent == 100 ? "\n" : "");
+    dprintf(STDERR_FILENO, "\rembarfs: preparing memory: %3u %%%s", percent,
+            percent == 100 ? "\n" : "");
 }
 
 static int open_region(struct fs *fs, struct embar_error *err)
@@ -381,6 +383,7 @@ int main(int argc, char **argv)
     static struct fs fs = {.opt = {.durability = -1, .write_wait = WRITE_WAIT},
                            .producer_lock = PTHREAD_MUTEX_INITIALIZER,
                            .handles_lock = PTHREAD_MUTEX_INITIALIZER};
+    plain_stderr();
     fs.uid = geteuid();
     fs.gid = getegid();
     fs.started = now_ns();

@@ -45,7 +45,8 @@ enum embar_errc {
     EMBAR_ETAKEN = 1028,       /* another process has resumed the session and goes on with it */
 };
 
-/* A code with its particulars. text is always NUL-terminated and is a whole sentence. */
+/* A code with its particulars. text is always NUL-terminated and is a whole sentence. Control characters
+ * of names in it are written out (\n, \x1b), so that it can be shown on a terminal. */
 struct embar_error {
     int code; /* negative, as returned */
     char text[512];

@@ -226,14 +226,13 @@ void link_name(struct embar_error *err, const char *name)
 {
     enum { LONGEST = 160 }; /* a path may have 1,024 bytes: its end tells most */
     size_t n = strlen(name);
-    char text[sizeof(err->text)];
     if (!err || n == 0)
         return;
-    int wrote = snprintf(text, sizeof(text), "%s%s: %s", n > LONGEST ? "..." : "",
-                         n > LONGEST ? name + n - LONGEST : name, err->text);
-    if (wrote >= (int)sizeof(text))
-        memcpy(text + sizeof(text) - 4, "...", 4);
-    memcpy(err->text, text, sizeof(err->text));
+    struct embar_error why = *err;
+    size_t end = strlen(why.text);
+    (void)embar_fail(err, why.code, "%s%s: %.*s.", n > LONGEST ? "..." : "",
+                     n > LONGEST ? name + n - LONGEST : name,
+                     (int)(end > 0 && why.text[end - 1] == '.' ? end - 1 : end), why.text);
 }
 
 int link_refusal(const void *body, size_t length, struct wire_error *detail,

@@ -112,6 +112,10 @@ extern const struct argp cmd_settings_argp;
 const char *text_bytes(uint64_t bytes, char *buf, size_t size);
 /* RFC 3339 in UTC with milliseconds; "-" for 0. */
 const char *text_time(uint64_t ns, char *buf, size_t size);
+/* With control characters written out (core/plain.h), to be freed. NULL: no memory. */
+char *text_plain(const char *text);
+/* That, and a newline, to standard output: for what comes from a broker or a pool. */
+void put_line(const char *text);
 /* All of it to fd 1. 0 or -errno. */
 int write_out(const void *data, size_t length);
 

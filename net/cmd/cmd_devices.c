@@ -41,8 +41,10 @@ static void print_holders(const json_t *o, const char *before)
     json_t *holder;
     json_array_foreach(json_object_get(o, "holders"), i, holder)
     {
-        printf("%s%s (process %" PRIu64 ")", i == 0 ? before : ", ", text_at(holder, "command"),
+        char *command = text_plain(text_at(holder, "command")); /* a process is called anything */
+        printf("%s%s (process %" PRIu64 ")", i == 0 ? before : ", ", command ? command : "?",
                number_at(holder, "pid"));
+        free(command);
     }
 }
 

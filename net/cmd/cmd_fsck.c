@@ -90,14 +90,13 @@ static void progress_show(void *arg, const char *stage, uint64_t done, uint64_t 
         return;
     p->next = now + 0.2;
     p->shown = true;
-    fprintf(stderr, "\r%s: %3.0f %%  \033[K", stage, 100.0 * (double)done / (double)total);
-    fflush(stderr);
+    dprintf(STDERR_FILENO, "\r%s: %3.0f %%  \033[K", stage, 100.0 * (double)done / (double)total);
 }
 
 static void progress_clear(struct progress *p)
 {
     if (p->shown)
-        fputs("\r\033[K", stderr);
+        dprintf(STDERR_FILENO, "\r\033[K");
 }
 
 /* ---- Telling ---------------------------------------------------------------------------------- */
@@ -126,9 +125,13 @@ static const char *action_text(const struct fsck_finding *f)
 
 static void finding_print(const struct fsck_finding *f)
 {
+    /* Names of a damaged pool are whatever stands there. */
+    char *topic = f->topic ? text_plain(f->topic) : NULL,
+         *text = text_plain(f->text ? f->text : "");
     printf("%s, %s%s%s: %s %s\n", severity_name(f->severity), fsck_kind_name(f->kind),
-           f->topic ? " of " : "", f->topic ? f->topic : "", f->text ? f->text : "",
-           action_text(f));
+           topic ? " of " : "", topic ? topic : "", text ? text : "", action_text(f));
+    free(topic);
+    free(text);
 }
 
 static void report_print(const char *spec, const struct fsck_report *r, const struct fsck_args *a)

@@ -180,7 +180,7 @@ static int run(const struct pub_args *a, const char *name, struct embar_client *
     else
         rc = feed_files(a, &f, &err);
     if (f.progress)
-        fputs("\r\033[K", stderr);
+        dprintf(STDERR_FILENO, "\r\033[K");
     if (rc == 0)
         rc = embar_flush(pub, -1, &err); /* counts are raised after the last callback */
     embar_publisher_info(pub, &info);

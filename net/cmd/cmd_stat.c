@@ -45,7 +45,7 @@ static void print_value(const char *key, const json_t *value)
     static const char *const times[] = {"created", "modified", "time", NULL};
     char buf[64];
     if (json_is_string(value)) {
-        puts(json_string_value(value));
+        put_line(json_string_value(value));
     } else if (json_is_boolean(value)) {
         puts(json_is_true(value) ? "yes" : "no");
     } else if (json_is_integer(value)) {
@@ -73,12 +73,16 @@ static void print_table(json_t *object, int indent)
     json_t *value;
     json_object_foreach(object, key, value) if (!json_is_object(value))
     {
-        printf("%*s%-*s ", indent, "", 16 - indent, key);
+        char *name = text_plain(key);
+        printf("%*s%-*s ", indent, "", 16 - indent, name ? name : "?");
+        free(name);
         print_value(key, value);
     }
     json_object_foreach(object, key, value) if (json_is_object(value))
     {
-        printf("%*s%s\n", indent, "", key);
+        char *name = text_plain(key);
+        printf("%*s%s\n", indent, "", name ? name : "?");
+        free(name);
         print_table(value, indent + 2);
     }
 }

@@ -45,7 +45,7 @@ static void print_topic(const json_t *topic, bool lengthy)
                text_bytes(end - base, size, sizeof(size)), number(topic, "order"),
                text_time(number(topic, "modified"), time, sizeof(time)));
     }
-    puts(path ? path : "?");
+    put_line(path ? path : "?");
 }
 
 int cmd_topics(int argc, char **argv)

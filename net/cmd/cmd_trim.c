@@ -86,7 +86,7 @@ int cmd_trim(int argc, char **argv)
     char text[32];
     printf("%" PRIu64 "\n", base);
     if (!a.quiet)
-        fprintf(stderr, "%s: %s begins at offset %" PRIu64 " now; %" PRIu64 " bytes (%s) went\n",
-                argv[0], a.path, base, bytes, text_bytes(bytes, text, sizeof(text)));
+        cmd_say(argv[0], "%s begins at offset %" PRIu64 " now; %" PRIu64 " bytes (%s) went", a.path,
+                base, bytes, text_bytes(bytes, text, sizeof(text)));
     return CMD_OK;
 }

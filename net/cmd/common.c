@@ -1,6 +1,7 @@
 /* What the subcommands share: the server options, parsing, complaints, connecting.
  * Serves no step of a batch. Must never print what belongs to standard output.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -83,12 +84,17 @@ int cmd_guarded(const char *name, struct region *r, int (*fn)(void *arg), void *
 void cmd_say(const char *name, const char *fmt, ...)
 {
     va_list ap;
-    fflush(stdout);
-    fprintf(stderr, "%s: ", name);
+    char *raw = NULL, *text = NULL;
     va_start(ap, fmt);
-    vfprintf(stderr, fmt, ap);
+    int n = vasprintf(&raw, fmt, ap);
     va_end(ap);
-    fputc('\n', stderr);
+    if (n >= 0)
+        text = text_plain(raw);
+    fflush(stdout);
+    fprintf(stderr, "%s: %s\n", name, text ? text : embar_strerror(ENOMEM));
+    free(text);
+    if (n >= 0)
+        free(raw);
 }
 
 struct embar_client *cmd_connect(const char *name, const struct cmd_server *server)

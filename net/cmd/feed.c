@@ -102,7 +102,7 @@ static void show(struct feed *f)
     struct embar_publisher_info info;
     embar_publisher_info(f->pub, &info);
     double s = (double)(now - f->started) / 1e9;
-    fprintf(stderr, "\r%" PRIu64 " messages, %.1f MB, %.1f MB/s \033[K", info.done_messages,
+    dprintf(STDERR_FILENO, "\r%" PRIu64 " messages, %.1f MB, %.1f MB/s \033[K", info.done_messages,
             (double)info.done_bytes / 1e6, (double)info.done_bytes / 1e6 / (s > 0 ? s : 1));
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/plain.h"
 #include "net/cmd/cmd.h"
 
 static const struct {
@@ -98,6 +99,7 @@ int main(int argc, char **argv)
                               .help_filter = help};
     struct line line = {0};
     argp_err_exit_status = CMD_USAGE;
+    plain_stderr();
     signal(SIGXFSZ, SIG_IGN); /* the call that meets ulimit -f says so */
     argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &line);
     const char *name = argv[line.at];
@@ -115,6 +117,6 @@ int main(int argc, char **argv)
         }
         return status;
     }
-    fprintf(stderr, "embar: there is no command \"%s\"; `embar --help` lists them.\n", name);
+    cmd_say("embar", "there is no command \"%s\"; `embar --help` lists them.", name);
     return CMD_USAGE;
 }

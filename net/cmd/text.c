@@ -2,9 +2,11 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "core/plain.h"
 #include "net/cmd/cmd.h"
 
 const char *text_bytes(uint64_t bytes, char *buf, size_t size)
@@ -30,6 +32,22 @@ const char *text_time(uint64_t ns, char *buf, size_t size)
     else
         snprintf(buf, size, "%s.%03uZ", day, (unsigned)(ns / 1000000u % 1000u));
     return buf;
+}
+
+char *text_plain(const char *text)
+{
+    size_t size = plain_text(NULL, 0, text) + 1;
+    char *plain = malloc(size);
+    if (plain)
+        (void)plain_text(plain, size, text);
+    return plain;
+}
+
+void put_line(const char *text)
+{
+    char *plain = text_plain(text);
+    puts(plain ? plain : "?");
+    free(plain);
 }
 
 int write_out(const void *data, size_t length)

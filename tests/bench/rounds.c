@@ -9,7 +9,7 @@
 static void show(unsigned round, unsigned rounds, const char *what)
 {
     if (isatty(STDERR_FILENO))
-        (void)fprintf(stderr, "\r\033[Kround %u of %u%s", round, rounds, what);
+        (void)dprintf(STDERR_FILENO, "\r\033[Kround %u of %u%s", round, rounds, what);
 }
 
 static int run_one(struct contestant *c, bool counts, struct embar_error *err)
@@ -36,6 +36,6 @@ int rounds_run(struct contestant *c, unsigned n, const struct bench_options *o,
             rc = run_one(&c[(i + round) % n], round >= o->warmup, err);
     }
     if (isatty(STDERR_FILENO))
-        (void)fputs("\r\033[K", stderr);
+        (void)dprintf(STDERR_FILENO, "\r\033[K");
     return rc;
 }

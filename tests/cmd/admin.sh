@@ -102,6 +102,20 @@ lines_of_quiet() {
 wait_until 60 lines_of_quiet || die "quiet has $(embar sub quiet | wc -l) lines"
 embar rm quiet loud
 
+say "names that would move a terminal's cursor are written out, whoever says them"
+bad=$(printf 'a\033[31m\nb')
+for command in "$bad" "pub $bad" "sub $bad" "stat $bad" "rm $bad" "create $bad" "mkdir $bad" "topics $bad" \
+    "mv $bad two" "trim $bad --before 1" "sub t --from $bad" "pub --session $bad t" "create --$bad t" \
+    "topics -s /tmp/$bad" "topics -s $bad:1" "fsck /tmp/$bad" "pool show /tmp/$bad" "dump $pool $bad" "pub two /tmp/$bad"; do
+    IFS=' ' read -r -d '' -a line <<<"$command" || true
+    line[-1]=${line[-1]%$'\n'}
+    status=0
+    embar "${line[@]}" >"$scratch/out" 2>&1 </dev/null || status=$?
+    [ "$status" -ne 0 ] || die "worked, but must not: $command"
+    grep -q '\\x1b\[31m' "$scratch/out" || die "'$command' does not name it: $(cat "$scratch/out")"
+    if tr -d '\n' <"$scratch/out" | grep -q '[[:cntrl:]]'; then die "'$command' said: $(cat -v "$scratch/out")"; fi
+done
+
 say "move, trim, remove"
 embar mv a/b/one a/moved
 same moved "$(printf 'x\ny')" "$(embar sub a/moved)"

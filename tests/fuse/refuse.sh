@@ -44,6 +44,21 @@ refused 64 "mount point" --cxl mem:16M
 refused 64 "one too many" "$other" "$mnt"
 refused 64 "unrecognized option" "$other" --nonsense
 
+# What would move a terminal's cursor is written out.
+bad=$(printf 'a\033[31mb')
+for line in "$scratch/$bad" "$other --cxl $scratch/$bad" "$other --$bad" "$other --size $bad" "$other $bad" \
+    "$other --listen $bad" "$other --cxl mem:16M -o $bad" "$other --cxl mem:16M --listen 127.0.0.1:0 --socket $scratch/file/$bad"; do
+    status=0
+    # shellcheck disable=SC2086
+    said=$(embarfs $line 2>&1) || status=$?
+    [ "$status" -ne 0 ] || die "mounted: embarfs $line"
+    case $said in
+    *$'\033'*) die "embarfs $line: said $(cat -v <<<"$said")" ;;
+    *'\x1b[31m'*) ;;
+    *) die "embarfs $line: said '$said'" ;;
+    esac
+done
+
 # Pools that are none.
 cp /etc/passwd "$scratch/foreign"
 refused 65 "too small" "$other" --cxl "$scratch/foreign" "${free[@]}"
