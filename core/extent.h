@@ -32,7 +32,7 @@ struct extent {
     bool sole; /* claimed by extent_claim_sole */
     /* While a topic fills it, under that topic's lock: free bytes are [bottom, top). */
     uint64_t bottom, top; /* pool offsets */
-    /* The background thread's (move.c): what it found in its survey number `survey`. */
+    /* The background thread's (survey.c): what it found in its survey number `survey`. */
     uint32_t survey, owner; /* topic id */
     uint32_t runs;          /* references that runs hold */
     bool stuck;             /* damaged: it stays where it is */

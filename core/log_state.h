@@ -19,6 +19,7 @@
 #include "core/extent.h"
 #include "core/index.h"
 #include "core/log.h"
+#include "core/move.h"
 #include "core/side.h"
 
 #include <sys/queue.h>
@@ -452,26 +453,6 @@ uint64_t retain_wait(const struct log *log, uint64_t now);
 void retain_move(struct log *log, bool aside);
 /* A reservation of so many bytes found no space (whole: it cannot stand in two pieces). Any thread. */
 void retain_starve(struct log *log, uint64_t bytes, bool whole);
-
-/* ---- Moving (move.c): the background thread's, or a manual log's tick's --------------------- */
-
-struct move {
-    uint64_t spent; /* bytes moved since a reservation last found its place */
-    bool failed;    /* the last attempt made no piece, */
-    bool busy;      /* because of what will pass, */
-    uint64_t freed; /* when so many blocks had come free */
-    uint64_t retry; /* CLOCK_MONOTONIC ns: not again before, which is */
-    uint64_t wait;  /* ns after it */
-};
-
-/* Would moving perhaps make the place that `want` bytes lack (whole: in one piece)? enough: only where
- * as much is free. */
-bool move_wanted(const struct log *log, uint64_t want, bool whole, bool enough);
-/* Not now, but after the pause that follows an attempt? */
-bool move_awaited(const struct log *log, uint64_t want, bool whole);
-/* Clear one block. 0: it is free; -EBUSY: not before somebody has read; or why not. aside: without the
- * role, which is taken and given back; else it is held. */
-int move_run(struct log *log, uint64_t want, bool whole, bool aside);
 
 /* ---- The log ------------------------------------------------------------------------------ */
 

@@ -39,10 +39,6 @@
 #define RETRY_NS      50000000ull /* and twice as long each time, */
 #define RETRY_MOST_NS 1000000000ull
 
-/* Owners of what a checkpoint writes, beside topics whose tables it writes. */
-#define MANIFEST 0u
-#define GIVEN_UP UINT32_MAX
-
 /* A run on its way. Holds a reference to its topic and to each extent. */
 struct move_unit {
     struct topic *t;
@@ -65,70 +61,6 @@ struct move_job {
     uint64_t rewritten;         /* bytes elsewhere */
     const struct move_unit *at; /* being copied */
 };
-
-/* ---- Survey -------------------------------------------------------------------------------- */
-
-static void survey_note(struct log *log, struct extent *e, uint32_t owner)
-{
-    if (e->survey == log->survey)
-        return;
-    e->survey = log->survey;
-    e->owner = owner;
-    e->runs = 0;
-    e->live = 0;
-    e->rewritten = false;
-}
-
-/* What a checkpoint writes anew elsewhere when it is asked to, or gives up by itself. */
-static void survey_rewritten(struct log *log, struct extent *e, uint32_t owner)
-{
-    survey_note(log, e, owner);
-    e->rewritten = true;
-    e->live = owner == GIVEN_UP ? 0 : e->size;
-}
-
-static void survey_topic(struct log *log, struct topic *t)
-{
-    pthread_mutex_lock(&t->fill_lock);
-    struct extent *fill = t->fill;
-    if (fill && !names_is_dir(t))
-        survey_note(log, fill, t->id);
-    pthread_mutex_unlock(&t->fill_lock);
-    for (size_t i = 0; i < t->run_count; i++) {
-        const struct run *r = topic_run(t, i);
-        struct extent *e =
-            r->flags & MEDIA_RUN_LOST ? NULL : extent_find(log->extents, r->payload, r->order);
-        if (!e)
-            continue;
-        survey_note(log, e, t->id);
-        e->runs++;
-        e->live += topic_run_end(t, i) - r->offset;
-        e->stuck = e->stuck || run_is_damaged(r);
-    }
-    for (size_t i = 0; i < t->table.count; i++)
-        survey_rewritten(log, t->table.piece[i].extent, t->id);
-}
-
-/* Role held: nobody adds runs, nor takes any away. What is not found here (what is being received, a
- * removed topic's that somebody has open) is left alone. */
-static void survey(struct log *log)
-{
-    struct manifest *m = &log->manifest;
-    struct topic *control = log->control;
-    log->survey++;
-    for (struct topic *t = log->names.by_id; t; t = t->by_id.next)
-        survey_topic(log, t);
-    for (size_t i = 0; i < m->count; i++)
-        survey_rewritten(log, m->piece[i].extent, MANIFEST);
-    for (size_t i = 0; i < log->retired_count; i++)
-        survey_rewritten(log, log->retired[i], GIVEN_UP);
-    for (size_t i = 0; i < control->run_count; i++) {
-        const struct run *r = topic_run(control, i);
-        survey_rewritten(log, extent_find(log->extents, r->payload, r->order), GIVEN_UP);
-    }
-    if (control->fill)
-        survey_rewritten(log, control->fill, GIVEN_UP);
-}
 
 /* ---- Plan ---------------------------------------------------------------------------------- */
 
@@ -205,9 +137,9 @@ static void rewrite(struct move_job *job, const struct extent *e)
     struct log *log = job->log;
     struct topic *t = names_id(&log->names, e->owner);
     job->rewrite = true;
-    if (e->owner == MANIFEST)
+    if (e->owner == SURVEY_MANIFEST)
         log->manifest.whole = true;
-    else if (e->owner != GIVEN_UP && t)
+    else if (e->owner != SURVEY_GIVEN_UP && t)
         table_reopen(log, t, 0);
 }
 
@@ -571,7 +503,7 @@ static int begin(struct move_job *job, uint64_t want, bool whole, bool aside)
     int rc = -ENOSPC;
     role_take(log, aside);
     extents_unhold(x); /* whoever read it last time still does */
-    survey(log);
+    survey_all(log);
     role_give(log, aside);
     extents_stat(x, &st);
     bool enough = st.free >= st.reserve + (c.need << log->pool.geo.block_shift);
