@@ -34,7 +34,8 @@ struct extent {
     uint64_t bottom, top; /* pool offsets */
     /* The background thread's (survey.c): what it found in its survey number `survey`. */
     uint32_t survey, owner; /* topic id */
-    uint32_t runs;          /* references that runs hold */
+    uint32_t runs;          /* references that runs hold, */
+    uint64_t first, last;   /* these among them: numbers, as run_dropped counts */
     bool stuck;             /* damaged: it stays where it is */
     bool rewritten;         /* a checkpoint's: the next one can do without it */
     uint64_t live;          /* payload bytes of its runs */

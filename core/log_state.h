@@ -471,7 +471,7 @@ struct log {
     struct seq seq;
     struct retain retain;
     struct move move[2]; /* for batches that go into two pieces, and for those that do not */
-    uint32_t survey;     /* for moves: its number */
+    struct survey survey;
 
     atomic_uint_fast64_t committed, durable, synced, checkpoint; /* entry numbers */
     /* Watermarks that were written in this term: with the sequencer's role; by whoever syncs. */

@@ -7,9 +7,9 @@
  *             gaps around it. Only a block whose whole content fits what is free elsewhere is begun
  *             with, so that the wanted piece comes of it; what was copied for one waiting batch
  *             stays below BUDGET times its bytes.
- *   How       The background thread surveys all extents with the sequencer's role, chooses the
- *             cheapest block without it (what changes meanwhile makes the plan fail, at worst the
- *             block come free later), and with it again holds what is free in it (clear.c), so that nobody begins anything
+ *   How       The background thread surveys all extents with the sequencer's role, part by part
+ *             (survey.c), chooses the cheapest block without it (what changed since makes the plan
+ *             fail, at worst the block come free later), and with it again holds what is free in it (clear.c), so that nobody begins anything
  *             there. What is filled in it is sealed. Without the role it copies run by run, each
  *             record's bounds and each payload's CRC checked on the copy: what is damaged stays
  *             where it is, and its extent is not tried again. The copies are drained (on a file:
@@ -34,6 +34,7 @@
 
 #define CHOICES       8u  /* blocks that are tried at once */
 #define ENTRIES       64u /* moves that are committed at once, so that epochs run in between */
+#define ROUNDS        16u /* epochs before it goes on */
 #define BUDGET        4u
 #define WORTH         6u          /* order */
 #define RETRY_NS      50000000ull /* and twice as long each time, */
@@ -104,13 +105,14 @@ static int unit_add(struct move_job *job, struct topic *t, size_t i)
     return 0;
 }
 
-/* All runs of a topic that stand in [at, end). */
-static int units_of(struct move_job *job, struct topic *t, uint64_t at, uint64_t end)
+/* All runs of a topic that the survey found in e. */
+static int units_of(struct move_job *job, struct topic *t, const struct extent *e)
 {
     int rc = 0;
-    for (size_t i = 0; rc == 0 && i < t->run_count; i++) {
+    size_t i = e->first > t->run_dropped ? (size_t)(e->first - t->run_dropped) : 0;
+    for (; rc == 0 && i < t->run_count && t->run_dropped + i <= e->last; i++) {
         const struct run *r = topic_run(t, i);
-        if (!(r->flags & MEDIA_RUN_LOST) && r->payload >= at && r->payload < end)
+        if (!(r->flags & MEDIA_RUN_LOST) && r->payload >= e->base && r->payload < e->base + e->size)
             rc = unit_add(job, t, i);
     }
     return rc;
@@ -143,39 +145,30 @@ static void rewrite(struct move_job *job, const struct extent *e)
         table_reopen(log, t, 0);
 }
 
-static int by_owner(const void *a, const void *b)
+/* What the survey found of it is to be moved. */
+static bool is_moved(const struct log *log, const struct extent *e)
 {
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return x < y ? -1 : x > y;
+    return e->survey == log->survey.number && !e->rewritten;
 }
 
-/* Everything in the block that is held: sealed, and noted run by run. */
-static int plan(struct move_job *job, uint64_t at, unsigned order)
+/* Everything in the block that is held: sealed, and then noted run by run, which takes references. */
+static int plan(struct move_job *job, uint64_t at)
 {
     struct log *log = job->log;
-    uint64_t from = at, end = at + (1ull << (order + log->pool.geo.block_shift));
-    uint32_t *owner = malloc((sizeof *owner) << order);
-    size_t owners = 0;
-    int rc = owner ? 0 : -ENOMEM;
-    for (struct extent *e; rc == 0 && (e = extents_held_next(log->extents, &at));) {
+    uint64_t next = at;
+    int rc = 0;
+    for (struct extent *e; rc == 0 && (e = extents_held_next(log->extents, &next));) {
         struct topic *t = names_id(&log->names, e->owner);
-        if (e->survey == log->survey && e->rewritten) {
+        if (e->survey == log->survey.number && e->rewritten) {
             rewrite(job, e);
             job->rewritten += e->live;
-            continue;
-        }
-        bool empty = e->runs == 0;
-        if (e->survey != log->survey || !t || !seal(t, e))
+        } else if (!is_moved(log, e) || !t || !seal(t, e)) {
             rc = -EBUSY;
-        else if (!empty)
-            owner[owners++] = t->id;
+        }
     }
-    if (rc == 0 && owners > 1)
-        qsort(owner, owners, sizeof *owner, by_owner);
-    for (size_t i = 0; rc == 0 && i < owners; i++)
-        if (i == 0 || owner[i] != owner[i - 1])
-            rc = units_of(job, names_id(&log->names, owner[i]), from, end);
-    free(owner);
+    for (struct extent *e; rc == 0 && (e = extents_held_next(log->extents, &at));)
+        if (is_moved(log, e) && e->runs > 0)
+            rc = units_of(job, names_id(&log->names, e->owner), e);
     return rc;
 }
 
@@ -425,10 +418,17 @@ static void role_take(struct log *log, bool aside)
         seq_take_wait(log);
 }
 
+/* Who announced meanwhile found the role taken: his batch does not wait for what comes next here. */
 static void role_give(struct log *log, bool aside)
 {
-    if (aside)
-        seq_give(log);
+    if (!aside)
+        return;
+    unsigned rounds = background_only(log) ? ROUNDS : 1; /* nobody else runs epochs there */
+    while (seq_epoch(log) > 0 && --rounds > 0)
+        ;
+    seq_give(log);
+    if (seq_pending(log) && !background_only(log))
+        log_commit(log);
 }
 
 static int checkpoint(struct log *log, bool aside)
@@ -448,8 +448,6 @@ static int commit(struct move_job *job, bool aside)
     for (size_t i = 0; rc == 0 && i < job->count;) {
         role_take(log, aside);
         rc = commit_some(job, &i);
-        if (rc == 0 && aside)
-            (void)seq_epoch(log);
         role_give(log, aside);
         if (rc == -EAGAIN) /* the ring is full, and whose checkpoint is waited for are we */
             rc = checkpoint(log, aside);
@@ -479,7 +477,7 @@ static int begin_at(struct move_job *job, struct extents_choice *c, const uint64
     int rc = -ENOSPC;
     for (unsigned i = 0; rc && rc != -ENOMEM && i < n; i++) {
         extents_hold(log->extents, at[i], c->order);
-        rc = plan(job, at[i], c->order);
+        rc = plan(job, at[i]);
         if (rc == 0)
             break;
         extents_unhold(log->extents);
@@ -503,11 +501,15 @@ static int begin(struct move_job *job, uint64_t want, bool whole, bool aside)
     int rc = -ENOSPC;
     role_take(log, aside);
     extents_unhold(x); /* whoever read it last time still does */
-    survey_all(log);
+    survey_begin(log);
+    while (survey_part(log)) {
+        role_give(log, aside);
+        role_take(log, aside);
+    }
     role_give(log, aside);
     extents_stat(x, &st);
     bool enough = st.free >= st.reserve + (c.need << log->pool.geo.block_shift);
-    c.survey = log->survey;
+    c.survey = log->survey.number;
     c.order = enough || lack > WORTH ? lack : WORTH;
     for (unsigned pass = 0; rc && rc != -ENOMEM && pass < 1u + enough; pass++) {
         if (pass > 0) {

@@ -6,15 +6,32 @@
 #define CORE_MOVE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct log;
+struct topic;
 
-/* survey.c: note in every extent what stands there. Role held. Owners of what a checkpoint writes,
- * beside topics whose tables it writes: */
+/* ---- Survey (survey.c) --------------------------------------------------------------------- */
+
+struct survey {
+    uint32_t number;
+    struct topic *at; /* looked at next, or in part; NULL: all were */
+    bool begun;       /* that one was, */
+    uint64_t run;     /* to this run, as run_dropped counts */
+    size_t retired;   /* so many of log->retired were */
+};
+
+/* Owners of what a checkpoint writes, beside topics whose tables it writes. */
 #define SURVEY_MANIFEST 0u
 #define SURVEY_GIVEN_UP UINT32_MAX
-void survey_all(struct log *log);
+/* Note in every extent what stands there: a new survey; some of it, false: that was all. A topic is about
+ * to leave the namespace. Role held, all of them; others may have it in between. */
+void survey_begin(struct log *log);
+bool survey_part(struct log *log);
+void survey_forget(struct log *log, const struct topic *t);
+
+/* ---- Moves (move.c) ------------------------------------------------------------------------ */
 
 struct move {
     uint64_t spent; /* bytes moved since a reservation last found its place */

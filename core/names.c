@@ -204,6 +204,7 @@ int names_insert(struct names *n, struct topic *t, uint32_t parent, const char *
 void names_remove(struct names *n, struct topic *t)
 {
     unlink_node(n, t);
+    survey_forget(t->log, t);
     HASH_DELETE(by_id, n->by_id, t);
     HASH_ADD(by_id, n->removed, id, sizeof t->id, t); /* without memory log_stat knows it no more */
     if (names_is_dir(t))

@@ -291,12 +291,12 @@ static void only_who_waits_is_moved_for(void **state)
         assert_int_equal(publish(&f, t[1], most), -EMBAR_EFULL);
         log_tick(f.log, now_monotonic());
         assert_true(m->failed && m->busy);
-        assert_int_equal(f.log->survey, tries);
+        assert_int_equal(f.log->survey.number, tries);
         unsigned before = asked;
         for (unsigned i = 0; i < 3; i++) {
             f.log->move[false].retry = 0; /* the pause is over */
             log_tick(f.log, now_monotonic());
-            assert_int_equal(f.log->survey, tries);
+            assert_int_equal(f.log->survey.number, tries);
             assert_int_equal(asked, before + 1);
         }
         assert_true(retain_wait(f.log, now_realtime()) == UINT64_MAX);
