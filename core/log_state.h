@@ -423,9 +423,14 @@ struct retain {
     atomic_uint_fast64_t date; /* CLOCK_REALTIME ns of the next turn, UINT64_MAX: none. Relaxed */
     /* Bytes that a reservation did not find; [1]: in one piece. Relaxed. */
     atomic_uint_fast64_t want[2];
-    atomic_bool said[2]; /* since the last attempt to move for it. Relaxed: stored before due */
-    bool moving;         /* for which of them RETAIN_MOVE was said; who runs turns */
-    atomic_bool due;     /* a turn would do something; relaxed, see seq.handed */
+    atomic_bool said[2];  /* since the last attempt to move for it. Relaxed: stored before due */
+    struct retain_given { /* for each, in turns that followed at once: */
+        uint64_t bytes;   /* of data, */
+        uint64_t freed;   /* when so many blocks had come free */
+    } given[2];
+    bool more;       /* the last turn was not the end of it */
+    bool moving;     /* for which of them RETAIN_MOVE was said; who runs turns */
+    atomic_bool due; /* a turn would do something; relaxed, see seq.handed */
 };
 
 /* The last two: when that is done, more. */

@@ -16,7 +16,8 @@
  *             it before data is moved for it once more in vain.
  *   Rounds    What is due together is hardened together: a round of trims, each of another topic, costs
  *             one drain, or one sync of a file. Nothing is free before that. A round is as long as a
- *             turn at most, and epochs run between turns, so that acks go on.
+ *             turn at most, a turn has one for what is due and one for who waits for space, and epochs
+ *             run between turns, so that acks go on.
  *   Queues    Three heaps of the topics that hold data under such a setting: who is over its bytes,
  *             whose oldest batch is due when, whose data is oldest. A key is a lower bound: a topic
  *             at the head is looked at again and put back when its time has not come. So nothing
@@ -383,11 +384,11 @@ static int pick_victims(struct round *r, uint64_t want, unsigned *left)
            (r->count == 0 || (freed < lack && t->queued[RETAIN_FULL].key <= next))) {
         uint64_t time = 0, behind = UINT64_MAX;
         int rc = oldest_time(t, &time);
+        --*left; /* a look counts as well: it reads a record */
         if (rc == 0 && time > t->queued[RETAIN_FULL].key) {
             queue_later(r->log, t, RETAIN_FULL, time);
             continue;
         }
-        --*left;
         if (rc) {
             queue_remove(r->log, t, RETAIN_FULL); /* damaged */
             continue;
@@ -403,11 +404,10 @@ static int pick_victims(struct round *r, uint64_t want, unsigned *left)
 }
 
 /* Half of what was given up did not come free: replies in flight or reservations hold it. */
-static bool pinned(struct log *log, uint64_t free, uint64_t given)
+static bool pinned(struct log *log, const struct retain_given *g)
 {
-    struct extents_stat st;
-    extents_stat(log->extents, &st);
-    return given >= log->pool.data_size / 32 && st.free < free + given / 2;
+    uint64_t freed = (extents_freed(log->extents) - g->freed) << log->pool.geo.block_shift;
+    return g->bytes >= log->pool.data_size / 32 && freed < g->bytes / 2;
 }
 
 /* Extents that topics fill and that hold nothing: what is written next goes elsewhere. */
@@ -436,43 +436,53 @@ static bool still_wanted(struct log *log, bool whole, uint64_t want)
     return false;
 }
 
-static int trim_victims(struct round *round, bool whole, unsigned *left, uint64_t now)
+/* One round, if more has to go. */
+static int round_victims(struct round *round, struct retain_given *g, uint64_t want, unsigned *left,
+                         uint64_t now)
+{
+    struct log *log = round->log;
+    uint64_t trimmed = atomic_load_explicit(&log->trimmed, memory_order_relaxed);
+    int rc = pick_victims(round, want, left);
+    if (rc == 0 || round->count > 0)
+        rc = round_run(round, now);
+    g->bytes += atomic_load_explicit(&log->trimmed, memory_order_relaxed) - trimmed;
+    return rc;
+}
+
+/* A round for who waits, one a turn: each is a sync where others are acked by syncs. *more is set when
+ * another may have to follow. */
+static int trim_victims(struct round *round, bool whole, unsigned *left, uint64_t now, bool *more)
 {
     struct log *log = round->log;
     struct retain *r = &log->retain;
-    struct extents_stat before;
-    uint64_t want = atomic_load_explicit(&r->want[whole], memory_order_relaxed), given = 0;
+    struct retain_given *g = &r->given[whole];
+    uint64_t want = atomic_load_explicit(&r->want[whole], memory_order_relaxed);
     if (want == 0) {
         log->move[whole].spent = 0;
         return 0;
     }
-    extents_stat(log->extents, &before);
     if (!room(log, want, whole))
         squeeze(log, now);
-    while (!room(log, want, whole)) {
+    if (!room(log, want, whole)) {
+        const struct topic *t = queue_first(log, RETAIN_FULL);
         if (*left == 0)
             return 0;
-        if (pinned(log, before.free, given))
-            return -EAGAIN;
         /* What went already is free after a sync: more may not have to go. */
         if (extents_waiting(log->extents))
             return -EBUSY;
-        const struct topic *t = queue_first(log, RETAIN_FULL);
+        if (pinned(log, g))
+            return -EAGAIN;
         if (move_wanted(log, want, whole, t != NULL)) {
             r->moving = whole;
             return still_wanted(log, whole, want) ? -EXDEV : 0;
         }
         if (!t && move_awaited(log, want, whole))
             return -EAGAIN;
-        if (!t)
-            break;
-        uint64_t trimmed = atomic_load_explicit(&log->trimmed, memory_order_relaxed);
-        int rc = pick_victims(round, want, left);
-        if (rc == 0 || round->count > 0)
-            rc = round_run(round, now);
-        given += atomic_load_explicit(&log->trimmed, memory_order_relaxed) - trimmed;
-        if (rc)
+        if (t) {
+            int rc = round_victims(round, g, want, left, now);
+            *more = rc == 0;
             return rc;
+        }
     }
     /* Who came meanwhile with a larger one says so again. */
     atomic_compare_exchange_strong_explicit(&r->want[whole], &want, 0, memory_order_relaxed,
@@ -487,20 +497,21 @@ static int trim_victims(struct round *round, bool whole, unsigned *left, uint64_
 static int turn(struct log *log, uint64_t now, unsigned left, bool *more)
 {
     struct round round = {.log = log};
+    bool again = false;
     int rc = pick_over(&round, &left);
     if (rc == 0)
         rc = pick_aged(&round, &left, now);
     int ran = round_run(&round, now);
     rc = ran ? ran : rc;
-    if (rc == 0) {
-        rc = trim_victims(&round, false, &left, now);
-        if (rc == 0 || rc == -EAGAIN) {
-            int other = trim_victims(&round, true, &left, now); /* neither waits for the other */
-            rc = other ? other : rc;
-        }
+    bool go_on = rc == 0;
+    for (int whole = 0; whole < 2 && go_on; whole++) {
+        int other = trim_victims(&round, whole, &left, now, &again);
+        go_on = other == 0 || other == -EAGAIN; /* neither waits for the other */
+        rc = other ? other : rc;
     }
     free(round.trim);
-    *more = left == 0;
+    /* What has no room now has none in the next turn either: a checkpoint, or time, has to come between. */
+    *more = again || (left == 0 && rc != -EMBAR_EFULL && rc != -EAGAIN);
     return rc;
 }
 
@@ -519,18 +530,20 @@ enum retain_next retain_run(struct log *log, uint64_t now)
     atomic_store_explicit(&r->due, false, memory_order_relaxed);
     if (log->readonly || log_faulted(log))
         return RETAIN_DONE;
+    for (int whole = 0; whole < 2 && !r->more; whole++)
+        r->given[whole] = (struct retain_given){.freed = extents_freed(log->extents)};
     int rc = turn(log, now, background_only(log) ? TURN_SYNC : TURN, &more);
     const struct topic *t = queue_first(log, RETAIN_AGE);
     uint64_t date = t ? t->queued[RETAIN_AGE].key : UINT64_MAX;
     if (rc == -EMBAR_EFULL || rc == -EAGAIN)
         date = plus(now, RETRY_NS);
     atomic_store_explicit(&r->date, date, memory_order_relaxed);
+    r->more = more;
     if (rc == -EBUSY)
         return RETAIN_SYNC;
     if (rc == -EXDEV)
         return RETAIN_MOVE;
-    /* What has no room now has none in the next turn either: a checkpoint, or time, has to come between. */
-    return more && rc != -EMBAR_EFULL && rc != -EAGAIN ? RETAIN_MORE : RETAIN_DONE;
+    return more ? RETAIN_MORE : RETAIN_DONE;
 }
 
 uint64_t retain_wait(const struct log *log, uint64_t now)
