@@ -137,6 +137,12 @@ static void leave_token(struct fs *fs)
                     fs->listen, embar_strerror(rc));
 }
 
+static void note(void *arg, const char *text)
+{
+    (void)arg;
+    daemon_note("%s", text);
+}
+
 int broker_start(struct fs *fs, struct embar_error *err)
 {
     int rc = make_token(fs, err);
@@ -155,7 +161,8 @@ int broker_start(struct fs *fs, struct embar_error *err)
                                 .first_producer = FS_PRODUCER + 1,
                                 .auto_create = !fs->opt.no_auto_create,
                                 .ack_max = FS_ACK_MAX,
-                                .insecure = fs->opt.insecure};
+                                .insecure = fs->opt.insecure,
+                                .note = note};
     rc = server_start(&fs->server, &so, err);
     if (rc == -EADDRINUSE && !fs->opt.listen) { /* taken since it was looked at */
         so.listen = ANY_LISTEN;

@@ -8,6 +8,7 @@
 
 #include "core/dax.h"
 #include "fs/fs.h"
+#include "net/server/server.h"
 
 static json_t *number(uint64_t n)
 {
@@ -59,6 +60,8 @@ char *status_json(struct fs *fs)
     add_address(fs, o);
     add_pool(fs, o);
     json_object_set_new(o, "uptime", number((now_ns() - fs->started) / 1000000000u));
+    struct server_stat net;
+    server_stat(fs->server, &net);
     const struct {
         const char *name;
         uint64_t value;
@@ -78,6 +81,8 @@ char *status_json(struct fs *fs)
         {"synced", st.synced},
         {"recovered", st.recovered},
         {"recovery_ns", st.recovery_ns},
+        {"connections", net.connections},
+        {"put_off", net.put_off},
     };
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         json_object_set_new(o, numbers[i].name, number(numbers[i].value));
@@ -141,6 +146,24 @@ static void log_metrics(struct fs *fs, FILE *out)
     print_metrics(out, list, sizeof list / sizeof list[0]);
 }
 
+static void server_metrics(struct fs *fs, FILE *out)
+{
+    struct server_stat st;
+    server_stat(fs->server, &st);
+    const struct metric list[] = {
+        {"net_connections", "gauge", "Connections.", st.connections},
+        {"net_channels", "gauge", "Publishers and subscriptions on them.", st.channels},
+        {"net_waiting", "gauge", "Connections that wait for space or memory.", st.waiting},
+        {"net_accepted_total", "counter", "Connections accepted.", st.accepted},
+        {"net_refused_total", "counter", "Connections over a bound, or without a proper greeting.",
+         st.refused},
+        {"net_put_off_total", "counter", "Times that no descriptor was left for a new connection.",
+         st.put_off},
+        {"net_errors_total", "counter", "Connections closed for what the peer did.", st.errors},
+    };
+    print_metrics(out, list, sizeof list / sizeof list[0]);
+}
+
 static void mount_metrics(struct fs *fs, FILE *out)
 {
     const struct fs_counters *c = &fs->count;
@@ -172,6 +195,7 @@ char *status_metrics(struct fs *fs)
     if (!out)
         return NULL;
     log_metrics(fs, out);
+    server_metrics(fs, out);
     mount_metrics(fs, out);
     if (fclose(out)) {
         free(text);

@@ -243,7 +243,7 @@ TAILQ_HEAD(line_list, line);
 /* Written by the worker, read by anyone: relaxed, they order nothing. */
 struct counters {
     atomic_uint_fast64_t accepted, refused, errors, batches, bytes_in, duplicates, acks, bytes_out,
-        connections, channels, subscriptions, waiting, moved;
+        connections, channels, subscriptions, waiting, moved, put_off;
 };
 
 struct worker {
@@ -299,6 +299,9 @@ struct server {
     uint64_t unix_dev, unix_ino; /* of the socket file we made: only that is unlinked */
     atomic_bool stop;            /* set by server_stop, then each worker is woken */
     atomic_uint connections, channels, text;
+    /* When it was noted last that connections are put off; 0: never. Relaxed: it orders nothing, and the
+     * exchange lets one worker say it. */
+    atomic_uint_fast64_t put_off_at;
     unsigned workers;
     struct worker worker[SERVER_WORKERS];
 };

@@ -16,12 +16,14 @@
 #include <sys/epoll.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "net/server/internal.h"
 
 #define BACKLOG      1024
 #define ACCEPT_BATCH 64
+#define NOTE_EVERY   60 /* seconds */
 #define AWAY_READS   4 /* of SCRATCH_SIZE: more than anybody says before an answer to its greeting */
 
 static bool is_loopback(const struct sockaddr *sa)
@@ -297,6 +299,32 @@ static void admit(struct worker *w, int fd, bool local)
         mail_push(&to->box, &c->mail);
 }
 
+/* Who waits to be accepted waits on, in the kernel's queue, and is told nothing: so the log is. */
+static void put_off(struct worker *w, int code)
+{
+    struct server *s = w->server;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    uint64_t now = (uint64_t)t.tv_sec + 1,
+             last = atomic_load_explicit(&s->put_off_at, memory_order_relaxed);
+    count_add(&w->count.put_off, 1);
+    if (!s->opt.note || (last && now - last < NOTE_EVERY) ||
+        !atomic_compare_exchange_strong_explicit(&s->put_off_at, &last, now, memory_order_relaxed,
+                                                 memory_order_relaxed))
+        return;
+    char text[300];
+    const char *remedy =
+        code == EMFILE ? "raise the limit of descriptors (LimitNOFILE= of the unit, ulimit -n of a "
+                         "shell), or close clients"
+        : code == ENFILE ? "the system has too many files open; close some, or raise fs.file-max"
+                         : "the system has no memory for another socket; free some";
+    snprintf(text, sizeof(text),
+             "new connections wait and are not served (%s; %u are open): %s. This is said once a "
+             "minute at most.",
+             strerror(code), atomic_load_explicit(&s->connections, memory_order_relaxed), remedy);
+    s->opt.note(s->opt.note_arg, text);
+}
+
 void listener_accept(struct worker *w, int fd, bool local)
 {
     for (int i = 0; i < ACCEPT_BATCH; i++) {
@@ -305,10 +333,13 @@ void listener_accept(struct worker *w, int fd, bool local)
             admit(w, got, local);
             continue;
         }
-        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+        int code = errno;
+        if (code == EMFILE || code == ENFILE || code == ENOBUFS || code == ENOMEM) {
+            put_off(w, code);
             listener_arm(w,
                          false); /* the queue would wake us for nothing; see tick and conn_close */
-        if (errno != EINTR && errno != ECONNABORTED)
+        }
+        if (code != EINTR && code != ECONNABORTED)
             return;
     }
 }

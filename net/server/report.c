@@ -98,14 +98,16 @@ static json_t *server_json(struct server *s)
 {
     struct server_stat st;
     server_stat(s, &st);
-    return json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
-        "address", server_address(s), "workers", num(st.workers), "connections",
-        num(st.connections), "accepted", num(st.accepted), "refused", num(st.refused), "errors",
-        num(st.errors), "channels", num(st.channels), "subscriptions", num(st.subscriptions),
-        "batches", num(st.batches), "bytes_in", num(st.bytes_in), "bytes_out", num(st.bytes_out),
-        "duplicates", num(st.duplicates), "acks", num(st.acks), "waiting", num(st.waiting),
-        "staging", num(st.staging), "staged", num(st.staged), "moved", num(st.moved));
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+                     "s:I, s:I, s:I}",
+                     "address", server_address(s), "workers", num(st.workers), "connections",
+                     num(st.connections), "accepted", num(st.accepted), "refused", num(st.refused),
+                     "put_off", num(st.put_off), "errors", num(st.errors), "channels",
+                     num(st.channels), "subscriptions", num(st.subscriptions), "batches",
+                     num(st.batches), "bytes_in", num(st.bytes_in), "bytes_out", num(st.bytes_out),
+                     "duplicates", num(st.duplicates), "acks", num(st.acks), "waiting",
+                     num(st.waiting), "staging", num(st.staging), "staged", num(st.staged), "moved",
+                     num(st.moved));
 }
 
 int report_broker(struct conn *c, const struct wire_frame *f)

@@ -143,6 +143,7 @@ void server_stat(struct server *s, struct server_stat *st)
         st->moved += read_count(&c->moved);
         st->accepted += read_count(&c->accepted);
         st->refused += read_count(&c->refused);
+        st->put_off += read_count(&c->put_off);
         st->errors += read_count(&c->errors);
         st->batches += read_count(&c->batches);
         st->bytes_in += read_count(&c->bytes_in);

@@ -33,6 +33,9 @@ struct server_options {
     bool auto_create;        /* publishing creates the topic and its parents */
     uint32_t ack_max;        /* highest ack level that can be promised */
     bool insecure;           /* allow a TCP address beyond loopback, without encryption */
+    /* A remark for the log, a sentence; by any worker. NULL: nobody listens. */
+    void (*note)(void *arg, const char *text);
+    void *note_arg;
 };
 
 /* 0, or a code with a sentence in err: address in use or not understood, not loopback, no token. */
@@ -55,6 +58,7 @@ struct server_stat {
     uint64_t staging, staged;   /* bytes of staging memory; now: in use */
     uint64_t moved;             /* batches that were too slow for the pool and moved there */
     uint64_t accepted, refused; /* since start; refused: over a bound, or a bad handshake */
+    uint64_t put_off;           /* times that there was no descriptor (or memory) for who waits */
     uint64_t errors;            /* connections closed for what the peer did */
     uint64_t batches, bytes_in; /* payload announced */
     uint64_t duplicates;        /* recognised by their header */

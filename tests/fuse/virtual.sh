@@ -30,6 +30,26 @@ for line in open(m + '/.embar/metrics'):
 assert seen['embar_fs_writes_total'] == 1 and seen['embar_fs_write_bytes_total'] == 2, seen
 assert seen['embar_messages_total'] >= 1 and seen['embar_topics'] == 1, seen
 PY
+# Without a descriptor for it a connection waits: counted, and said in the log.
+limit=$(prlimit --pid "$mount_pid" --nofile --noheadings --output SOFT,HARD | tr -s ' ' ':')
+for ((n = 0; ; n++)); do
+    [ -e "/proc/$mount_pid/fd/$n" ] || break
+done
+prlimit --pid "$mount_pid" --nofile="$n:${limit##*:}"
+embar topics -s "$scratch/socket" >"$scratch/topics" &
+waits=$!
+own_pids+=("$waits")
+is_put_off() {
+    grep -q '^embar_net_put_off_total [1-9]' "$mnt/.embar/metrics" &&
+        grep -q '"put_off": [1-9]' "$mnt/.embar/status" &&
+        grep -q 'new connections wait.*LimitNOFILE' "$mount_log"
+}
+wait_until 60 is_put_off || die "nobody says that a connection waits: $(cat "$mount_log")"
+prlimit --pid "$mount_pid" --nofile="$limit"
+wait "$waits" || die "who waited was not served"
+content "$scratch/topics" 't\n'
+embar stat -s "$scratch/socket" | grep -q '^ *put_off *[1-9]' || die "embar stat does not count it"
+
 token=$(cat "$mnt/.embar/token")
 equal "length of the token" "${#token}" 32
 equal mode "$(stat -c %a:%u "$mnt/.embar/token")" "600:$(id -u)"

@@ -50,7 +50,9 @@ void rig_start(struct rig *r)
                                 .staging = r->staging,
                                 .tick_ms = r->tick_ms,
                                 .auto_create = !r->no_auto_create,
-                                .ack_max = 1};
+                                .ack_max = 1,
+                                .note = r->note,
+                                .note_arg = r};
     rc = server_start(&r->server, &so, &err);
     if (rc)
         fail_msg("server_start: %s", err.text);

@@ -24,6 +24,7 @@ struct rig {
     uint64_t file_size;       /* a file pool of this size that is durable across machine crashes */
     struct pool_geometry geo; /* zeros: defaults */
     bool no_auto_create;
+    void (*note)(void *arg, const char *text); /* arg: the rig */
 };
 
 void rig_start(struct rig *r);

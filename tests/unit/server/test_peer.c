@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,9 +26,25 @@
 
 static struct rig r;
 
+static struct {
+    pthread_mutex_t lock;
+    unsigned count;
+    char text[400];
+} noted = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void note(void *arg, const char *text)
+{
+    (void)arg;
+    pthread_mutex_lock(&noted.lock);
+    noted.count++;
+    snprintf(noted.text, sizeof(noted.text), "%s", text);
+    pthread_mutex_unlock(&noted.lock);
+}
+
 static int setup(void **state)
 {
     (void)state;
+    r.note = note;
     rig_start(&r);
     return 0;
 }
@@ -347,10 +364,23 @@ static int crowd(const struct rlimit *all)
     return 0;
 }
 
+/* Who waits is counted each time, and said once in a while. */
+static void is_noted(time_t since)
+{
+    struct server_stat st;
+    server_stat(r.server, &st);
+    assert_true(st.put_off > 0);
+    pthread_mutex_lock(&noted.lock);
+    assert_in_range(noted.count, 1, 1 + (time(NULL) - since) / 60);
+    assert_non_null(strstr(noted.text, "LimitNOFILE"));
+    pthread_mutex_unlock(&noted.lock);
+}
+
 static void no_descriptors(void **state)
 {
     (void)state;
     struct rlimit all, few;
+    time_t since = time(NULL);
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &all), 0);
     int lowest = dup(0);
     assert_true(lowest >= 0);
@@ -366,6 +396,7 @@ static void no_descriptors(void **state)
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &all), 0);
     assert_int_equal(status, 0);
+    is_noted(since);
 }
 
 /* Descriptors that come with bytes are not taken, and who sends them is not served: a receive ends
