@@ -301,7 +301,7 @@ int fold_control(struct log *log, const struct control *c, uint64_t number, stru
         topic_trim(t, c->value, c->value2);
         fold_altered(t, c->altered);
         manifest_touch(log, t);
-        reserve_idle(t);
+        idle_give_up(t);
         atomic_fetch_add_explicit(&log->trims, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&log->trimmed, commit->bytes, memory_order_relaxed);
         commit->offset = c->value;

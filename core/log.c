@@ -144,6 +144,7 @@ void log_free(struct log *log)
     free(log->seq.producer);
     extents_destroy(log->extents);
     pthread_mutex_destroy(&log->space.lock);
+    pthread_mutex_destroy(&log->idle.lock);
     free(log);
 }
 
@@ -171,6 +172,7 @@ int log_create(struct log **out, const struct log_options *opt)
     atomic_init(&log->retain.date, UINT64_MAX);
     pthread_mutex_init(&log->sessions.lock, NULL);
     watch_init(&log->space);
+    idle_init(&log->idle);
     manifest_init(&log->manifest);
     int rc = names_init(log);
     if (rc) {

@@ -7,7 +7,7 @@
  * them in and checkpoints. Everyone else reads what it published under the locks below.
  *
  * Lock order (outer first): names.lock -> topic.lock -> extents.lock;
- * sessions.lock, every watch lock and the control stack are leaves. Completions are called with
+ * sessions.lock, idle.lock, every watch lock and the control stack are leaves. Completions are called with
  * none of them held.
  */
 #ifndef CORE_LOG_STATE_H
@@ -86,6 +86,8 @@ struct topic {
     pthread_mutex_t fill_lock; /* guards fill, fill_order and the extent's bottom and top */
     struct extent *fill;
     unsigned fill_order;
+    bool idle; /* on log->idle: that perhaps holds nothing. Under its lock, as the link */
+    TAILQ_ENTRY(topic) idle_link;
 
     /* Committed (topic.c), under lock; end and base may be read without it. */
     pthread_mutex_t lock;
@@ -205,6 +207,21 @@ int reserve_in(struct log *log, struct batch *b, enum extent_class c)
     __attribute__((warn_unused_result));
 /* Give up the extent that t fills when it holds nothing, neither committed nor reserved. */
 void reserve_idle(struct topic *t);
+
+struct idle {
+    pthread_mutex_t lock; /* guards topics and count */
+    TAILQ_HEAD(idle_topics, topic) topics;
+    unsigned count;
+    unsigned left; /* to be looked at in this pass. Sequencer only */
+};
+/* idle.c: those that perhaps have one; the topic is about to go. Any thread. */
+void idle_init(struct idle *l);
+void idle_note(struct topic *t);
+void idle_forget(struct topic *t);
+/* Give it up, or note the topic if it is only being read or received into. Role held, both of them. */
+void idle_give_up(struct topic *t);
+/* The same for some of those that are noted. False: for all of them. */
+bool idle_squeeze(struct log *log);
 
 void watch_init(struct watch_list *l);
 void watch_add(struct watch_list *l, struct watcher *w);
@@ -475,6 +492,7 @@ struct log {
     struct topic *control; /* topic 0 */
     struct seq seq;
     struct retain retain;
+    struct idle idle;
     struct move move[2]; /* for batches that go into two pieces, and for those that do not */
     struct survey survey;
 

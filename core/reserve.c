@@ -156,16 +156,28 @@ int reserve_in(struct log *log, struct batch *b, enum extent_class c)
     return rc;
 }
 
+/* What t fills holds nothing: one reference, the topic's own, and nobody can take another without
+ * fill_lock, which is held. */
+static bool fills_nothing(const struct topic *t)
+{
+    return t->fill && atomic_load_explicit(&t->fill->refs, memory_order_acquire) == 1;
+}
+
+static bool is_idle(struct topic *t)
+{
+    pthread_mutex_lock(&t->fill_lock);
+    bool idle = fills_nothing(t);
+    pthread_mutex_unlock(&t->fill_lock);
+    return idle;
+}
+
 void reserve_idle(struct topic *t)
 {
     pthread_mutex_lock(&t->fill_lock);
-    struct extent *e = t->fill;
-    /* One reference, the topic's own: nobody can take another without fill_lock. */
-    if (e && atomic_load_explicit(&e->refs, memory_order_acquire) == 1) {
+    struct extent *e = fills_nothing(t) ? t->fill : NULL;
+    if (e) {
         t->fill = NULL;
         t->fill_order = 0;
-    } else {
-        e = NULL;
     }
     pthread_mutex_unlock(&t->fill_lock);
     if (e)
@@ -266,6 +278,8 @@ void log_abandon(struct log *log, struct batch *b)
         extent_put(log->extents, b->extent1);
     extent_put(log->extents, b->extent0);
     b->extent0 = b->extent1 = NULL;
+    if (is_idle(t))
+        idle_note(t);
     atomic_fetch_sub_explicit(&log->reserved, b->length, memory_order_relaxed);
     log_starved(log);
 }

@@ -410,15 +410,15 @@ static bool pinned(struct log *log, const struct retain_given *g)
     return g->bytes >= log->pool.data_size / 32 && freed < g->bytes / 2;
 }
 
-/* Extents that topics fill and that hold nothing: what is written next goes elsewhere. */
-static void squeeze(struct log *log, uint64_t now)
+/* Extents that topics fill and that hold nothing: what is written next goes elsewhere. True: there are
+ * more of them, so that nothing has to be given up yet. */
+static bool squeeze(struct log *log, uint64_t now)
 {
     struct retain *r = &log->retain;
-    if (now < r->squeezed + RETRY_NS && now >= r->squeezed)
-        return;
+    if (log->idle.left == 0 && now < r->squeezed + RETRY_NS && now >= r->squeezed)
+        return false;
     r->squeezed = now;
-    for (struct topic *t = log->names.by_id; t; t = t->by_id.next)
-        reserve_idle(t);
+    return idle_squeeze(log);
 }
 
 /* Is it to be moved for what is wanted? After an attempt that came to nothing only for who tried again
@@ -461,8 +461,10 @@ static int trim_victims(struct round *round, bool whole, unsigned *left, uint64_
         log->move[whole].spent = 0;
         return 0;
     }
-    if (!room(log, want, whole))
-        squeeze(log, now);
+    if (!room(log, want, whole) && squeeze(log, now)) {
+        *more = true;
+        return 0;
+    }
     if (!room(log, want, whole)) {
         const struct topic *t = queue_first(log, RETAIN_FULL);
         if (*left == 0)

@@ -47,6 +47,7 @@ static void runs_release(struct topic *t, size_t n)
 
 void topic_destroy(struct topic *t)
 {
+    idle_forget(t);
     runs_release(t, t->run_count);
     if (t->fill)
         extent_put(t->log->extents, t->fill);
