@@ -45,6 +45,11 @@ struct embar_options {
     unsigned timeout_ms;   /* for each connect with its handshake, and each request. 0: 10,000 */
     unsigned reconnect_ms; /* publishers and subscriptions try this long to reach the broker again
                              * before they fail. 0: 60,000 */
+    /* Told when a publisher or a subscription has had no connection for a second and tries again, with
+     * the reason, and with NULL when it has one again. By the publisher's own thread, or inside of
+     * embar_next; it must not block and must not call functions of that handle. NULL: nobody is told. */
+    void (*outage)(void *arg, const char *address, const struct embar_error *why);
+    void *outage_arg;
 };
 
 /* Find the broker, connect, shake hands. opt may be NULL. -EMBAR_ENOSERVER, -EMBAR_EAUTH,

@@ -11,6 +11,7 @@
 #define DEFAULT_TIMEOUT_MS   10000u
 #define DEFAULT_RECONNECT_MS 60000u
 #define MAX_PATH             1024u
+#define OUTAGE_TELL          1000000000u /* ns: what is over sooner is no news */
 
 const char *embar_version(void)
 {
@@ -70,6 +71,37 @@ int client_dial(struct embar_client *c, const atomic_bool *cancel, int *fd, stru
     return 0;
 }
 
+static void tell(struct embar_client *c, const struct embar_error *why)
+{
+    char address[sizeof(c->address.name)];
+    pthread_mutex_lock(&c->lock);
+    memcpy(address, c->address.name, sizeof(address));
+    pthread_mutex_unlock(&c->lock);
+    c->outage(c->outage_arg, address, why);
+}
+
+void outage_begins(struct outage *o)
+{
+    if (o->since == 0)
+        o->since = clock_ns();
+}
+
+void outage_lasts(struct outage *o, struct embar_client *c, const struct embar_error *why)
+{
+    if (o->since == 0 || o->told || !c->outage || clock_ns() - o->since < OUTAGE_TELL)
+        return;
+    o->told = true;
+    tell(c, why);
+}
+
+void outage_ends(struct outage *o, struct embar_client *c)
+{
+    bool told = o->told;
+    *o = (struct outage){0};
+    if (told)
+        tell(c, NULL);
+}
+
 int embar_connect(struct embar_client **client, const struct embar_options *opt,
                   struct embar_error *err)
 {
@@ -87,6 +119,8 @@ int embar_connect(struct embar_client **client, const struct embar_options *opt,
     c->fd = -1;
     c->timeout_ms = opt->timeout_ms ? opt->timeout_ms : DEFAULT_TIMEOUT_MS;
     c->reconnect_ms = opt->reconnect_ms ? opt->reconnect_ms : DEFAULT_RECONNECT_MS;
+    c->outage = opt->outage;
+    c->outage_arg = opt->outage_arg;
     c->source.mounts = "/proc/self/mounts";
     if ((opt->server && !(c->source.server = strdup(opt->server))) ||
         (opt->token_file && !(c->source.token_file = strdup(opt->token_file)))) {

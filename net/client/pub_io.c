@@ -85,6 +85,7 @@ void pub_lost(struct pub_conn *c, const struct embar_error *why)
     pthread_mutex_lock(&p->lock);
     if (up(p) == 0 && (steady || p->down_since == 0))
         p->down_since = now;
+    bool none = up(p) == 0;
     for (struct pub_batch *b = p->head; b; b = b->next) {
         if (b->owner != c || b->acked || !b->taken)
             continue;
@@ -94,6 +95,8 @@ void pub_lost(struct pub_conn *c, const struct embar_error *why)
             unknown++;
     }
     pthread_mutex_unlock(&p->lock);
+    if (none)
+        outage_begins(&p->outage);
     if (unknown > 0) {
         struct embar_error lost;
         (void)embar_fail(&lost, why->code,
@@ -309,6 +312,7 @@ static uint64_t redial(struct pub_conn *c, uint64_t now)
         pthread_mutex_lock(&p->lock);
         p->info.reconnects += again;
         pthread_mutex_unlock(&p->lock);
+        outage_ends(&p->outage, p->client);
         return now;
     }
     if (rc == -ECANCELED)
@@ -325,8 +329,8 @@ static uint64_t redial(struct pub_conn *c, uint64_t now)
     pthread_mutex_lock(&p->lock);
     if (!p->head && !pub_lanes_begun(p))
         p->down_since = now; /* nobody waits: no deadline runs */
-    bool over =
-        up(p) == 0 && p->down_since != 0 && now - p->down_since > p->client->reconnect_ms * MS;
+    bool none = up(p) == 0;
+    bool over = none && p->down_since != 0 && now - p->down_since > p->client->reconnect_ms * MS;
     pthread_mutex_unlock(&p->lock);
     if (over) {
         struct embar_error last;
@@ -335,6 +339,8 @@ static uint64_t redial(struct pub_conn *c, uint64_t now)
         pub_fail(p, &last);
         return FOREVER;
     }
+    if (none)
+        outage_lasts(&p->outage, p->client, &why);
     return c->retry_at;
 }
 

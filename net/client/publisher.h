@@ -115,8 +115,9 @@ struct embar_publisher {
     struct pub_conn *conns;
     int epoll, wake;
     pthread_t thread;
-    unsigned crc_errors; /* I/O thread's: since the last progress */
-    atomic_bool cancel;  /* release by close; acquire in link waits */
+    unsigned crc_errors;  /* I/O thread's: since the last progress */
+    struct outage outage; /* I/O thread's */
+    atomic_bool cancel;   /* release by close; acquire in link waits */
 
     pthread_mutex_t lock;
     pthread_cond_t room;       /* window space came free, or failed */

@@ -36,6 +36,7 @@ struct embar_subscription {
     struct embar_error failed; /* code 0: alive */
     bool ended;                /* the broker said END, or the limit is reached */
     uint64_t down_since, retry_at;
+    struct outage outage;
     unsigned backoff_ms;
     struct embar_sub_info info; /* offset, message: what the next frame must begin with */
     uint64_t received;          /* messages in whole frames so far */
@@ -178,6 +179,7 @@ static void lose(struct embar_subscription *s)
 {
     uint64_t now = clock_ns();
     drop_connection(s);
+    outage_begins(&s->outage);
     if (s->down_since == 0)
         s->down_since = now;
     s->backoff_ms = s->backoff_ms == 0 ? BACKOFF_MIN : s->backoff_ms * 2;
@@ -197,6 +199,7 @@ static int reattach(struct embar_subscription *s, struct embar_error *err)
     int rc = attach(s, true, &why);
     if (rc == 0) {
         s->info.reconnects++;
+        outage_ends(&s->outage, s->client);
         return 0;
     }
     if (!link_transient(rc))
@@ -208,6 +211,7 @@ static int reattach(struct embar_subscription *s, struct embar_error *err)
                          s->client->reconnect_ms, why.text);
         return end_with(s, &last, err);
     }
+    outage_lasts(&s->outage, s->client, &why);
     return 0;
 }
 

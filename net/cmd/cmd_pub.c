@@ -237,7 +237,7 @@ int cmd_pub(int argc, char **argv)
          "How long lines wait for company while others are on their way (default: 1ms)", 0},
         {"connections", 'c', "N", 0, "Connections of the session (default: 1)", 0},
         {"no-create", KEY_NO_CREATE, NULL, 0, "Fail when the topic is not there", 0},
-        {"quiet", 'q', NULL, 0, "No progress and no summary", 0},
+        {"quiet", 'q', NULL, 0, "No progress, no summary, and no word of a broken connection", 0},
         {NULL, 0, NULL, 0, NULL, 0},
     };
     const struct argp argp = {
@@ -262,7 +262,8 @@ int cmd_pub(int argc, char **argv)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGHUP);
-    struct embar_client *client = cmd_connect(argv[0], &a.server);
+    struct embar_client *client =
+        a.quiet ? cmd_connect(argv[0], &a.server) : cmd_connect_telling(argv[0], &a.server);
     if (!client)
         return CMD_FAILURE;
     sigprocmask(SIG_BLOCK, &set, NULL);

@@ -13,6 +13,7 @@ struct sub_args {
     struct cmd_server server;
     const char *topic;
     struct embar_subscribe_options opt;
+    bool quiet;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -27,6 +28,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
                        "time:T.",
                        arg);
         return 0;
+    case 'q': a->quiet = true; return 0;
     case 'f': a->opt.follow = true; return 0;
     case 'n':
         if (!parse_number(arg, UINT64_MAX, &a->opt.limit) || a->opt.limit == 0)
@@ -86,6 +88,7 @@ int cmd_sub(int argc, char **argv)
         {"from", 'F', "POSITION", 0, "Where to begin (default: earliest)", 0},
         {"follow", 'f', NULL, 0, "At the end wait for more", 0},
         {"max", 'n', "N", 0, "Stop after N messages", 0},
+        {"quiet", 'q', NULL, 0, "No word of a broken connection", 0},
         {NULL, 0, NULL, 0, NULL, 0},
     };
     const struct argp argp = {
@@ -101,7 +104,8 @@ int cmd_sub(int argc, char **argv)
     struct sub_args a = {.topic = NULL};
     cmd_parse(&argp, argc, argv, &a);
     signal(SIGPIPE, SIG_IGN); /* a write says it too, and ends us quietly */
-    struct embar_client *client = cmd_connect(argv[0], &a.server);
+    struct embar_client *client =
+        a.quiet ? cmd_connect(argv[0], &a.server) : cmd_connect_telling(argv[0], &a.server);
     if (!client)
         return CMD_FAILURE;
     struct embar_error err;

@@ -97,14 +97,42 @@ void cmd_say(const char *name, const char *fmt, ...)
         free(raw);
 }
 
-struct embar_client *cmd_connect(const char *name, const struct cmd_server *server)
+/* By the publisher's thread, too. */
+static void say_outage(void *arg, const char *address, const struct embar_error *why)
 {
-    struct embar_options opt = {.server = server->server, .token_file = server->token_file};
+    const char *name = arg;
+    size_t n = why ? strlen(why->text) : 0;
+    if (isatty(STDERR_FILENO))
+        dprintf(STDERR_FILENO, "\r\033[K"); /* a progress line may stand there */
+    if (why)
+        cmd_say(name, "not connected to %s: %.*s; trying again", address,
+                (int)(n > 0 && why->text[n - 1] == '.' ? n - 1 : n), why->text);
+    else
+        cmd_say(name, "connected to %s again", address);
+}
+
+static struct embar_client *dial(const char *name, const struct embar_options *opt)
+{
     struct embar_client *client;
     struct embar_error err;
-    if (embar_connect(&client, &opt, &err) < 0) {
+    if (embar_connect(&client, opt, &err) < 0) {
         cmd_fail(name, &err);
         return NULL;
     }
     return client;
+}
+
+struct embar_client *cmd_connect(const char *name, const struct cmd_server *server)
+{
+    struct embar_options opt = {.server = server->server, .token_file = server->token_file};
+    return dial(name, &opt);
+}
+
+struct embar_client *cmd_connect_telling(char *name, const struct cmd_server *server)
+{
+    struct embar_options opt = {.server = server->server,
+                                .token_file = server->token_file,
+                                .outage = say_outage,
+                                .outage_arg = name};
+    return dial(name, &opt);
 }

@@ -63,6 +63,44 @@ for round in 1 2 3; do
     same "round $round, followed" "$want" "$(sum_of <"$scratch/seen")"
 done
 
+say "a broker that is away for longer is told of, and that it is back; but not to who wants quiet"
+embar create away
+declare -A said=()
+for quiet in '' -q; do
+    mkfifo "$scratch/away$quiet"
+    # shellcheck disable=SC2086 # none or one
+    embar pub away $quiet <"$scratch/away$quiet" 2>"$scratch/pub$quiet" &
+    said[$!]=$scratch/pub$quiet
+    # shellcheck disable=SC2086
+    embar sub away $quiet --follow --max 4 >"$scratch/got$quiet" 2>"$scratch/sub$quiet" &
+    said[$!]=$scratch/sub$quiet
+done
+exec 6>"$scratch/away" 7>"$scratch/away-q"
+own_pids+=("${!said[@]}")
+echo before | tee /dev/fd/6 >&7
+all_have() {
+    [ "$(cat "$scratch/got" "$scratch/got-q" | wc -l)" -eq "$1" ]
+}
+wait_until 60 all_have 4 || die "nothing came"
+broker_kill
+for one in pub sub; do
+    wait_until 30 grep -q "^embar $one: not connected to $sock: .*; trying again$" "$scratch/$one" ||
+        die "$one does not say that it is not connected: $(cat "$scratch/$one")"
+done
+broker_start 512M 6>&- 7>&-
+for one in pub sub; do
+    wait_until 60 grep -q "^embar $one: connected to $sock again$" "$scratch/$one" ||
+        die "$one does not say that it is connected again: $(cat "$scratch/$one")"
+done
+echo after | tee /dev/fd/6 >&7
+exec 6>&- 7>&-
+for pid in "${!said[@]}"; do
+    wait "$pid" || die "it failed: $(cat "${said[$pid]}")"
+done
+same "what sub says" 2 "$(wc -l <"$scratch/sub")"
+same "what a quiet pub and sub say" "" "$(cat "$scratch/pub-q" "$scratch/sub-q")"
+same "what came" "$(printf 'after\nafter\nbefore\nbefore')" "$(sort "$scratch/got")"
+
 say "an interrupted pub tells its session; the same command resumes it"
 embar pub broken --batch 32K <"$scratch/fifo" 2>"$scratch/err" &
 pub=$!
