@@ -130,7 +130,7 @@ static int chosen_socket(struct fs *fs, struct embar_error *err)
 /* Without it clients are told to name the mount, or .embar/token: no reason not to serve. */
 static void leave_token(struct fs *fs)
 {
-    int rc = token_leave(fs->listen, fs->token, WIRE_TOKEN, fs->token_file, sizeof fs->token_file);
+    int rc = token_leave(fs->listen, fs->token, WIRE_TOKEN, &fs->token_left);
     if (rc && rc != -ENOENT)
         daemon_note("clients do not find the token for %s by themselves, for no file could be made "
                     "for it: %s",
@@ -178,8 +178,7 @@ int broker_start(struct fs *fs, struct embar_error *err)
 void broker_stop(struct fs *fs)
 {
     /* Before the address is free for another daemon, which leaves its own. */
-    if (*fs->token_file)
-        unlink(fs->token_file);
+    token_withdraw(&fs->token_left);
     server_stop(fs->server);
     fs->server = NULL;
 }

@@ -38,6 +38,7 @@
 #include "core/region.h"
 #include "embar/error.h"
 #include "net/server/topology.h"
+#include "net/token.h"
 #include "net/wire.h"
 
 struct fs;
@@ -512,7 +513,7 @@ struct fs {
     struct server *server;
     char listen[300], socket[108];
     char token[WIRE_TOKEN + 1];
-    char token_file[PATH_MAX]; /* where it was left for clients; empty: nowhere */
+    struct token_left token_left; /* for clients */
     uid_t uid;
     gid_t gid;
     uint64_t started; /* CLOCK_MONOTONIC ns */

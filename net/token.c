@@ -4,6 +4,7 @@
 #include "net/token.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -11,8 +12,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+#define SUFFIX       ".token"
+#define SOCKET       ".sock"
+#define LOCK_TRIES   40
+#define LOCK_PAUSE   25000 /* us */
+#define SOCKET_YOUNG 60    /* s */
 
 /* printf into a path: one that is too long is an empty one. */
 #define PATH_PRINT(path, size, ...)                                                                \
@@ -49,39 +58,131 @@ bool token_home(char *path, size_t size)
     return false;
 }
 
-/* A whole file takes the place of the older one: nobody reads half a token. */
-static int replace(const char *path, const void *token, size_t n)
+/* Does the daemon that left it live? What cannot be asked counts as if it did. */
+static bool is_held(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
+    if (fd < 0)
+        return true;
+    bool held = fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+    close(fd);
+    return held;
+}
+
+static bool is_own_file(const char *path, struct stat *st)
+{
+    return lstat(path, st) == 0 && S_ISREG(st->st_mode) && st->st_uid == geteuid();
+}
+
+/* A socket of the user's that nobody serves. One that was just made may not listen yet. */
+static bool is_dead_socket(const char *path)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    struct stat st;
+    size_t n = strlen(path);
+    if (n >= sizeof(un.sun_path) || n < strlen(SOCKET) ||
+        strcmp(path + n - strlen(SOCKET), SOCKET) != 0 || lstat(path, &st) ||
+        !S_ISSOCK(st.st_mode) || st.st_uid != geteuid() || time(NULL) - st.st_mtime < SOCKET_YOUNG)
+        return false;
+    memcpy(un.sun_path, path, n + 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    bool dead = fd >= 0 && connect(fd, (const struct sockaddr *)&un, sizeof(un)) != 0 &&
+                errno == ECONNREFUSED;
+    if (fd >= 0)
+        close(fd);
+    return dead;
+}
+
+/* Under the folder's lock: nobody puts a token there meanwhile. */
+static void sweep(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    const struct dirent *e;
+    while (dir && (e = readdir(dir))) {
+        char path[PATH_MAX];
+        struct stat st;
+        PATH_PRINT(path, sizeof(path), "%s/%s", folder, e->d_name);
+        /* One that was killed while it wrote left a number behind the name. */
+        bool dead = *path && strstr(e->d_name, SUFFIX) ? is_own_file(path, &st) && !is_held(path)
+                                                       : *path && is_dead_socket(path);
+        if (dead)
+            (void)unlink(path);
+    }
+    if (dir)
+        closedir(dir);
+}
+
+/* A whole file takes the place of the older one, locked already: nobody reads half a token, nor takes it
+ * for a dead daemon's. */
+static int replace(struct token_left *left, const void *token, size_t n)
 {
     char fresh[PATH_MAX];
-    PATH_PRINT(fresh, sizeof(fresh), "%s.%ld", path, (long)getpid());
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
+    PATH_PRINT(fresh, sizeof(fresh), "%s.%ld", left->path, (long)getpid());
     if (!*fresh)
         return -ENAMETOOLONG;
     (void)unlink(fresh);
     int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
+    (void)fcntl(fd, F_OFD_SETLK,
+                &lock); /* where there are no locks, nobody can ask for them either */
     ssize_t wrote = write(fd, token, n);
     int rc = wrote < 0 ? -errno : (size_t)wrote < n ? -ENOSPC : 0;
-    close(fd);
-    if (rc == 0 && rename(fresh, path))
+    if (rc == 0 && rename(fresh, left->path))
         rc = -errno;
-    if (rc)
+    if (rc) {
         (void)unlink(fresh);
-    return rc;
+        close(fd);
+        return rc;
+    }
+    left->fd = fd;
+    return 0;
 }
 
-int token_leave(const char *address, const void *token, size_t n, char *path, size_t size)
+/* Whoever sweeps or puts a file there has the folder to itself. It takes a moment: who keeps it for longer
+ * was stopped, and is not waited for. -1: not locked. */
+static int lock_folder(const char *folder)
+{
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    for (unsigned i = 0; fd >= 0 && i < LOCK_TRIES; i++) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+            return fd;
+        usleep(LOCK_PAUSE);
+    }
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+int token_leave(const char *address, const void *token, size_t n, struct token_left *left)
 {
     char folder[PATH_MAX];
     int rc = -ENOENT;
-    path[0] = '\0';
+    left->path[0] = '\0';
+    left->fd = -1;
     if (token_home(folder, sizeof(folder))) {
-        PATH_PRINT(path, size, "%s/%s.token", folder, address);
-        rc = *path ? replace(path, token, n) : -ENAMETOOLONG;
+        int lock = lock_folder(folder);
+        if (lock >= 0)
+            sweep(folder);
+        PATH_PRINT(left->path, sizeof(left->path), "%s/%s" SUFFIX, folder, address);
+        rc = *left->path ? replace(left, token, n) : -ENAMETOOLONG;
+        if (lock >= 0)
+            close(lock);
     }
     if (rc)
-        path[0] = '\0';
+        left->path[0] = '\0';
     return rc;
+}
+
+void token_withdraw(struct token_left *left)
+{
+    if (!*left->path)
+        return;
+    (void)unlink(left->path);
+    close(left->fd);
+    left->path[0] = '\0';
 }
 
 static bool is_newer(const struct stat *a, const struct stat *b)
@@ -93,7 +194,7 @@ static bool is_newer(const struct stat *a, const struct stat *b)
 struct search {
     char *path;
     size_t size;
-    bool found;
+    bool found, held; /* held: its daemon lives */
     struct stat best;
 };
 
@@ -102,13 +203,14 @@ static void look_for(struct search *s, const char *host, unsigned port)
     char folder[PATH_MAX], path[PATH_MAX];
     struct stat st;
     for (unsigned i = 0; token_folder(i, folder, sizeof(folder)); i++) {
-        PATH_PRINT(path, sizeof(path), "%s/%s:%u.token", folder, host, port);
-        /* A daemon that was killed leaves its file: one of the same address is newer while it lives. */
-        if (*folder && *path && strlen(path) < s->size && lstat(path, &st) == 0 &&
-            S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
-            (!s->found || is_newer(&st, &s->best))) {
+        PATH_PRINT(path, sizeof(path), "%s/%s:%u" SUFFIX, folder, host, port);
+        if (!*folder || !*path || strlen(path) >= s->size || !is_own_file(path, &st))
+            continue;
+        bool held = is_held(path);
+        if (!s->found || held > s->held || (held == s->held && is_newer(&st, &s->best))) {
             memcpy(s->path, path, strlen(path) + 1);
             s->found = true;
+            s->held = held;
             s->best = st;
         }
     }
@@ -138,7 +240,7 @@ static void look_for_v6(struct search *s, const struct in6_addr *in, unsigned po
         look_for(s, "[::]", port);
 }
 
-bool token_find(const struct sockaddr *peer, char *path, size_t size)
+bool token_find(const struct sockaddr *peer, char *path, size_t size, bool *gone)
 {
     struct search s = {.path = path, .size = size};
     if (peer->sa_family == AF_INET) {
@@ -153,5 +255,6 @@ bool token_find(const struct sockaddr *peer, char *path, size_t size)
         else
             look_for_v6(&s, &in->sin6_addr, ntohs(in->sin6_port));
     }
+    *gone = s.found && !s.held;
     return s.found;
 }

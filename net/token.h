@@ -7,6 +7,7 @@
 #ifndef NET_TOKEN_H
 #define NET_TOKEN_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,16 +27,25 @@ bool token_folder(unsigned i, char *path, size_t size);
 /* The first of them that is there or can be made: false when there is none. */
 bool token_home(char *path, size_t size);
 
+/* A token's file is locked by its daemon for as long as that lives. */
+struct token_left {
+    char path[PATH_MAX]; /* empty: none */
+    int fd;
+};
+
 /* The daemon: leave the token for an address as it is told ("127.0.0.1:7447", "[::1]:7447"), in place
- * of an older one, 0600. path: where it stands, to be unlinked before the listener is closed. 0, or a
+ * of an older one, 0600, and take away what daemons that were killed have left in that folder, their
+ * sockets too. 0, or a
  * negative errno (-ENOENT: there is no such folder) and an empty path. */
-int token_leave(const char *address, const void *token, size_t n, char *path, size_t size)
+int token_leave(const char *address, const void *token, size_t n, struct token_left *left)
     __attribute__((warn_unused_result));
+/* Take it away, before the listener is closed. None is fine. */
+void token_withdraw(struct token_left *left);
 
 /* The client: the file for the address that it has reached, the newest where there are several: only one of
- * those who left them listens there. A name has several addresses, with a daemon each perhaps, and an
- * address many spellings: so it is the peer of a socket that counts. The file's owner is the caller's
- * user. False when there is none. */
-bool token_find(const struct sockaddr *peer, char *path, size_t size);
+ * those who left them listens there. One whose daemon lives comes first; *gone: there is no such one. A name
+ * has several addresses, with a daemon each perhaps, and an address many spellings: so it is the peer of
+ * a socket that counts. The file's owner is the caller's user. False when there is none. */
+bool token_find(const struct sockaddr *peer, char *path, size_t size, bool *gone);
 
 #endif

@@ -296,9 +296,14 @@ static int find_server(const struct address_source *src, bool want_token, struct
 
 void address_reached(struct address *a, const struct sockaddr *peer)
 {
-    char path[PATH_MAX];
-    if (a->looks && token_find(peer, path, sizeof(path)))
-        (void)read_token(path, a, NULL); /* gone meanwhile: none */
+    char path[sizeof(a->gone)];
+    bool gone;
+    a->gone[0] = '\0';
+    if (!a->looks || !token_find(peer, path, sizeof(path), &gone))
+        return;
+    (void)read_token(path, a, NULL); /* taken away meanwhile: none */
+    if (gone)
+        memcpy(a->gone, path, sizeof(path));
 }
 
 int address_find(const struct address_source *src, struct address *out, struct embar_error *err)

@@ -31,6 +31,7 @@ struct address {
     unsigned char token[ADDRESS_TOKEN];
     size_t token_length; /* 0: none found */
     bool looks;          /* a token is still to be looked for: address_reached */
+    char gone[256]; /* the file of that token, when the daemon that left it is gone; else empty */
 };
 
 /* -EMBAR_ENOSERVER, -EMBAR_ESPEC, -EMBAR_EAUTH (token file unreadable), -errno. */

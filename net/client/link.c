@@ -333,6 +333,13 @@ int link_hello(int fd, const struct address *to, const struct link_peer *known,
                         "The broker at %s wants a token and none was found: give --token-file, or "
                         "its mount point or socket instead of its TCP address.",
                         to->name);
+    else if (rc == -EMBAR_EAUTH && *at.gone)
+        rc = embar_fail(err, rc,
+                        "The broker at %s does not accept the token that was found for it: %s was "
+                        "left by a daemon that was killed, and another one listens there now. "
+                        "Give --token-file, or its mount point or socket instead of its TCP "
+                        "address.",
+                        to->name, at.gone);
     if (rc == 0 && known &&
         (known->incarnation != peer->incarnation ||
          memcmp(known->uuid, peer->uuid, sizeof(peer->uuid)) != 0))

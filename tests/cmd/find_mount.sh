@@ -64,9 +64,11 @@ is_there() {
     grep -q "$1" "$one/here/topic"
 }
 wait_until 60 is_there before || die "nothing came"
+left=$(sed -n 's/.*"listen": *"\([^"]*\)".*/\1/p' "$one/.embar/status")
 kill -KILL "$first_pid"
 wait "$first_pid" 2>/dev/null || true
 fails 1 'gone' embar topics
+[ -e "$scratch/embar/$left.token" ] || die "who was killed has left no token for $left"
 mount_start "$one" --cxl "$scratch/pool1" --listen 127.0.0.1:0 9>&-
 echo after >&9
 exec 9>&-
@@ -74,5 +76,16 @@ wait "$pub" || die "pub did not outlive its daemon"
 same "over the death" "$(printf 'by itself\nbefore\nafter')" "$(cat "$one/here/topic")"
 listen=$(sed -n 's/.*"listen": *"\([^"]*\)".*/\1/p' "$one/.embar/status")
 [ -e "$scratch/embar/$listen.token" ] || die "no token was left for $listen"
+[ "$left" = "$listen" ] || [ ! -e "$scratch/embar/$left.token" ] || die "the token of who was killed stays"
+say "a token of who was killed is told, where another one listens since"
+mkdir "$scratch/apart"
+XDG_RUNTIME_DIR=$scratch/apart embarfs "$two" --cxl mem:16M -f --listen 127.0.0.1:0 --socket "$scratch/sock2" \
+    </dev/null >>"$mount_log" 2>&1 &
+own_pids+=("$!")
+own_mounts+=("$two")
+wait_until 60 mount_ready_or_ended "$two" "$!" || die "no second mount"
+port=$(sed -n 's/.*"port": *\([0-9]*\).*/\1/p' "$two/.embar/status")
+echo dead >"$scratch/embar/127.0.0.1:$port.token"
+fails 1 "127.0.0.1:$port.token was left by a daemon that was killed" embar -s "127.0.0.1:$port" topics
 mount_stop "$one" "$mount_pid"
 [ ! -e "$scratch/embar/$listen.token" ] || die "the token of $listen is still there"

@@ -1,6 +1,7 @@
 /* Finding the broker: what the option, the environment and the mount table say, and the refusals. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
 #include <netinet/in.h>
@@ -12,6 +13,8 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -214,12 +217,12 @@ static void an_address_brings_the_token_that_was_left_for_it(void **state)
 {
     (void)state;
     static const char v4[] = "127.0.0.1", v6[] = "::1";
-    char left[PATH_MAX], other[PATH_MAX];
+    struct token_left one, others[6], newer;
     expect_token("127.0.0.1:7010", v4, "");
-    assert_int_equal(token_leave("127.0.0.1:7010", "one", 3, left, sizeof(left)), 0);
-    assert_int_equal(token_leave("[::1]:7011", "two", 3, other, sizeof(other)), 0);
+    assert_int_equal(token_leave("127.0.0.1:7010", "one", 3, &one), 0);
+    assert_int_equal(token_leave("[::1]:7011", "two", 3, &others[0]), 0);
     struct stat st;
-    assert_int_equal(lstat(left, &st), 0);
+    assert_int_equal(lstat(one.path, &st), 0);
     assert_int_equal(st.st_mode & 07777, 0600);
     expect_token("127.0.0.1:7010", v4, "one");
     expect_token("[::ffff:127.0.0.1]:7010", "::ffff:127.0.0.1", "one");
@@ -229,37 +232,37 @@ static void an_address_brings_the_token_that_was_left_for_it(void **state)
     expect_token("127.0.0.1:7011", v4, "");
 
     /* A name has several addresses, each with a token of its own. */
-    assert_int_equal(token_leave("[::1]:7010", "three", 5, other, sizeof(other)), 0);
+    assert_int_equal(token_leave("[::1]:7010", "three", 5, &others[1]), 0);
     expect_token("localhost:7010", v4, "one");
     expect_token("localhost:7010", v6, "three");
-    assert_int_equal(token_leave("127.0.0.1:7010", "newer", 5, left, sizeof(left)), 0);
+    assert_int_equal(token_leave("127.0.0.1:7010", "newer", 5, &newer), 0);
     expect_token("localhost:7010", v4, "newer");
     expect_token("localhost:7010", v6, "three");
 
     /* What listens on all addresses listens on these; on others it may be somebody else. */
-    assert_int_equal(token_leave("0.0.0.0:7012", "all", 3, other, sizeof(other)), 0);
+    assert_int_equal(token_leave("0.0.0.0:7012", "all", 3, &others[2]), 0);
     expect_token("127.0.0.1:7012", v4, "all");
     expect_token("myself:7012", "127.0.1.1", "all");
     expect_token("[::1]:7012", v6, "");
     expect_token("192.0.2.1:7012", "192.0.2.1", "");
-    assert_int_equal(token_leave("[::]:7013", "both", 4, other, sizeof(other)), 0);
+    assert_int_equal(token_leave("[::]:7013", "both", 4, &others[3]), 0);
     expect_token("127.0.0.1:7013", v4, "both");
     expect_token("[::1]:7013", v6, "both");
     expect_token("[2001:db8::1]:7013", "2001:db8::1", "");
-    assert_int_equal(unlink(left), 0);
+    assert_int_equal(unlink(newer.path), 0);
     expect_token("127.0.0.1:7010", v4, "");
 
     /* What is no file of one's own is none; nothing is read through a link, nor waited for. */
     write_file(at("elsewhere"), "secret");
-    assert_int_equal(symlink(at("elsewhere"), left), 0);
+    assert_int_equal(symlink(at("elsewhere"), newer.path), 0);
     expect_token("127.0.0.1:7010", v4, "");
-    assert_int_equal(unlink(left), 0);
-    assert_int_equal(mkfifo(left, 0600), 0);
+    assert_int_equal(unlink(newer.path), 0);
+    assert_int_equal(mkfifo(newer.path, 0600), 0);
     expect_token("127.0.0.1:7010", v4, "");
     if (geteuid() == 0) {
-        assert_int_equal(unlink(left), 0);
-        write_file(left, "foreign");
-        assert_int_equal(chown(left, 65534, 65534), 0);
+        assert_int_equal(unlink(newer.path), 0);
+        write_file(newer.path, "foreign");
+        assert_int_equal(chown(newer.path, 65534, 65534), 0);
         expect_token("127.0.0.1:7010", v4, "");
         /* Nor is the folder of another user: a token that is left there would be his to replace. */
         mkdir(at("his"), 0755);
@@ -270,6 +273,90 @@ static void an_address_brings_the_token_that_was_left_for_it(void **state)
         assert_string_equal(folder, "");
         setenv("XDG_RUNTIME_DIR", base, 1);
     }
+}
+
+/* Leave tokens and be gone, as a daemon that is killed. */
+static void leave_and_die(const char *const *addresses)
+{
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        static struct token_left left;
+        int rc = 0;
+        for (; *addresses && rc == 0; addresses++)
+            rc = token_leave(*addresses, "dead", 4, &left);
+        _exit(rc != 0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
+static bool is_there(const char *name)
+{
+    return access(at(name), F_OK) == 0;
+}
+
+/* As old as an hour. */
+static void make_socket(const char *name, int backlog, int *fd)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    struct timespec old[2] = {{.tv_sec = time(NULL) - 3600}, {.tv_sec = time(NULL) - 3600}};
+    snprintf(un.sun_path, sizeof(un.sun_path), "%s", at(name));
+    *fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(*fd, (const struct sockaddr *)&un, sizeof(un)), 0);
+    if (backlog > 0)
+        assert_int_equal(listen(*fd, backlog), 0);
+    assert_int_equal(utimensat(AT_FDCWD, at(name), old, 0), 0);
+}
+
+static void tokens_of_killed_daemons_are_known_and_go(void **state)
+{
+    (void)state;
+    struct token_left alive, next;
+    struct address a;
+    struct embar_error err;
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(7020)};
+    v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    leave_and_die((const char *const[]){"127.0.0.1:7020", "127.0.0.1:7021", NULL});
+    assert_int_equal(find("127.0.0.1:7020", NULL, NULL, &a, &err), 0);
+    address_reached(&a, (const struct sockaddr *)&v4);
+    assert_non_null(strstr(a.gone, "/127.0.0.1:7020.token"));
+
+    /* One that lives counts before one that does not, whichever is newer. */
+    assert_int_equal(token_leave("0.0.0.0:7020", "alive", 5, &alive), 0);
+    assert_false(is_there("embar/127.0.0.1:7020.token"));
+    write_file(at("embar/127.0.0.1:7020.token"), "newer, of nobody");
+    expect_token("127.0.0.1:7020", "127.0.0.1", "alive");
+    address_reached(&a, (const struct sockaddr *)&v4);
+    assert_string_equal(a.gone, "");
+
+    /* The next takes away what nobody holds, and nothing else. */
+    write_file(at("embar/127.0.0.1:7022.token.4711"), "half");
+    write_file(at("embar/notes"), "mine");
+    int served, dead, young;
+    make_socket("embar/0000000000000001.sock", 1, &served);
+    make_socket("embar/0000000000000002.sock", 1, &dead);
+    make_socket("embar/0000000000000003.sock", 0, &young);
+    assert_int_equal(utimensat(AT_FDCWD, at("embar/0000000000000003.sock"), NULL, 0), 0);
+    close(dead);
+    write_file(at("elsewhere"), "secret");
+    assert_int_equal(symlink(at("elsewhere"), at("embar/127.0.0.1:7023.token")), 0);
+    assert_int_equal(token_leave("127.0.0.1:7024", "next", 4, &next), 0);
+    assert_false(is_there("embar/127.0.0.1:7020.token"));
+    assert_false(is_there("embar/127.0.0.1:7021.token"));
+    assert_false(is_there("embar/127.0.0.1:7022.token.4711"));
+    assert_true(is_there("embar/notes") && is_there("embar/127.0.0.1:7023.token"));
+    assert_false(is_there("embar/0000000000000002.sock"));
+    assert_true(is_there("embar/0000000000000001.sock") && is_there("embar/0000000000000003.sock"));
+    close(served);
+    close(young);
+    expect_token("127.0.0.1:7020", "127.0.0.1", "alive");
+    expect_token("127.0.0.1:7024", "127.0.0.1", "next");
+    token_withdraw(&alive);
+    token_withdraw(&next);
+    expect_token("127.0.0.1:7020", "127.0.0.1", "");
+    assert_int_equal(unlink(at("embar/127.0.0.1:7023.token")), 0);
 }
 
 /* A folder whose path leaves no room for a socket's name is none, for whatever stands there. */
@@ -337,6 +424,7 @@ int main(void)
         cmocka_unit_test(one_mount_is_taken_two_are_listed),
         cmocka_unit_test(mounts_of_strangers_are_not_looked_into),
         cmocka_unit_test(an_address_brings_the_token_that_was_left_for_it),
+        cmocka_unit_test(tokens_of_killed_daemons_are_known_and_go),
         cmocka_unit_test(a_folder_that_is_too_long_for_a_socket_is_none),
         cmocka_unit_test(bad_mounts_and_tokens_are_refused),
     };
