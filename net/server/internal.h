@@ -202,11 +202,12 @@ struct conn {
     bool bulk;                    /* on worker.bulk */
     uint32_t used;                /* bytes brought in its worker's cycle `cycle`, or up to it */
     uint64_t cycle;
-    bool parked;  /* on worker.parked: waits for pool space, or for the ring with a whole batch */
-    bool called;  /* was told to look for staging memory, and has not yet: see line.c */
-    bool timed;   /* on worker.timed */
-    bool closing; /* no more input; close when what is due was sent */
-    bool linger;  /* our side is shut; drop input until the peer closes */
+    bool parked;    /* on worker.parked: waits for pool space, or for the ring with a whole batch */
+    bool called;    /* was told to look for staging memory, and has not yet: see line.c */
+    uint8_t passed; /* times that it was, and found none */
+    bool timed;     /* on worker.timed */
+    bool closing;   /* no more input; close when what is due was sent */
+    bool linger;    /* our side is shut; drop input until the peer closes */
     bool closed;
     struct worker *worker;
     unsigned refs; /* batches and control actions under way */
@@ -278,6 +279,7 @@ struct worker {
     struct mail staging_mail;
     atomic_bool staging_queued; /* its mail is on the stack: see stage_tell */
     bool gave;                  /* staging was given back in this round */
+    bool first;                 /* in this round it looks before all other workers */
     bool one_gave_up;           /* in this tick, for want of staging */
     struct gather *gather;      /* subscribe.c */
     uint8_t *scratch;

@@ -11,7 +11,8 @@
  * Who comes new joins the end of its line while somebody is in it, and while any line is open or about
  * to be: else who gives memory back would have it again before those who wait for it. Who holds memory already
  * may look at once, since others wait for it to get on. Who was called and found nothing is first again.
- * Between workers there is no order: who looks first has it.
+ * Between workers there is no order: who looks first has it. But who was called and found nothing a few
+ * times has its worker look alone for what is given back next (staging_passed).
  *
  * A line that is shut is opened again without fail: before it was shut its worker's bit was set, and its
  * first looked once more (staging.h). Must never leave an open line without a round that follows: those
@@ -28,6 +29,8 @@ struct line {
     unsigned more;          /* pieces that it might have: line_call's own */
     bool open;
 };
+
+#define PASSED 4u /* times that others may be quicker */
 
 int line_init(struct worker *w)
 {
@@ -71,8 +74,10 @@ void line_join(struct conn *c, bool looked)
     struct worker *w = c->worker;
     struct line *l = c->line = line_of(c);
     bool first = TAILQ_EMPTY(&l->waits);
-    if (!c->called)
+    if (!c->called) {
         c->ticket = ++w->ticket;
+        c->passed = 0;
+    }
     /* Who comes new has the highest ticket, and who was called one of the lowest. */
     struct conn *at = c->called ? TAILQ_FIRST(&l->waits) : NULL;
     while (at && at->ticket < c->ticket)
@@ -86,6 +91,10 @@ void line_join(struct conn *c, bool looked)
     } else if (c->called && l->open) {
         take(w, l);
         put(w, l, false);
+    }
+    if (c->called && ++c->passed >= PASSED) {
+        c->passed = 0;
+        staging_passed(w->server->staging, w->index);
     }
     c->called = false;
     count_add(&w->count.waiting, 1);

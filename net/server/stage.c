@@ -48,6 +48,7 @@ static void deliver(struct worker *w, struct mail *m)
     (void)m;
     /* Cleared before anybody looks: what is given back from here on tells again. */
     atomic_store_explicit(&w->staging_queued, false, memory_order_seq_cst);
+    w->first = staging_turn(w->server->staging, w->index);
     line_open(w);
     line_call(w);
 }
@@ -66,16 +67,19 @@ void stage_tick(struct worker *w)
 void stage_tell(struct worker *w)
 {
     struct server *s = w->server;
+    if (w->first && staging_looked(s->staging, w->index))
+        w->gave = true; /* what it left is for the others now */
+    w->first = false;
     if (!w->gave)
         return;
     w->gave = false;
     uint64_t waiting = staging_waiters(s->staging);
     for (unsigned i = 0; waiting >> i; i++) {
         struct worker *to = &s->worker[i];
-        if (to == w) {
+        if (to == w)
             line_open(w);
-            continue;
-        }
+        if (to == w && !staging_turn(s->staging, w->index))
+            continue; /* else a round follows in any case, at whose end its turn is over */
         /* One mail at a time: whoever clears the flag looks at all that was given before. */
         if (waiting >> i & 1 &&
             !atomic_exchange_explicit(&to->staging_queued, true, memory_order_seq_cst))
@@ -100,12 +104,17 @@ static struct piece *take(struct conn *c, uint32_t need)
     return staging_take(s, c->tenant, need, c->stage.slow, &c->worker->gave);
 }
 
+static bool is_full(const struct stage *s)
+{
+    return !s->tail || s->tail_fill == s->tail->size;
+}
+
 /* Where the next staged bytes go; *n gets how many have room. NULL: there is no memory. */
 static uint8_t *room(struct conn *c, uint32_t *n)
 {
     struct stage *s = &c->stage;
     uint32_t left = needed(c) - s->fill;
-    if (!s->tail || s->tail_fill == s->tail->size) {
+    if (is_full(s)) {
         struct piece *p = take(c, left);
         if (!p)
             return NULL;
@@ -129,6 +138,15 @@ static void filled(struct conn *c, uint32_t n)
     c->stage.tail_fill += n;
 }
 
+/* The same, but not what is given back for another worker to look at first. */
+static uint8_t *room_in_turn(struct conn *c, uint32_t *n)
+{
+    const struct worker *w = c->worker;
+    if (is_full(&c->stage) && staging_others(w->server->staging, w->index, c->called))
+        return NULL;
+    return room(c, n);
+}
+
 /* The same, or wait. What others gave back before the bit was set is not told: so look twice. */
 static uint8_t *room_or_wait(struct conn *c, uint32_t *n)
 {
@@ -136,10 +154,10 @@ static uint8_t *room_or_wait(struct conn *c, uint32_t *n)
         line_join(c, false);
         return NULL;
     }
-    uint8_t *to = room(c, n);
+    uint8_t *to = room_in_turn(c, n);
     if (!to) {
         staging_wait(c->worker->server->staging, c->worker->index);
-        to = room(c, n);
+        to = room_in_turn(c, n);
     }
     if (to)
         c->called = false;

@@ -10,6 +10,9 @@
  * pushes, then looks at the bits. Both are seq_cst (the stack's operations are full barriers), so that
  * at least one sees the other. A taker that has a piece in its hands and puts it back, or cuts one up,
  * hides it from another one meanwhile: it says so, and is a giver then.
+ *
+ * `turn` is seq_cst, too: who gives marks it before it pushes, who looks reads it once more after its bit was
+ * set, and who ends it looks at the bits behind that.
  */
 #include <errno.h>
 #include <numa.h>
@@ -31,6 +34,9 @@
 #define ARENAS  8u
 #define CARVED  16u /* a smaller size may have one block of so many */
 
+#define TURN_GIVEN 1u /* since it became that worker's */
+#define TURN_OF(i) (2u * ((i) + 1))
+
 static const uint32_t class_size[CLASSES] = {UNIT, 4 * UNIT, STAGING_PIECE};
 
 struct arena {
@@ -49,6 +55,7 @@ struct staging {
     uint64_t size;
     atomic_uint_fast64_t used, slow;
     atomic_uint_fast64_t waiting; /* workers with takers that wait: see above */
+    atomic_uint turn;             /* 0, or TURN_OF a worker, and TURN_GIVEN: see above */
     pthread_mutex_t lock;         /* guards who is in `tenant` */
     struct tenant tenant[STAGING_TENANTS];
 };
@@ -343,6 +350,10 @@ struct piece *staging_take(struct staging *s, struct tenant *t, uint32_t need, b
 
 void staging_give(struct staging *s, struct tenant *t, struct piece *p, bool slow)
 {
+    unsigned turn = atomic_load_explicit(&s->turn, memory_order_seq_cst);
+    if (turn != 0 && !(turn & TURN_GIVEN)) /* it fails: somebody else did, or it was ended */
+        (void)atomic_compare_exchange_strong_explicit(&s->turn, &turn, turn | TURN_GIVEN,
+                                                      memory_order_seq_cst, memory_order_seq_cst);
     discharge(&t->bytes, p->size);
     if (slow)
         discharge(&s->slow, p->size);
@@ -369,9 +380,37 @@ void staging_wait(struct staging *s, unsigned index)
 
 uint64_t staging_waiters(struct staging *s)
 {
+    unsigned turn = atomic_load_explicit(&s->turn, memory_order_seq_cst);
+    /* Whether or not anybody waits there still: only it ends its turn. */
+    uint64_t first = turn & TURN_GIVEN ? 1ull << (turn / 2 - 1) : 0;
     if (atomic_load_explicit(&s->waiting, memory_order_seq_cst) == 0)
-        return 0;
-    return atomic_exchange_explicit(&s->waiting, 0, memory_order_seq_cst);
+        return first;
+    return first | atomic_exchange_explicit(&s->waiting, 0, memory_order_seq_cst);
+}
+
+void staging_passed(struct staging *s, unsigned index)
+{
+    unsigned nobody = 0;
+    (void)atomic_compare_exchange_strong_explicit(&s->turn, &nobody, TURN_OF(index),
+                                                  memory_order_seq_cst, memory_order_seq_cst);
+}
+
+bool staging_turn(const struct staging *s, unsigned index)
+{
+    return atomic_load_explicit(&s->turn, memory_order_seq_cst) == (TURN_OF(index) | TURN_GIVEN);
+}
+
+bool staging_others(const struct staging *s, unsigned index, bool called)
+{
+    return (atomic_load_explicit(&s->turn, memory_order_seq_cst) & TURN_GIVEN) &&
+           !(called && staging_turn(s, index));
+}
+
+bool staging_looked(struct staging *s, unsigned index)
+{
+    unsigned turn = TURN_OF(index) | TURN_GIVEN;
+    return atomic_compare_exchange_strong_explicit(&s->turn, &turn, 0, memory_order_seq_cst,
+                                                   memory_order_seq_cst);
 }
 
 unsigned staging_could(const struct staging *s, const struct tenant *t, bool slow)

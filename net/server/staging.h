@@ -68,6 +68,18 @@ uint64_t staging_share(const struct staging *s);
  * told. staging_waiters: whose turn it is to be told, after pieces were given back (bits). */
 void staging_wait(struct staging *s, unsigned index);
 uint64_t staging_waiters(struct staging *s);
+
+/* Between workers there is no order, but for this: worker `index` has somebody who looked when it was told,
+ * and others were quicker, again and again. What is given back next is that worker's alone to look for, until
+ * it has (staging_looked). One worker at a time; if it is another one's turn already: nothing. */
+void staging_passed(struct staging *s, unsigned index);
+/* Is something given back for somebody else to look at first? `called`: the worker told c to look. */
+bool staging_others(const struct staging *s, unsigned index, bool called);
+/* Is it for this worker, so that it looks now? */
+bool staging_turn(const struct staging *s, unsigned index);
+/* It has. True: so its turn is over, and others are to be told. */
+bool staging_looked(struct staging *s, unsigned index);
+
 /* Pieces of the largest size that could be had now, about. */
 unsigned staging_free_pieces(const struct staging *s);
 /* The same of what this principal's bound leaves. */

@@ -418,6 +418,39 @@ static void waiting(void **state)
     staging_free(s);
 }
 
+/* What is given back next is that worker's, and then nobody's. */
+static void turn(void **state)
+{
+    (void)state;
+    struct staging *s = make();
+    struct tenant *t = staging_tenant(s, 1);
+    struct piece *p = take(s, t, 1, false);
+    staging_passed(s, 63);
+    staging_passed(s, 0);                     /* later */
+    assert_false(staging_others(s, 0, true)); /* nothing is given back yet */
+    assert_false(staging_looked(s, 63));
+    assert_int_equal(staging_waiters(s), 0);
+    staging_give(s, t, p, false);
+    assert_true(staging_others(s, 0, true));
+    assert_true(staging_others(s, 63, false));
+    assert_false(staging_others(s, 63, true));
+    assert_true(staging_turn(s, 63));
+    assert_false(staging_turn(s, 0));
+    staging_wait(s, 3);
+    assert_int_equal(staging_waiters(s), 1ull << 63 | 8);
+    assert_int_equal(staging_waiters(s), 1ull << 63); /* until it has looked */
+    assert_false(staging_looked(s, 0));
+    assert_true(staging_looked(s, 63));
+    assert_false(staging_looked(s, 63));
+    assert_false(staging_others(s, 0, false));
+    assert_int_equal(staging_waiters(s), 0);
+    p = take(s, t, 1, false);
+    staging_give(s, t, p, false);
+    assert_false(staging_others(s, 1, false));
+    staging_leave(s, t);
+    staging_free(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -432,6 +465,7 @@ int main(void)
         cmocka_unit_test(usual_size),
         cmocka_unit_test(threads),
         cmocka_unit_test(waiting),
+        cmocka_unit_test(turn),
     };
     return cmocka_run_group_tests_name("server staging", tests, NULL, NULL);
 }
