@@ -14,7 +14,7 @@
 #include "core/le.h"
 
 #define WIRE_MAGIC    0x52424d45u /* "EMBR" */
-#define WIRE_VERSION  3u
+#define WIRE_VERSION  4u
 #define WIRE_TOKEN    32u                 /* bytes of a token */
 #define WIRE_MAX_ASK  4096u               /* body of any client frame but PUBLISH */
 #define WIRE_MAX_TEXT (1u << 20)          /* body of a TEXT frame */

@@ -40,8 +40,7 @@ static void print_topic(const json_t *topic, bool lengthy)
     if (lengthy) {
         char size[32], time[32];
         uint64_t base = number(topic, "base"), end = number(topic, "end");
-        printf("%12" PRIu64 " %10s  order %" PRIu64 "  %-24s  ",
-               number(topic, "messages") - number(topic, "first"),
+        printf("%12" PRIu64 " %10s  order %" PRIu64 "  %-24s  ", number(topic, "messages"),
                text_bytes(end - base, size, sizeof(size)), number(topic, "order"),
                text_time(number(topic, "modified"), time, sizeof(time)));
     }

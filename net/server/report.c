@@ -54,12 +54,13 @@ static json_t *node_json(struct log *log, const struct node_stat *st)
                          num(st->uid), "gid", num(st->gid), "created", num(st->created), "modified",
                          num(st->modified), "children", num(st->children));
     return json_pack("{s:I, s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-                     "s:I, s:I, s:s, s:I}",
+                     "s:I, s:I, s:I, s:s, s:I}",
                      "id", num(st->id), "path", path, "type", "topic", "order", num(st->order),
                      "ack", num(st->ack), "mode", num(st->mode & 07777u), "uid", num(st->uid),
                      "gid", num(st->gid), "base", num(st->base), "end", num(st->end), "first",
-                     num(st->first), "messages", num(st->messages), "batches", num(st->batches),
-                     "created", num(st->created), "modified", num(st->modified), "keep_bytes",
+                     num(st->first), "next", num(st->messages), "messages",
+                     num(st->messages - st->first), "batches", num(st->batches), "created",
+                     num(st->created), "modified", num(st->modified), "keep_bytes",
                      num(st->keep_bytes), "keep_age", num(st->keep_age), "policy",
                      st->policy ? "trim" : "block", "generation", num(st->generation));
 }

@@ -135,6 +135,11 @@ if [ "$base" -eq 0 ] || [ "$base" -gt "$offset" ]; then
     die "trimmed to $base, asked for $offset"
 fi
 same "what is left" "$(tail -c +$((base + 1)) "$scratch/numbers" | sum_of)" "$(embar sub numbers | sum_of)"
+embar stat numbers --json | python3 -c 'import json, sys
+s = json.load(sys.stdin)
+assert s["base"] == int(sys.argv[1]) and s["first"] > 0, s
+assert s["next"] - s["first"] == s["messages"] > 0, s' "$base" || die "stat of a trimmed topic: $(embar stat numbers)"
+same "messages that are kept" "$(embar sub numbers | wc -l)" "$(embar stat numbers | awk '$1 == "messages" { print $2 }')"
 fails 1 "trimmed.* offset $base \(message [0-9]+\) is the oldest" embar sub numbers --from offset:0
 fails 1 "trimmed.* offset $base \(message [0-9]+\) is the oldest" embar sub numbers --from message:0
 fails 1 'standard output failed' sh -c 'embar sub numbers >&-'

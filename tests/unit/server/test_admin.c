@@ -85,7 +85,8 @@ static void verbs(void **state)
     assert_int_equal(field(o, "base"), 3);
     assert_int_equal(field(o, "end"), 6);
     assert_int_equal(field(o, "first"), 2);
-    assert_int_equal(field(o, "messages"), 3);
+    assert_int_equal(field(o, "next"), 3);
+    assert_int_equal(field(o, "messages"), 1);
     assert_string_equal(json_string_value(json_object_get(o, "path")), "x/e/u");
     assert_string_equal(json_string_value(json_object_get(o, "type")), "topic");
     json_decref(o);
