@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "embar/embar.h"
+#include "net/wire.h"
 #include "peer.h"
 #include "told.h"
 
