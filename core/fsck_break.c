@@ -208,6 +208,8 @@ struct gap {
     uint64_t half_side;
     uint32_t behind; /* the chain before it */
     uint64_t before; /* its time, or UINT64_MAX */
+    bool close;      /* of some in e the order in their topic is not told: */
+    bool is_close[LOST_MOST];
     struct entry e[LOST_MOST];
     size_t count;
 };
@@ -422,7 +424,11 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
     struct fsck *f = v->f;
     uint32_t term = v->term;
     int rc = fsck_orphans(f, v->log);
+    if (rc == 0 && !g->known)
+        rc = salvage_close(v);
     g->count = 0;
+    g->close = false;
+    memset(g->is_close, 0, sizeof g->is_close);
     for (size_t i = 0; rc == 0 && i < f->orphans; i++) {
         const struct orphan *o = &f->orphan[i];
         /* The chain is made of what was said at the time, wherever the batch stands now. */
@@ -434,11 +440,15 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
             !topic_there(v, g, o->s.topic) || (part && !adjacent(v, g, o)) ||
             (!g->known && is_ahead(v, g, o)))
             continue;
+        if (part && o->close)
+            continue;
         if (!part && term_begins(v->log, g->from + g->count, &g->e[g->count]))
             term = g->e[g->count++].term;
         uint64_t left = g->to - g->from - g->count;
         if (left < (o->s.run1 && !half ? 2 : 1) || g->count + 3 > LOST_MOST)
             break;
+        g->is_close[g->count] = !g->known && f->orphan[i].close;
+        g->close = g->close || g->is_close[g->count];
         unsigned n = fsck_entry(v->log, o, g->from + g->count, gap_end(v, g, o->s.topic), term,
                                 &g->e[g->count]);
         g->count += half ? 1 : n;
@@ -452,8 +462,9 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
 static int gap_rebuild(struct salvage *v, struct gap *g, bool part)
 {
     int rc = gap_collect(v, g, part);
-    bool whole =
-        g->known ? rc == 0 && gap_proved(v, g) : g->count == g->to - g->from && actions_agree(v, g);
+    /* As many as are missing, unless more were missed before. */
+    bool counted = g->count == g->to - g->from && !v->unproved;
+    bool whole = rc == 0 && (g->known ? gap_proved(v, g) : counted && actions_agree(v, g));
     if (rc == 0 && !part && !whole)
         g->count = 0;
     return rc;
@@ -499,12 +510,38 @@ static void orphans_taken(struct fsck *f, const struct entry *e)
             f->orphan[i].taken = true;
 }
 
+/* From the i-th on nothing tells the order of the topic's batches, but how much they are. */
+static int gap_lose(struct salvage *v, const struct gap *g, size_t i, struct topic *t)
+{
+    uint64_t end = topic_end(t), messages = 0;
+    v->unproved = true; /* those that are not served go aside */
+    for (size_t k = i; k < g->count; k++) {
+        const struct entry *e = &g->e[k];
+        if (e->topic != t->id || (e->kind != MEDIA_BATCH && e->kind != MEDIA_PART))
+            continue;
+        end = e->offset + e->length;
+        messages += e->kind == MEDIA_BATCH ? e->count : 0;
+        if (e->session && session_find(v->log, e->session))
+            salvage_session_lose(v, e->session, t->id, e->number);
+    }
+    int rc = salvage_lose(v, t, end, g->e[i].number);
+    t->last_message_end += rc == 0 ? messages : 0;
+    return rc;
+}
+
 static int gap_fold(struct salvage *v, struct gap *g)
 {
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < g->count; i++) {
         const struct entry *e = &g->e[i];
         struct entry part;
+        if (g->is_close[i]) {
+            struct topic *t = names_id(&v->log->names, e->topic);
+            if (t && !names_is_dir(t) && e->offset == topic_end(t)) /* the first of them */
+                rc = gap_lose(v, g, i, t);
+            i += e->flags & MEDIA_F_SPLIT ? 1 : 0;
+            continue;
+        }
         bool split = e->flags & MEDIA_F_SPLIT;
         if (split && i + 1 < g->count)
             part = g->e[++i];
@@ -540,11 +577,18 @@ static void gap_say(struct salvage *v, const struct gap *g, bool found)
     const struct pool *p = &v->log->pool;
     v->f->state_damaged = true;
     struct finding what = {.kind = FSCK_ENTRY,
-                           .severity = found ? FSCK_WARNING : FSCK_ERROR,
+                           .severity = found && !g->close ? FSCK_WARNING : FSCK_ERROR,
                            .action = found ? FSCK_REBUILD : FSCK_FORGET,
                            .entries = {g->from, g->to},
                            .place = place_of(p, pool_entry(p, v->log->slot, g->from), MEDIA_LINE)};
-    if (found)
+    if (found && g->close)
+        fsck_say(
+            v->f, &what,
+            "Index entries " U64 " to " U64
+            " are damaged, although they were durable. What they said was found again, but not "
+            "in which order batches of several publishers came that were close.",
+            g->from, g->to - 1);
+    else if (found)
         fsck_say(v->f, &what,
                  "Index entries " U64 " to " U64
                  " are damaged, although they were durable. What they "

@@ -74,6 +74,43 @@ static int doubt(const struct topic *t, struct chain *c)
     return 0;
 }
 
+/* The first batch behind the lost run, should it be whole. */
+static bool behind_read(const struct topic *t, struct orphan *behind)
+{
+    const struct run *r = t->run_count > 1 ? topic_run(t, 1) : NULL;
+    if (!r || run_is_damaged(r) || r->batches == 0)
+        return false;
+    *behind = (struct orphan){.at = r->side};
+    return side_read(&t->log->pool, r->side, &behind->s) == 0 && behind->s.topic == t->id;
+}
+
+/* Which of them have no place by their times: one behind the other, and before what stands behind the lost run. */
+static int close_find(const struct topic *t, struct chain *c)
+{
+    size_t n = 0;
+    struct orphan behind;
+    const struct side **s = malloc((c->count + 2) * sizeof(struct side *));
+    bool *close = calloc(c->count + 2, sizeof *close);
+    if (!s || !close) {
+        free(s);
+        free(close);
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < c->count; i++)
+        if (!c->at[i].refused)
+            s[n++] = &c->at[i].o->s;
+    size_t taken = n;
+    if (behind_read(t, &behind) && (n == 0 || behind.s.time >= s[n - 1]->time))
+        s[n++] = &behind.s;
+    int rc = fsck_close(&t->log->pool, s, close, n);
+    for (size_t i = c->count; rc == 0 && i-- > 0;)
+        if (!c->at[i].refused)
+            c->at[i].close = close[--taken];
+    free(s);
+    free(close);
+    return rc;
+}
+
 int chain_make(const struct fsck *f, const struct topic *t, struct chain *c)
 {
     uint64_t before = time_behind(t), base = topic_base(t);
@@ -89,20 +126,11 @@ int chain_make(const struct fsck *f, const struct topic *t, struct chain *c)
                                               .offset = NOWHERE,
                                               .refused = chain_is_refused(t, &f->orphan[i].s)};
     chain_fill(c, c->end - base);
-    return doubt(t, c);
+    int rc = doubt(t, c);
+    return rc ? rc : close_find(t, c);
 }
 
 /* ---- Neighbours --------------------------------------------------------------------------------- */
-
-/* The first batch behind the lost run, should it be whole. */
-static bool behind_read(const struct topic *t, struct orphan *behind)
-{
-    const struct run *r = t->run_count > 1 ? topic_run(t, 1) : NULL;
-    if (!r || run_is_damaged(r) || r->batches == 0)
-        return false;
-    *behind = (struct orphan){.at = r->side};
-    return side_read(&t->log->pool, r->side, &behind->s) == 0 && behind->s.topic == t->id;
-}
 
 /* May b follow a? Sequences of one session say so too, and the index lines that still name both. */
 static bool follows(const struct orphan *a, const struct orphan *b)
@@ -158,8 +186,12 @@ static uint64_t line_offset(const struct fsck *f, const struct topic *t, const s
     const struct orphan *n = fsck_as_named(f, o);
     for (unsigned slot = 0; n->named && slot < p->geo.slots; slot++) {
         const struct media_entry *line = pool_entry(p, slot, n->named);
+        const struct media_entry *before = pool_entry(p, slot, n->named - 1);
         struct entry e;
         uint32_t next;
+        if (le64_get(before->number) == n->named - 1 &&
+            le32_get(before->crc) != index_chain_before(line))
+            continue; /* either is damaged */
         if (index_decode(line, n->named, index_chain_before(line), &e, &next) &&
             e.kind == MEDIA_BATCH && e.topic == t->id && e.side == n->at &&
             e.payload == n->s.run0 && e.length == n->s.run0_length &&
@@ -272,7 +304,7 @@ static bool span_put(const struct fsck *f, const struct topic *t, struct chain *
 /* May what stands beside it go by its place, and it by theirs? */
 static bool is_sure(const struct link *l)
 {
-    return !l->refused && !l->doubted && (!l->unknown || l->offset != NOWHERE);
+    return !l->refused && !l->doubted && !l->close && (!l->unknown || l->offset != NOWHERE);
 }
 
 static bool are_neighbours(const struct pool *p, const struct link *a, const struct link *b)
@@ -374,11 +406,21 @@ static size_t messages_put(const struct topic *t, struct chain *c)
     return known;
 }
 
+/* As many as there must be, but in which order some came is not told. */
+static void close_forget(const struct fsck *f, const struct topic *t, struct chain *c)
+{
+    for (size_t i = 0; i < c->count; i++)
+        if (c->at[i].close && c->at[i].offset != NOWHERE)
+            c->at[i].offset = line_offset(f, t, c->at[i].o);
+}
+
 size_t chain_prove(const struct fsck *f, const struct topic *t, struct chain *c)
 {
     struct span s;
-    if (span_make(t, c, &s) && span_fits(f, t, c, &s) && span_put(f, t, c, &s))
+    if (span_make(t, c, &s) && span_fits(f, t, c, &s) && span_put(f, t, c, &s)) {
+        close_forget(f, t, c);
         return messages_put(t, c);
+    }
     lines_put(f, t, c);
     neighbours_put(t, c);
     if (!places_agree(t, c)) { /* what the lines say goes before what stands side by side */

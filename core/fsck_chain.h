@@ -15,6 +15,7 @@ struct link {
     bool refused; /* its session never took it: it was held or fenced */
     bool unknown; /* no session of its number is known any more */
     bool doubted; /* its session sent another with its sequence, or sent it out of order */
+    bool close;   /* nothing tells its place among those of other publishers */
     bool trimmed; /* it is proved to have been */
 };
 

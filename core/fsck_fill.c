@@ -113,6 +113,7 @@ struct fill {
     struct candidate {
         struct orphan *o;
         bool out;   /* its session took it before, or it sent two of its sequence */
+        bool close; /* nothing tells its order among those of other publishers */
         bool ahead; /* it does not follow what its session had taken, at order 5 */
     } * at;
     size_t count, left, right;
@@ -159,6 +160,23 @@ static int fill_sift(struct fill *g, const struct topic *t)
             g->at[kept++] = g->at[i];
     g->count = kept;
     return 0;
+}
+
+/* Among those that are left, since what was damaged otherwise is told to stand around them. */
+static int fill_close(struct fill *g, const struct topic *t)
+{
+    const struct side **s = malloc((g->count + 1) * sizeof(struct side *));
+    bool *close = calloc(g->count + 1, sizeof *close);
+    int rc = s && close ? 0 : -ENOMEM;
+    for (size_t i = 0; rc == 0 && i < g->count; i++)
+        s[i] = &g->at[i].o->s;
+    if (rc == 0)
+        rc = fsck_close(&t->log->pool, s, close, g->count);
+    for (size_t i = 0; rc == 0 && i < g->count; i++)
+        g->at[i].close = close[i];
+    free(s);
+    free(close);
+    return rc;
 }
 
 static int fill_begin(const struct salvage *v, struct fill *g, const struct topic *t,
@@ -208,6 +226,8 @@ static bool fill_exactly(struct fill *g)
         length = high + 1 - low;
     }
     bool sure = found == 1;
+    for (size_t i = first; sure && i < first + length; i++)
+        sure = !g->at[i].close;
     for (size_t i = first + 1; sure && i < first + length; i++)
         sure = follows(g->at[i - 1].o, g->at[i].o);
     if (!sure)
@@ -234,7 +254,8 @@ static bool fill_from_end(struct fill *g, uint64_t live, uint64_t messages)
     g->right = g->sum = 0;
     while (g->sum < live && g->right < g->count) {
         const struct candidate *c = &g->at[g->count - 1 - g->right];
-        if (c->o->s.length > g->bytes - g->sum || (g->right > 0 && !follows(c->o, c[1].o)))
+        if (c->close || c->o->s.length > g->bytes - g->sum ||
+            (g->right > 0 && !follows(c->o, c[1].o)))
             break;
         g->sum += c->o->s.length;
         counted += c->o->s.count;
@@ -260,6 +281,8 @@ static bool is_before(const struct orphan *o, uint64_t session, uint64_t sequenc
 static bool joins_behind(const struct candidate *c, const struct candidate *next,
                          const struct entry *e)
 {
+    if (c->close)
+        return false;
     if (next)
         return fill_goes_on(c->o, next->o) &&
                (!c->ahead || is_before(c->o, next->o->s.session, next->o->s.sequence));
@@ -271,7 +294,8 @@ static void fill_joined(struct fill *g, const struct topic *t, const struct entr
 {
     uint64_t room = g->bytes;
     g->left = g->right = g->sum = 0;
-    while (g->left < g->count && !g->at[g->left].ahead && g->at[g->left].o->s.length <= room &&
+    while (g->left < g->count && !g->at[g->left].ahead && !g->at[g->left].close &&
+           g->at[g->left].o->s.length <= room &&
            (g->left ? fill_goes_on(g->at[g->left - 1].o, g->at[g->left].o)
                     : tail_joins(t, g->at[0].o))) {
         room -= g->at[g->left].o->s.length;
@@ -299,7 +323,8 @@ static int fill_choose(struct fill *g, const struct topic *t, const struct hole 
     for (size_t i = 0; i < g->count; i++)
         if (!g->at[i].ahead)
             sure.at[sure.count++] = g->at[i];
-    if (!fill_is_doubtful(&sure, live) &&
+    int rc = fill_close(&sure, t);
+    if (rc == 0 && !fill_is_doubtful(&sure, live) &&
         (fill_exactly(&sure) || fill_from_end(&sure, live, messages))) {
         free(g->at);
         *g = sure;
@@ -308,8 +333,10 @@ static int fill_choose(struct fill *g, const struct topic *t, const struct hole 
     free(sure.at);
     if (fill_is_doubtful(g, live))
         g->count = 0;
-    fill_joined(g, t, h->behind);
-    return 0;
+    rc = rc ? rc : fill_close(g, t);
+    if (rc == 0)
+        fill_joined(g, t, h->behind);
+    return rc;
 }
 
 static int fill_fold(struct salvage *v, const struct topic *t, struct orphan *o, uint64_t number)
@@ -533,7 +560,7 @@ static int rest_fold(struct salvage *v, struct orphan *o, bool counted)
     struct topic *t = names_id(&v->log->names, o->s.topic);
     uint64_t lost;
     int rc = 0;
-    if (!rest_follows(v, t, o, &lost) && !counted) {
+    if (o->close || (!rest_follows(v, t, o, &lost) && !counted)) {
         t->ordered_time = UINT64_MAX; /* nor is the place known of what follows */
         return 0;
     }
@@ -623,6 +650,8 @@ int salvage_rest(struct salvage *v)
         rc = nameless_adopt(v);
     if (rc == 0)
         rc = sources_find(v);
+    if (rc == 0)
+        rc = salvage_close(v);
     for (size_t i = 0; rc == 0 && i < f->orphans; i++)
         left += is_left(v, &f->orphan[i]) ? (f->orphan[i].s.run1 ? 2u : 1u) : 0;
     /* Just as many as are missing: none is damaged itself. */
@@ -644,32 +673,4 @@ int salvage_rest(struct salvage *v)
                                "is damaged, so they are kept."
                              : "");
     return 0;
-}
-
-/* ---- What finds no place ---------------------------------------------------------------------- */
-
-/* Does an entry that stands name it? Then it has its place, or was trimmed. */
-static bool is_named(const struct salvage *v, const struct orphan *o)
-{
-    const struct media_entry *line = o->named ? salvage_line(v, o->named) : NULL;
-    struct entry e;
-    uint32_t next;
-    return line && index_decode(line, o->named, index_chain_before(line), &e, &next) &&
-           (e.session ? (uint16_t)o->s.crc == e.check : o->s.crc == e.check) && e.side == o->at;
-}
-
-int salvage_aside(struct salvage *v)
-{
-    struct fsck *f = v->f;
-    if (!v->unproved)
-        return 0;
-    int rc = fsck_orphans(f, v->log);
-    for (size_t i = 0; rc == 0 && i < f->orphans; i++) {
-        const struct orphan *o = &f->orphan[i];
-        const struct topic *t = o->s.topic ? names_id(&v->log->names, o->s.topic) : NULL;
-        if (o->taken || !o->whole || !t || o->s.time <= v->time || is_named(v, o))
-            continue;
-        rc = fsck_unplaced(f, t, o, "index entry that named it");
-    }
-    return rc;
 }

@@ -81,7 +81,7 @@ int salvage_lose(struct salvage *v, struct topic *t, uint64_t end, uint64_t numb
     return fsck_lose(t, end);
 }
 
-static void session_lose(struct salvage *v, uint64_t id, uint32_t topic, uint64_t number)
+void salvage_session_lose(struct salvage *v, uint64_t id, uint32_t topic, uint64_t number)
 {
     struct session *s = session_find(v->log, id);
     v->f->state_damaged = true;
@@ -408,14 +408,14 @@ int salvage_fold(struct salvage *v, const struct entry *e, const struct entry *p
     }
     if (mine.session && !session_find(log, mine.session)) {
         if (v->unknown != mine.session)
-            session_lose(v, mine.session, e->topic, e->number);
+            salvage_session_lose(v, mine.session, e->topic, e->number);
         mine.session = 0;
     }
     rc = recover_fold(v->replay, &mine, part);
     if (rc == -EMBAR_ECORRUPT && e->kind == MEDIA_CONTROL)
         return fold_control_failed(v, e);
     if (rc == -EMBAR_ECORRUPT && mine.session) {
-        session_lose(v, mine.session, e->topic, e->number);
+        salvage_session_lose(v, mine.session, e->topic, e->number);
         mine.session = 0;
         rc = recover_fold(v->replay, &mine, part);
     }

@@ -146,7 +146,7 @@ static size_t misplaced(const struct log *log)
     return n;
 }
 
-/* The root whose way loses least; the newest of equals. */
+/* The root whose way loses least; the newest of equals. One that the index has gone past comes last. */
 static int load_best(struct fsck *f, struct embar_error *err)
 {
     struct fsck_root root[ROOTS];
@@ -161,6 +161,9 @@ static int load_best(struct fsck *f, struct embar_error *err)
         bool loads = load_from(f, &root[i % n], i >= n, err) == 0;
         size_t errors = f->report->errors - said.errors + (loads ? misplaced(f->log) : 0);
         load_drop(f, &said);
+        /* Entries that it cannot know of are worse than any number of batches that find no place. */
+        if (loads && f->outrun)
+            errors = errors < SIZE_MAX / 2 ? errors + SIZE_MAX / 2 : SIZE_MAX - 1;
         if (loads && errors < least) {
             least = errors;
             best = i % n;

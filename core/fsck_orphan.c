@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/fsck_state.h"
+#include "core/fsck_salvage.h"
 
 struct cover { /* payload of a run */
     uint64_t from, to;
@@ -336,4 +336,34 @@ unsigned fsck_entry(const struct log *log, const struct orphan *o, uint64_t numb
     e[1].flags = 0;
     e[1].order = s->order1;
     return 2;
+}
+
+/* ---- What finds no place ---------------------------------------------------------------------- */
+
+/* Does an entry that stands name it? Then it has its place, or was trimmed. */
+static bool is_named(const struct salvage *v, const struct orphan *o)
+{
+    const struct media_entry *line = o->named ? salvage_line(v, o->named) : NULL;
+    struct entry e;
+    uint32_t next;
+    return line && index_decode(line, o->named, index_chain_before(line), &e, &next) &&
+           (e.session ? (uint16_t)o->s.crc == e.check : o->s.crc == e.check) && e.side == o->at;
+}
+
+int salvage_aside(struct salvage *v)
+{
+    struct fsck *f = v->f;
+    if (!v->unproved)
+        return 0;
+    int rc = fsck_orphans(f, v->log);
+    for (size_t i = 0; rc == 0 && i < f->orphans; i++) {
+        const struct orphan *o = &f->orphan[i];
+        const struct topic *t = o->s.topic ? names_id(&v->log->names, o->s.topic) : NULL;
+        if (o->taken || !o->whole || !t || o->s.time <= v->time || is_named(v, o))
+            continue;
+        rc = fsck_unplaced(f, t, o,
+                           o->close ? "index that told its order among those of other publishers"
+                                    : "index entry that named it");
+    }
+    return rc;
 }

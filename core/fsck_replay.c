@@ -102,6 +102,7 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
         v.term = le32_get(base->root.term);
         v.time = le64_get(base->root.time);
     }
+    f->outrun = false;
     salvage_times(&v);
     if (f->watermark_damaged) {
         uint64_t last = furthest(&v);
@@ -122,6 +123,7 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
         v.number = from;
         v.chain = 0;
         v.unproved = true;
+        f->outrun = true;
     }
     int rc = 1;
     while (rc == 1) {

@@ -59,6 +59,9 @@ void salvage_times(struct salvage *v);
 int salvage_lose(struct salvage *v, struct topic *t, uint64_t end, uint64_t number)
     __attribute__((warn_unused_result));
 
+/* Nobody can count any more what the session sent. */
+void salvage_session_lose(struct salvage *v, uint64_t id, uint32_t topic, uint64_t number);
+
 /* fsck_fill.c: look for the control actions that stand; where the topic will begin, by those, and the
  * number of the message there. */
 int salvage_actions(struct salvage *v) __attribute__((warn_unused_result));
@@ -77,8 +80,11 @@ int salvage_trim(struct salvage *v, const struct control *c, uint64_t time, uint
     __attribute__((warn_unused_result));
 /* At the end: batches that must be among the entries that are missing, and that nothing follows. */
 int salvage_rest(struct salvage *v) __attribute__((warn_unused_result));
-/* Behind all that: say which whole batches found no place. */
+/* fsck_orphan.c: behind all that, say which whole batches found no place. */
 int salvage_aside(struct salvage *v) __attribute__((warn_unused_result));
+
+/* fsck_order.c: mark the orphans behind what their topics are known to hold whose order is not told. */
+int salvage_close(const struct salvage *v) __attribute__((warn_unused_result));
 
 /* fsck_given.c: behind all that, too: what became of those whose places were given to newer batches. */
 int salvage_given(struct salvage *v) __attribute__((warn_unused_result));

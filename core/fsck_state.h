@@ -26,6 +26,7 @@ struct fsck {
     uint64_t number;         /* the last entry in it */
     uint64_t highest;        /* number that any structure of the pool speaks of */
     uint64_t trusted;
+    bool outrun;   /* it was loaded from a checkpoint that the index has gone past */
     bool unproved; /* entries are lost, and nothing proves what they said */
     bool watermark_damaged;
     bool root_damaged;      /* what every opening begins with may not be the newest */
@@ -104,6 +105,7 @@ struct orphan {
     struct side s;
     uint64_t named; /* number of the index line that names it or its twin, 0: none does */
     bool whole;     /* its payload is */
+    bool close; /* to another publisher's: which of them came first is not told (fsck_order.c) */
     bool taken;
 };
 /* All batches with a whole record in the data area, in the order of their times: also those that are known, which
@@ -131,6 +133,16 @@ void fsck_orphans_drop(struct fsck *f);
 unsigned fsck_entry(const struct log *log, const struct orphan *o, uint64_t number, uint64_t offset,
                     uint32_t term, struct entry e[2]);
 
+/* ---- fsck_order.c: in which order the log took them -------------------------------------------- */
+
+/* By how much the time of a batch may belie the order in which the log took it: it was held for a gap in its
+ * session, or waited for the sequencer; ns. */
+#define FSCK_SLACK 10000000000ull
+/* Of n batches of a topic, in the order of their times: close[i], when nothing tells whether the i-th came before
+ * all that stand behind it, and after all before it. */
+int fsck_close(const struct pool *p, const struct side *const *s, bool *close, size_t n)
+    __attribute__((warn_unused_result));
+
 /* ---- fsck_table.c: run tables that are damaged ------------------------------------------------ */
 
 /* When all that stands behind the checkpoint is known. */
@@ -151,10 +163,6 @@ int fsck_walk(struct fsck *f) __attribute__((warn_unused_result));
 void fsck_bases(struct fsck *f);
 
 /* ---- fsck_keep.c: after that, what is whole and would be lost ----------------------------------- */
-
-/* By how much the time of a batch may belie the order in which the log took it: it was held for a gap in its
- * session, or waited for the sequencer; ns. */
-#define FSCK_SLACK 10000000000ull
 
 /* Bytes [from, to) of a topic that an earlier repair gave up: what was whole of them was saved then. */
 struct known {

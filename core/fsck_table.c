@@ -223,7 +223,10 @@ static int chain_aside(struct fsck *f, const struct topic *t, const struct chain
         }
         if (!o->whole)
             continue;
-        rc = fsck_unplaced(f, t, o, "table that named it");
+        rc = fsck_unplaced(f, t, o,
+                           c->at[i].close
+                               ? "table that told its order among those of other publishers"
+                               : "table that named it");
     }
     return rc;
 }

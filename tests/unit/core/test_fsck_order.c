@@ -1,0 +1,220 @@
+/* Two publishers' batches were taken at once, in an order that their times belie: the sequencer keeps those of an
+ * epoch in the order of their places. Where nothing but the times is left, none of them is served at another's
+ * place: they are saved aside. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "core/crc.h"
+#include "core/log_state.h"
+#include "tests/unit/core/fixture.h"
+#include "tests/unit/core/fsck_trial.h"
+
+#define PAIRS  6u
+#define LENGTH 1000u
+#define COUNT  10u
+
+struct world {
+    struct fixture f;
+    uint32_t id;
+    uint64_t session[2], sequence[2];
+    struct trial t;
+    char save[TRIAL_SAVE];
+};
+
+static int begin(void **state)
+{
+    static struct world w;
+    struct log_options o = {.manual = true};
+    memset(&w, 0, sizeof w);
+    trial_save_make(w.save);
+    fixture_open_as(&w.f, TRIAL_SIZE, &o);
+    w.id = fixture_topic(&w.f, "t");
+    for (unsigned i = 0; i < 2; i++)
+        w.session[i] = fixture_session(&w.f, w.id, 0);
+    *state = &w;
+    return 0;
+}
+
+static int end(void **state)
+{
+    struct world *w = *state;
+    if (w->t.image)
+        trial_free(&w->t);
+    fixture_close(&w->f);
+    trial_save_drop(w->save);
+    return 0;
+}
+
+static void data_of(unsigned who, uint64_t sequence, char *data)
+{
+    for (unsigned i = 0; i < LENGTH; i++)
+        data[i] = (char)('a' + (who * 13 + sequence * 7 + i) % 26);
+}
+
+static void alone(struct world *w, unsigned who)
+{
+    struct topic *t = log_topic(w->f.log, w->id);
+    char data[LENGTH];
+    data_of(who, ++w->sequence[who], data);
+    struct commit c =
+        fixture_publish(&w->f, t, w->session[who], 1, w->sequence[who], data, LENGTH, NULL, COUNT);
+    assert_int_equal(c.status, 0);
+    topic_put(t);
+}
+
+/* Both reserve, the second one is whole first, and one epoch takes both. */
+static void pair(struct world *w)
+{
+    struct topic *t = log_topic(w->f.log, w->id);
+    struct sent s[2];
+    memset(s, 0, sizeof s);
+    for (unsigned i = 0; i < 2; i++) {
+        char data[LENGTH];
+        data_of(i, ++w->sequence[i], data);
+        s[i].completion.done = fixture_told;
+        s[i].batch = (struct batch){.topic = t,
+                                    .length = LENGTH,
+                                    .count = COUNT,
+                                    .equal = true,
+                                    .session = w->session[i],
+                                    .epoch = 1,
+                                    .sequence = w->sequence[i],
+                                    .payload_crc = crc32c(0, data, LENGTH),
+                                    .completion = &s[i].completion};
+        assert_int_equal(log_reserve(w->f.log, &s[i].batch), 0);
+        assert_int_equal(log_store(w->f.log, &s[i].batch, 0, data, LENGTH, NULL), 0);
+    }
+    for (unsigned i = 2; i-- > 0;)
+        assert_int_equal(log_announce(log_producer(w->f.log, 0), &s[i].batch), 0);
+    log_commit(w->f.log);
+    for (unsigned i = 0; i < 2; i++)
+        assert_true(atomic_load(&s[i].done) && s[i].commit.status == 0);
+    /* What their times say is not how they stand. */
+    assert_true(s[0].batch.time > s[1].batch.time);
+    assert_true(s[0].commit.offset < s[1].commit.offset);
+    topic_put(t);
+}
+
+static void *in_image(struct world *w, const void *at)
+{
+    return w->t.image + ((const char *)at - (const char *)w->f.memory);
+}
+
+static void lines_zero(struct world *w)
+{
+    const struct log *log = w->f.log;
+    for (uint64_t n = 1; n < log->seq.next; n++)
+        memset(in_image(w, pool_entry(&log->pool, 0, n)), 0, MEDIA_LINE);
+}
+
+/* Repaired: what is served is right (trial_run), and what is not is saved. */
+static void right(struct world *w, unsigned aside)
+{
+    struct trial_outcome o;
+    trial_run(&w->t, w->save, &o);
+    assert_int_equal(o.collateral, 0);
+    assert_int_equal(o.aside, aside);
+}
+
+/* Behind the checkpoint, and all lines are gone. */
+static void index_gone(void **state)
+{
+    struct world *w = *state;
+    alone(w, 0);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    for (unsigned i = 0; i < PAIRS; i++)
+        pair(w);
+    trial_take(&w->t, &w->f, true, NULL);
+    lines_zero(w);
+    right(w, 2 * PAIRS);
+}
+
+/* The lines of one pair are gone, and what stands behind tells where they began and ended. */
+static void lines_gone(void **state)
+{
+    struct world *w = *state;
+    const struct log *log = w->f.log;
+    alone(w, 0);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    uint64_t number = log->seq.next + 2;
+    for (unsigned i = 0; i < PAIRS; i++)
+        pair(w);
+    trial_take(&w->t, &w->f, true, NULL);
+    for (unsigned i = 0; i < 2; i++)
+        memset(in_image(w, pool_entry(&log->pool, 0, number + i)), 0, MEDIA_LINE);
+    right(w, 2);
+}
+
+/* The same of one publisher: its numbers tell. */
+static void one_publisher(void **state)
+{
+    struct world *w = *state;
+    alone(w, 0);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    for (unsigned i = 0; i < PAIRS; i++)
+        alone(w, 0);
+    trial_take(&w->t, &w->f, true, NULL);
+    lines_zero(w);
+    right(w, 0);
+}
+
+static void table_zero(struct world *w)
+{
+    const struct topic *t = names_id(&w->f.log->names, w->id);
+    assert_true(t->table.count > 0);
+    for (size_t i = 0; i < t->table.count; i++) {
+        const struct extent *e = t->table.piece[i].extent;
+        memset(w->t.image + e->base, 0, MEDIA_LINE);
+        memset(w->t.image + e->base + checkpoint_room(e->size), 0, MEDIA_LINE);
+    }
+}
+
+/* So many of each; then only the checkpoint tells where they stand, in a table that is gone as all lines are. */
+static void table_gone(struct world *w, unsigned before, unsigned pairs, unsigned behind)
+{
+    for (unsigned i = 0; i < before; i++)
+        alone(w, 0);
+    for (unsigned i = 0; i < pairs; i++)
+        pair(w);
+    for (unsigned i = 0; i < behind; i++)
+        alone(w, 1);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(log_checkpoint(w->f.log), 0);
+    trial_take(&w->t, &w->f, true, NULL);
+    lines_zero(w);
+    table_zero(w);
+}
+
+/* Batches that the table tells of: all but those of the last run. */
+static unsigned told(const struct world *w)
+{
+    const struct topic *t = names_id(&w->f.log->names, w->id);
+    return (unsigned)(topic_run(t, t->run_count - 1)->offset / LENGTH);
+}
+
+static void table_pairs(void **state)
+{
+    struct world *w = *state;
+    table_gone(w, 3, PAIRS, 30);
+    right(w, told(w));
+}
+
+static void table_one(void **state)
+{
+    struct world *w = *state;
+    table_gone(w, 20, 0, 0);
+    right(w, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(index_gone, begin, end),
+        cmocka_unit_test_setup_teardown(lines_gone, begin, end),
+        cmocka_unit_test_setup_teardown(one_publisher, begin, end),
+        cmocka_unit_test_setup_teardown(table_pairs, begin, end),
+        cmocka_unit_test_setup_teardown(table_one, begin, end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
