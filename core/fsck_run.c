@@ -109,21 +109,21 @@ static bool record_reaches(const struct walk *w, uint64_t at, struct side s)
     return next == end;
 }
 
-/* The record that comes next in the run below a damaged one: of those that stand there the one whose
+/* The record that comes next in the run behind a damaged one: of those that stand there the one whose
  * payload is first, since one may stand in another's place. Some may be left of what stood there
- * before: it proves itself by its payload, or by those that follow it; by both where it begins before `told`,
- * within what another record claims. False: there is none. */
+ * before: it proves itself by its payload, or below the damaged one by those that follow it; by both where it
+ * begins before `told`, within what another record claims. False: there is none. */
 static bool record_next(const struct walk *w, uint64_t told, uint64_t *side, uint64_t *offset)
 {
     uint64_t here = w->r->payload + (w->at.offset - w->r->offset);
     uint64_t end = w->r->payload + (w->limit - w->r->offset), first = end;
     struct side s;
-    for (uint64_t at = w->at.side; at >= end + MEDIA_LINE;) {
+    for (uint64_t at = w->r->side + MEDIA_LINE; at >= end + MEDIA_LINE;) {
         at -= MEDIA_LINE;
         if (!record_there(w, at, &s) || s.run0 <= here || s.run0 >= first)
             continue;
         uint64_t begin = w->r->offset + (s.run0 - w->r->payload);
-        bool reaches = record_reaches(w, at, s);
+        bool reaches = at < w->at.side && record_reaches(w, at, s);
         bool enough = begin >= told && reaches, possible = begin >= told || reaches;
         if (!enough && !(possible && side_payload_whole(&w->t->log->pool, &s)))
             continue;

@@ -200,6 +200,17 @@ static void longest(void **state)
     expect(w, 0, 0x010);
 }
 
+/* A record in the place of the next one hides none but that. */
+static void in_the_next(void **state)
+{
+    struct world *w = *state;
+    settle(w);
+    memcpy(record(w, 4), record(w, 3), sizeof(struct media_side));
+    memset(record(w, 3), 0, sizeof(struct media_side));
+    repair(w);
+    expect(w, 0, 0x010);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -209,6 +220,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(longer, begin, end),
         cmocka_unit_test_setup_teardown(others, begin, end),
         cmocka_unit_test_setup_teardown(longest, begin, end),
+        cmocka_unit_test_setup_teardown(in_the_next, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
