@@ -62,8 +62,7 @@ static bool agrees(const struct log *log, const struct entry *e)
     if (index_check(&log->pool, e) || side_read(&log->pool, e->side, &s))
         return false;
     bool part = e->kind == MEDIA_PART;
-    return (e->session ? (uint16_t)s.crc == e->check : s.crc == e->check) && s.topic == e->topic &&
-           s.session == e->session && s.count == e->count &&
+    return fsck_names(e, &s) && s.session == e->session && s.count == e->count &&
            e->payload == (part ? s.run1 : s.run0) &&
            e->length == (part ? s.length - s.run0_length : s.run0_length);
 }
@@ -403,6 +402,12 @@ static bool is_ahead(const struct salvage *v, const struct gap *g, const struct 
     return o->s.sequence != last + 1;
 }
 
+/* Does an entry before the gap tell of it? What that says was dealt with, wherever its record stands now. */
+static bool is_told(const struct salvage *v, const struct gap *g, const struct orphan *o)
+{
+    return o->named && o->named < g->from && salvage_named(v, o);
+}
+
 /* Does every action stand at the number that it says? */
 static bool actions_agree(const struct salvage *v, const struct gap *g)
 {
@@ -438,7 +443,7 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
         if (f->orphan[i].taken || o->s.time <= salvage_newer_than(v, o->s.topic) ||
             o->s.time >= g->before || (o->named >= g->to && !half) ||
             !topic_there(v, g, o->s.topic) || (part && !adjacent(v, g, o)) ||
-            (!g->known && is_ahead(v, g, o)))
+            (!g->known && (is_ahead(v, g, o) || is_told(v, g, o))))
             continue;
         if (part && o->close)
             continue;

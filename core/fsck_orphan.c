@@ -159,23 +159,63 @@ static uint64_t lines_newest(const struct pool *p)
     return newest;
 }
 
+bool fsck_names(const struct entry *e, const struct side *s)
+{
+    return e->topic == s->topic && (e->session ? (uint16_t)s->crc == e->check : s->crc == e->check);
+}
+
+static int by_payload(const void *a, const void *b)
+{
+    const struct orphan *x = *(struct orphan *const *)a, *y = *(struct orphan *const *)b;
+    return x->s.run0 < y->s.run0 ? -1 : x->s.run0 > y->s.run0;
+}
+
+/* The one that the line tells of, where its record stands in another's place; else what stands in its own. */
+static struct orphan *orphan_of(const struct fsck *f, struct orphan *const *by,
+                                const struct media_entry *line)
+{
+    struct orphan key = {.at = le64_low48(line->side)}, *there;
+    const struct orphan *place = &key;
+    struct entry e;
+    uint32_t next;
+    there = bsearch(&key, f->orphan, f->orphans, sizeof key, by_side);
+    if (!index_decode(line, le64_get(line->number), index_chain_before(line), &e, &next) ||
+        (there && fsck_names(&e, &there->s)))
+        return there;
+    key.s.run0 = e.payload;
+    struct orphan *const *x = bsearch(&place, by, f->orphans, sizeof(struct orphan *), by_payload);
+    while (x && x > by && x[-1]->s.run0 == e.payload)
+        x--;
+    for (; x && x < by + f->orphans && (*x)->s.run0 == e.payload; x++)
+        if (fsck_names(&e, &(*x)->s))
+            return *x;
+    return there;
+}
+
 /* What index lines say of them, whether they stand or not. A move says where a batch stands that
- * another line tells of. */
-static void orphans_named(struct fsck *f, const struct pool *p)
+ * another line tells of. They stand in the order of their places. */
+static int orphans_named(struct fsck *f, const struct pool *p)
 {
     uint64_t newest = lines_newest(p);
+    struct orphan **by = malloc((f->orphans + 1) * sizeof(struct orphan *));
+    if (!by)
+        return -ENOMEM;
+    for (size_t i = 0; i < f->orphans; i++)
+        by[i] = &f->orphan[i];
+    qsort(by, f->orphans, sizeof *by, by_payload);
     for (unsigned slot = 0; slot < p->geo.slots; slot++)
         for (uint64_t n = 0; n < p->geo.index_entries; n++) {
             const struct media_entry *line = pool_entry(p, slot, n);
             uint64_t number = le64_get(line->number);
-            struct orphan key = {.at = le64_low48(line->side)};
-            if (number % p->geo.index_entries != n || number > newest + 1 || key.at == 0 ||
-                line->kind == MEDIA_MOVE)
+            if (number % p->geo.index_entries != n || number > newest + 1 ||
+                le64_low48(line->side) == 0 || line->kind == MEDIA_MOVE)
                 continue;
-            struct orphan *o = bsearch(&key, f->orphan, f->orphans, sizeof key, by_side);
+            struct orphan *o = orphan_of(f, by, line);
             if (o && o->s.topic == le32_get(line->topic) && number > o->named)
                 o->named = number;
         }
+    free(by);
+    return 0;
 }
 
 int fsck_unplaced(struct fsck *f, const struct topic *t, const struct orphan *o, const char *what)
@@ -340,14 +380,13 @@ unsigned fsck_entry(const struct log *log, const struct orphan *o, uint64_t numb
 
 /* ---- What finds no place ---------------------------------------------------------------------- */
 
-/* Does an entry that stands name it? Then it has its place, or was trimmed. */
-static bool is_named(const struct salvage *v, const struct orphan *o)
+bool salvage_named(const struct salvage *v, const struct orphan *o)
 {
     const struct media_entry *line = o->named ? salvage_line(v, o->named) : NULL;
     struct entry e;
     uint32_t next;
     return line && index_decode(line, o->named, index_chain_before(line), &e, &next) &&
-           (e.session ? (uint16_t)o->s.crc == e.check : o->s.crc == e.check) && e.side == o->at;
+           fsck_names(&e, &o->s) && (e.side == o->at || e.payload == o->s.run0);
 }
 
 int salvage_aside(struct salvage *v)
@@ -359,7 +398,7 @@ int salvage_aside(struct salvage *v)
     for (size_t i = 0; rc == 0 && i < f->orphans; i++) {
         const struct orphan *o = &f->orphan[i];
         const struct topic *t = o->s.topic ? names_id(&v->log->names, o->s.topic) : NULL;
-        if (o->taken || !o->whole || !t || o->s.time <= v->time || is_named(v, o))
+        if (o->taken || !o->whole || !t || o->s.time <= v->time || salvage_named(v, o))
             continue;
         rc = fsck_unplaced(f, t, o,
                            o->close ? "index that told its order among those of other publishers"

@@ -80,7 +80,9 @@ int salvage_trim(struct salvage *v, const struct control *c, uint64_t time, uint
     __attribute__((warn_unused_result));
 /* At the end: batches that must be among the entries that are missing, and that nothing follows. */
 int salvage_rest(struct salvage *v) __attribute__((warn_unused_result));
-/* fsck_orphan.c: behind all that, say which whole batches found no place. */
+/* fsck_orphan.c: does an entry that stands name it? Then it has its place, or was trimmed. */
+bool salvage_named(const struct salvage *v, const struct orphan *o);
+/* The same: behind all that, say which whole batches found no place. */
 int salvage_aside(struct salvage *v) __attribute__((warn_unused_result));
 
 /* fsck_order.c: mark the orphans behind what their topics are known to hold whose order is not told. */

@@ -117,6 +117,8 @@ int fsck_records(struct fsck *f, struct log *log,
     __attribute__((warn_unused_result));
 /* Do two records tell of one batch, wherever it stands? */
 bool fsck_same_batch(const struct side *a, const struct side *b);
+/* Does the entry tell of the batch with this record, wherever that stands? */
+bool fsck_names(const struct entry *e, const struct side *s);
 /* The copy that the index line names; the one given where that is itself, or none is named. */
 const struct orphan *fsck_as_named(const struct fsck *f, const struct orphan *o);
 /* Say that a whole one has no place in `t` any more, for `what` named it and is damaged: it is

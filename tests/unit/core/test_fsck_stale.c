@@ -211,6 +211,20 @@ static void in_the_next(void **state)
     expect(w, 0, 0x010);
 }
 
+/* The last entry is lost. The records of the two before it changed places: their entries tell of them. */
+static void of_other_entries(void **state)
+{
+    struct world *w = *state;
+    w->image = fixture_copy(&w->f);
+    const char *line = (const char *)pool_entry(&w->f.log->pool, 0, w->f.log->seq.next - 1);
+    memset(w->image + (line - (const char *)w->f.memory), 0, MEDIA_LINE);
+    struct media_side one = *record(w, BATCHES - 2);
+    *record(w, BATCHES - 2) = *record(w, BATCHES - 3);
+    *record(w, BATCHES - 3) = one;
+    repair(w);
+    expect(w, 0, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -221,6 +235,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(others, begin, end),
         cmocka_unit_test_setup_teardown(longest, begin, end),
         cmocka_unit_test_setup_teardown(in_the_next, begin, end),
+        cmocka_unit_test_setup_teardown(of_other_entries, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
