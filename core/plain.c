@@ -3,11 +3,9 @@
  */
 #include "core/plain.h"
 
-#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #define WRITTEN_OUT 4 /* \x1b */
 
@@ -66,27 +64,15 @@ size_t plain_text(char *to, size_t size, const char *from)
     return all;
 }
 
-static int put_all(const char *p, size_t n)
-{
-    while (n > 0) {
-        ssize_t wrote = write(STDERR_FILENO, p, n);
-        if (wrote < 0 && errno != EINTR)
-            return -1;
-        p += wrote > 0 ? wrote : 0;
-        n -= wrote > 0 ? (size_t)wrote : 0;
-    }
-    return 0;
-}
-
 /* All that one call prints comes at once. */
 static ssize_t filter(void *cookie, const char *from, size_t size)
 {
+    FILE *behind = cookie;
     char buf[1024];
     size_t used = 0, at = 0;
-    (void)cookie;
     while (at < size) {
         if (sizeof(buf) - used <= WRITTEN_OUT) {
-            if (put_all(buf, used))
+            if (fwrite(buf, 1, used, behind) < used)
                 return 0;
             used = 0;
         }
@@ -96,12 +82,12 @@ static ssize_t filter(void *cookie, const char *from, size_t size)
         used += n > 0 ? n : write_out(buf + used, (unsigned char)from[at]);
         at += n > 0 ? n : 1;
     }
-    return put_all(buf, used) ? 0 : (ssize_t)size;
+    return fwrite(buf, 1, used, behind) < used ? 0 : (ssize_t)size;
 }
 
 void plain_stderr(void)
 {
-    FILE *f = fopencookie(NULL, "w", (cookie_io_functions_t){.write = filter});
+    FILE *f = fopencookie(stderr, "w", (cookie_io_functions_t){.write = filter});
     if (!f)
         return; /* no memory: what follows fails for better reasons */
     (void)setvbuf(f, NULL, _IONBF, 0);

@@ -38,7 +38,7 @@ exec 5<&-
 unmount_pool
 
 # Opened again it is refused, with what is wrong.
-refuses "the region is shorter" embarfs "$mnt" -f --cxl "$pool" --listen 127.0.0.1:0 --socket "$scratch/socket"
+refuses "was truncated" embarfs "$mnt" -f --cxl "$pool" --listen 127.0.0.1:0 --socket "$scratch/socket"
 
 # All of it, while a publisher is at it.
 rm "$pool"
