@@ -118,7 +118,12 @@ static const struct sentence system_table[] = {
     {ENOENT, "no such file or directory; check the path."},
     {EIO, "the device reported an I/O error; check the system log."},
     {ENXIO, "no driver answers for the device; check that its module is loaded and bound."},
-    {ENOMEM, "not enough memory; use a smaller size or stop other programs."},
+    {ENOMEM,
+     "not enough memory; use a smaller size, stop other programs, or raise the limit (ulimit "
+     "-v)."},
+    {EAGAIN,
+     "the system gives no more of them now; stop other programs, or raise the limits (ulimit "
+     "-u for threads, ulimit -v for memory)."},
     {EACCES, "permission denied; check the owner and mode of the path, or run it as its owner."},
     {EBUSY, "it is in use by another process; stop that one first."},
     {EEXIST, "it exists already; choose another name, or use what is there."},

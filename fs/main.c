@@ -187,6 +187,7 @@ static int exit_status(int code)
     case EADDRINUSE: return EX_UNAVAILABLE;
     case ENOSPC:
     case EDQUOT:
+    case EROFS:
     case EFBIG: return EX_CANTCREAT;
     case EPERM:
     case EACCES: return EX_NOPERM;

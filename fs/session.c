@@ -126,6 +126,12 @@ int session_serve(struct fuse_session *session, unsigned threads)
             serving.running++;
         }
     }
+    /* No handler waits, so that fewer are enough; and the mount may have answered by the first. */
+    if (rc && made > 0) {
+        daemon_note("the mount is served by %u threads instead of %u: %s", made, threads,
+                    embar_strerror(rc));
+        rc = 0;
+    }
     if (rc)
         fuse_session_exit(session);
     wait_for_end(made);

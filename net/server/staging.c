@@ -15,6 +15,7 @@
  * set, and who ends it looks at the bits behind that.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <numa.h>
 #include <numaif.h>
 #include <pthread.h>
@@ -151,7 +152,9 @@ int staging_new(struct staging **out, uint64_t bytes, struct embar_error *err)
     s->size = each * n;
     if (rc) {
         staging_free(s);
-        return embar_fail(err, rc, "cannot make the staging memory");
+        return embar_fail(err, rc,
+                          "no staging memory of %" PRIu64 " MiB (give another size with --staging)",
+                          bytes >> 20);
     }
     *out = s;
     return 0;

@@ -111,6 +111,27 @@ equal "status with $n descriptors" "$status" 0
 [ -n "$wanted" ] || die "no number of descriptors was too small for the mount itself"
 fusermount3 -u "$other"
 
+# Too little memory: refused with a sentence, or served, if by fewer threads. Never a mount that was said to
+# answer and is none.
+wanted=
+for v in 30000 100000 300000 400000 420000 440000 460000 480000 500000 520000 540000 560000; do
+    status=0
+    said=$(ulimit -v "$v" && embarfs "$other" --cxl mem:16M --listen 127.0.0.1:0 2>&1) || status=$?
+    if [ "$status" -eq 0 ]; then
+        echo "with $v" >>"$other/t"
+        content "$other/t" "with $v\n"
+        fusermount3 -u "$other"
+        continue
+    fi
+    equal "status with $v KiB (which said: $said)" "$status" 71
+    case $said in
+    *"--staging"*"ulimit -v"*) wanted=yes ;;
+    *"ulimit -"*) ;;
+    *) die "with $v KiB it said: $said" ;;
+    esac
+done
+[ -n "$wanted" ] || die "there was memory for staging always"
+
 # The command is told a mount where a pool is meant, and the other way round.
 status_is 8 embar fsck "$mnt"
 case $said in
