@@ -283,13 +283,12 @@ static int find_server(const struct address_source *src, bool want_token, struct
                           server);
     }
     int code = -errno;
-    if (strchr(server, '/')) {
-        if (code == -ENOTCONN)
-            return embar_fail(err, -EMBAR_ENOSERVER,
-                              "The daemon behind the mount %s is gone: start embarfs there again.",
-                              server);
+    if (code == -ENOTCONN)
+        return embar_fail(err, -EMBAR_ENOSERVER,
+                          "The daemon behind the mount %s is gone: start embarfs there again.",
+                          server);
+    if (strchr(server, '/'))
         return embar_fail(err, code, "There is no broker at %s", server);
-    }
     out->looks = want_token;
     return set_inet(out, server, err);
 }

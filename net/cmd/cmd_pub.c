@@ -170,6 +170,7 @@ static int run(const struct pub_args *a, const char *name, struct embar_client *
         .linger_ns = (a->opt.linger_us ? a->opt.linger_us : 1000) * 1000ull,
         .skip = info.resumed,
         .progress = !a->quiet && isatty(STDERR_FILENO),
+        .remarks = !a->quiet,
         .signals = signals,
         .limit = 2 * (a->opt.connections ? a->opt.connections : 1) + 4,
     };
@@ -237,7 +238,8 @@ int cmd_pub(int argc, char **argv)
          "How long lines wait for company while others are on their way (default: 1ms)", 0},
         {"connections", 'c', "N", 0, "Connections of the session (default: 1)", 0},
         {"no-create", KEY_NO_CREATE, NULL, 0, "Fail when the topic is not there", 0},
-        {"quiet", 'q', NULL, 0, "No progress, no summary, and no word of a broken connection", 0},
+        {"quiet", 'q', NULL, 0,
+         "No progress, no summary, and no word of a broken connection or a full pool", 0},
         {NULL, 0, NULL, 0, NULL, 0},
     };
     const struct argp argp = {

@@ -20,6 +20,8 @@
 #include "net/cmd/lines.h"
 
 #define SHOW_NS   200000000ull /* between two looks of the progress line */
+#define LOOK_NS   1000000000ull
+#define STALL_NS  5000000000ull /* without an ack, while there is a connection */
 #define PIPE_SIZE (1 << 20)
 #define FULL_MS   5 /* the window is full: batches smaller than blocks wake nobody */
 
@@ -106,15 +108,52 @@ static void show(struct feed *f)
             (double)info.done_bytes / 1e6, (double)info.done_bytes / 1e6 / (s > 0 ? s : 1));
 }
 
+static unsigned busy(struct feed *f)
+{
+    pthread_mutex_lock(&f->lock);
+    unsigned n = f->busy;
+    pthread_mutex_unlock(&f->lock);
+    return n;
+}
+
+/* A full pool lets a publisher wait for as long as it is full: whoever looks on should know. */
+static void look_for_stall(struct feed *f)
+{
+    uint64_t now = feed_clock();
+    if (!f->remarks || now - f->stall.looked < LOOK_NS)
+        return;
+    f->stall.looked = now;
+    struct embar_publisher_info info;
+    embar_publisher_info(f->pub, &info);
+    /* Without a connection that is what is said. */
+    if (info.in_flight == 0 || info.connected == 0 || info.done_messages != f->stall.done ||
+        f->stall.since == 0) {
+        f->stall.since = now;
+        f->stall.done = info.done_messages;
+        f->stall.told = false;
+    } else if (!f->stall.told && now - f->stall.since >= STALL_NS) {
+        f->stall.told = true;
+        if (f->progress)
+            dprintf(STDERR_FILENO, "\r\033[K");
+        cmd_say(f->name,
+                "nothing was acknowledged for %u s; waiting on. Is the pool full (df, embar stat)? "
+                "embar rm or embar trim makes room",
+                (unsigned)(STALL_NS / 1000000000u));
+    }
+}
+
 /* Wait up to ms (-1: for ever) for input on fd (-1: none), for a batch, or for a signal.
  * 1: input; 0: something else or the time is up; -EINTR: a signal; else the publisher's failure. */
 static int wait_for(struct feed *f, int fd, int ms, struct embar_error *err)
 {
     show(f);
+    look_for_stall(f);
     struct pollfd p[3] = {{.fd = f->done_fd, .events = POLLIN},
                           {.fd = f->signals, .events = POLLIN},
                           {.fd = fd, .events = POLLIN}};
     int tick = f->progress ? (int)(SHOW_NS / 1000000u) : -1;
+    if (tick < 0 && f->remarks && busy(f) > 0)
+        tick = (int)(LOOK_NS / 1000000u);
     if (tick >= 0 && (ms < 0 || ms > tick))
         ms = tick;
     if (poll(p, 3, ms) < 0 && errno != EINTR)
@@ -135,14 +174,6 @@ static int wait_for(struct feed *f, int fd, int ms, struct embar_error *err)
         return failed.code;
     }
     return p[2].revents != 0;
-}
-
-static unsigned busy(struct feed *f)
-{
-    pthread_mutex_lock(&f->lock);
-    unsigned n = f->busy;
-    pthread_mutex_unlock(&f->lock);
-    return n;
 }
 
 /* An empty block to fill, waiting for one when all are on their way. */

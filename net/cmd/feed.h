@@ -32,12 +32,17 @@ struct feed {
     uint64_t linger_ns;
     uint64_t skip;     /* messages of the input that are committed already */
     bool progress;     /* show one line on the terminal */
+    bool remarks;      /* say when nothing is acknowledged for long */
     int signals;       /* signalfd of what interrupts; -1 */
     int done_fd;       /* eventfd: a batch was done */
     uint32_t *lengths; /* scratch of max_messages */
     unsigned limit;    /* blocks there may be */
     bool split_told;
     uint64_t started, shown; /* CLOCK_MONOTONIC ns */
+    struct {
+        uint64_t looked, since, done; /* ns; since when so many messages are done */
+        bool told;
+    } stall;
 
     struct feed_block *block; /* being filled; [0, used) */
     size_t used;

@@ -68,6 +68,7 @@ left=$(sed -n 's/.*"listen": *"\([^"]*\)".*/\1/p' "$one/.embar/status")
 kill -KILL "$first_pid"
 wait "$first_pid" 2>/dev/null || true
 fails 1 'gone' embar topics
+(cd "$scratch" && fails 1 'the mount one is gone' embar -s one topics)
 [ -e "$scratch/embar/$left.token" ] || die "who was killed has left no token for $left"
 mount_start "$one" --cxl "$scratch/pool1" --listen 127.0.0.1:0 9>&-
 echo after >&9

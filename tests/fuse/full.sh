@@ -46,6 +46,22 @@ wait_until 60 parked_is 1 || die "the second writer does not wait"
 rm "$mnt/fill"
 wait "$writer" || die "the second writer failed: $(cat "$scratch/said")"
 wait_until 60 cmp -s "$mnt/second" "$scratch/part" || die "$(cmp "$mnt/second" "$scratch/part" 2>&1)"
+
+# A publisher says that it waits, unless it is to be quiet.
+cat "$scratch/fill" "$scratch/fill" >"$scratch/twice"
+embar pub -s "$scratch/socket" third "$scratch/twice" 2>"$scratch/pub" &
+publisher=$!
+wait_until 60 grep -q 'nothing was acknowledged for 5 s.*embar trim' "$scratch/pub" || die "pub said: $(cat "$scratch/pub")"
+embar pub -q -s "$scratch/socket" fourth "$scratch/part" 2>"$scratch/pub-q" &
+quiet=$!
+own_pids+=("$publisher" "$quiet")
+embar rm -s "$scratch/socket" second
+kill "$publisher"
+wait "$publisher" && die "a publisher that was ended had it all"
+embar rm -s "$scratch/socket" third
+wait "$quiet" || die "the publisher does not go on: $(cat "$scratch/pub-q")"
+cmp "$mnt/fourth" "$scratch/part"
+equal "what a quiet publisher says" "$(cat "$scratch/pub-q")" ""
 unmount_pool
 
 # With a short wait: ENOSPC, and the file holds what the writer knows was taken.
