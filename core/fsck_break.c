@@ -673,6 +673,7 @@ int salvage_tail(struct salvage *v)
     g->from = v->number + 1;
     g->to = g->from + LOST_MOST;
     v->trusted = g->to - 1;
+    v->maybe = !v->unproved;
     v->unproved = true;
     v->missing += LOST_MOST;
     v->missing_before = UINT64_MAX;

@@ -26,6 +26,7 @@ struct edge {
 struct window {
     uint32_t topic;
     struct edge after, before;
+    uint64_t slack;       /* by which times of two publishers belie their order */
     uint64_t after_plain; /* time of the last before it that has no session, or 0 */
     uint64_t bytes;       /* lost; UINT64_MAX: not known */
     bool tail; /* behind all that is known of it: what its session is known to have taken is not */
@@ -198,7 +199,8 @@ static bool records_stand(const struct topic *t, size_t i, struct window *w)
 /* Runs [i, behind) are damaged or lost, and were not before. */
 static int window_make(struct keep *k, const struct topic *t, size_t i, size_t behind)
 {
-    struct window w = {.topic = t->id, .copies = true, .after.time = UINT64_MAX};
+    struct window w = {
+        .topic = t->id, .copies = true, .after.time = UINT64_MAX, .slack = FSCK_SLACK};
     uint64_t from = topic_run(t, i)->offset;
     bool lost = false;
     w.bytes = topic_run_end(t, behind - 1) - from;
@@ -236,6 +238,7 @@ static int windows_topic(struct keep *k, const struct topic *t)
     struct window w = {.topic = t->id,
                        .bytes = UINT64_MAX,
                        .tail = !t->adopted,
+                       .slack = k->f->maybe ? 0 : FSCK_SLACK,
                        .by = "index entry that named it"};
     w.before = (struct edge){UINT64_MAX, ANYBODY, 0};
     w.after = (struct edge){.session = ANYBODY};
@@ -294,11 +297,11 @@ static int left_push(struct keep *k, uint64_t at, const struct side *s, size_t w
 
 /* Was a taken after b, as far as it is told? Sequences tell it in a session, else times; those of
  * two publishers not when they are close. */
-static bool may_follow(const struct edge *a, const struct edge *b)
+static bool may_follow(const struct edge *a, const struct edge *b, uint64_t slack)
 {
     if (a->session == b->session && a->session != 0)
         return a->sequence >= b->sequence;
-    uint64_t slack = a->session == b->session ? 0 : FSCK_SLACK;
+    slack = a->session == b->session ? 0 : slack;
     return a->time >= (b->time > slack ? b->time - slack : 0);
 }
 
@@ -309,7 +312,8 @@ static bool may_be(const struct window *w, const struct side *s)
         return s->time >= w->after.time && s->time <= w->before.time;
     if (s->session == 0 && s->time < w->after_plain)
         return false;
-    return s->length <= w->bytes && may_follow(&e, &w->after) && may_follow(&w->before, &e);
+    return s->length <= w->bytes && may_follow(&e, &w->after, w->slack) &&
+           may_follow(&w->before, &e, w->slack);
 }
 
 /* A record that may be one of what is lost, by its topic, time and size. */

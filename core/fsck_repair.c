@@ -260,14 +260,16 @@ static struct media_root *spare_root(const struct fsck *f)
     return f->base == b ? a : NULL;
 }
 
-/* Before the root: who finds such a line behind the end takes the ring for overwritten. */
+/* Before the root: who finds such a line behind the end takes the ring for overwritten, and one that is of another
+ * place for the damaged end of the index. */
 static int lines_clear(struct fsck *f)
 {
     int rc = 0;
     for (unsigned slot = 0; slot < f->pool.geo.slots; slot++)
         for (uint64_t i = 0; rc == 0 && i < f->pool.geo.index_entries; i++) {
             const struct media_entry *line = pool_entry(&f->pool, slot, i);
-            if (le64_get(line->number) > f->highest)
+            uint64_t number = le64_get(line->number);
+            if (number > f->highest || (number != 0 && number % f->pool.geo.index_entries != i))
                 rc = region_zero(f->region, offset_of(f, line), MEDIA_LINE);
         }
     return rc;

@@ -149,6 +149,7 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
     f->number = v.number;
     f->trusted = v.trusted;
     f->unproved = v.unproved;
+    f->maybe = v.maybe;
     log->seq.next = v.number + 1;
     log->seq.chain = v.chain;
     log->term = v.term;

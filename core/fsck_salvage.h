@@ -37,6 +37,7 @@ struct salvage {
     size_t actions;
     uint64_t missing;        /* entries that nothing stands for so far */
     uint64_t missing_before; /* what they named had come by then, or UINT64_MAX */
+    bool maybe;              /* none is known to be missing, but the end of the index is damaged */
     bool unproved;           /* there were any */
     size_t placed;           /* batches by fsck_fill.c */
     struct source *source;   /* fsck_fill.c, while it looks at what nothing follows */

@@ -27,7 +27,8 @@ struct fsck {
     uint64_t highest;        /* number that any structure of the pool speaks of */
     uint64_t trusted;
     bool outrun;   /* it was loaded from a checkpoint that the index has gone past */
-    bool unproved; /* entries are lost, and nothing proves what they said */
+    bool unproved; /* entries are lost, and nothing proves what they said: */
+    bool maybe;    /* if there were any behind the last that stands */
     bool watermark_damaged;
     bool root_damaged;      /* what every opening begins with may not be the newest */
     uint64_t lines_damaged; /* slots whose lines are to be written anew, a bit each */
