@@ -59,6 +59,9 @@ static int check(struct fsck *f, struct embar_error *err)
     rc = f->state_damaged ? fsck_room(f) : 0;
     if (rc)
         return embar_fail(err, rc, "looking for the space that a repair takes");
+    rc = f->state_damaged ? fsck_sane(f) : 0;
+    if (rc)
+        return embar_fail(err, rc, "looking at what a repair would write");
     bool work = f->report->errors + f->report->warnings > 0;
     if (f->opt->repair && work)
         rc = fsck_repair(f, err);

@@ -1,6 +1,6 @@
 /* Writing a repair: a fresh checkpoint of the state that was found (the "root" rule of checkpoint.c).
  *
- * Order: what is about to be overwritten is saved; tables and manifest go beside everything that
+ * Order: what is about to be written is checked as a load would; what is overwritten is saved; tables and manifest go beside everything that
  * stands, then the root into the area that the state was not loaded from; then the lines of the
  * slots and the superblocks. Killed before the root is whole, the pool is as damaged as it was. Must
  * never write before all slots are locked, nor into a root that the state came from.
@@ -275,6 +275,19 @@ static int lines_clear(struct fsck *f)
     return rc;
 }
 
+/* By the rules of every load, while nothing is written yet. */
+static int state_check(struct fsck *f, struct embar_error *err)
+{
+    char name[FSCK_NAME];
+    for (const struct topic *t = f->log->names.by_id; t; t = t->by_id.next)
+        if (!fsck_loads(f->log, t))
+            return embar_fail(err, -EMBAR_ECORRUPT,
+                              "what was found of %s makes no sense, and a checkpoint that says so "
+                              "would not be loaded; nothing was written",
+                              fsck_name(f->log, t->id, name));
+    return 0;
+}
+
 static int state_write(struct fsck *f, struct embar_error *err)
 {
     struct log *log = f->log;
@@ -368,7 +381,9 @@ static int supers_write(struct fsck *f)
 
 int fsck_repair(struct fsck *f, struct embar_error *err)
 {
-    int rc = save_all(f, err);
+    int rc = f->state_damaged ? state_check(f, err) : 0;
+    if (rc == 0)
+        rc = save_all(f, err);
     if (rc == 0 && f->state_damaged)
         rc = state_write(f, err);
     if (rc)

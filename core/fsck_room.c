@@ -28,8 +28,7 @@ static int note(struct fsck *f, const struct let_go *what)
     return 0;
 }
 
-/* What is left of run i, with the second part that may follow it. The walk has read its records. */
-static int note_run(struct fsck *f, const struct topic *t, size_t i)
+int fsck_note_run(struct fsck *f, const struct topic *t, size_t i)
 {
     const struct run *r = topic_run(t, i);
     uint64_t offset = r->offset, at = r->side;
@@ -62,7 +61,7 @@ static int let_go(struct fsck *f, struct topic *t)
     if (i < t->run_count && topic_run(t, i)->offset != to)
         return 0;
     for (size_t k = 0; rc == 0 && k < i; k++)
-        rc = note_run(f, t, k);
+        rc = fsck_note_run(f, t, k);
     if (rc)
         return rc;
     uint64_t message = i < t->run_count ? topic_run(t, i)->message : t->last_message_end;

@@ -187,6 +187,16 @@ struct let_go {
     uint64_t bytes;
 };
 int fsck_room(struct fsck *f) __attribute__((warn_unused_result));
+/* What is left of run i, with the second part that may follow it, is noted to be saved aside. */
+int fsck_note_run(struct fsck *f, const struct topic *t, size_t i)
+    __attribute__((warn_unused_result));
+
+/* ---- fsck_sane.c: the last thing before a repair writes ---------------------------------------- */
+
+/* What no load would take of the topics is given up, and noted. */
+int fsck_sane(struct fsck *f) __attribute__((warn_unused_result));
+/* Would a load take the topic or directory as it is? */
+bool fsck_loads(const struct log *log, const struct topic *t);
 
 /* ---- fsck_repair.c ---------------------------------------------------------------------------- */
 

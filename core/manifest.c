@@ -18,6 +18,7 @@
 
 #include "core/crc.h"
 #include "core/log_state.h"
+#include "core/sane.h"
 
 #define HEAD          sizeof(struct media_manifest)
 #define RECORD_MOST   (sizeof(struct media_node) + MEDIA_MAX_NAME + 1)
@@ -341,9 +342,9 @@ static char *record(struct writer *w, size_t size)
     return at;
 }
 
-static void node_put(struct writer *w, const struct topic *t)
+void manifest_node(const struct topic *t, struct media_node *m)
 {
-    struct media_node m = {
+    *m = (struct media_node){
         .id = le32_of(t->id),
         .parent = le32_of(t->key.parent),
         .mode = le32_of(t->mode),
@@ -363,8 +364,15 @@ static void node_put(struct writer *w, const struct topic *t)
         .time = le64_of(t->time),
         .policy = t->policy,
         .altered = le64_of(t->altered),
+        .run_count = le32_of((uint32_t)t->run_count),
         .side_tail = le64_pack(t->side_tail, (uint16_t)(t->side_tail_below / MEDIA_LINE)),
     };
+}
+
+static void node_put(struct writer *w, const struct topic *t)
+{
+    struct media_node m;
+    manifest_node(t, &m);
     table_node(t, &m);
     size_t size = manifest_node_size(t->name_length);
     char *at = record(w, size);

@@ -11,6 +11,7 @@
 
 #include "core/guard.h"
 #include "core/log_state.h"
+#include "core/sane.h"
 
 struct loader {
     struct log *log;
@@ -244,8 +245,7 @@ static void node_fill(struct topic *t, const struct media_node *m, const char *n
     memcpy(t->key.name, name, t->name_length);
 }
 
-/* Every field of a node that others rely on without looking. */
-static bool node_sane(const struct media_node *m, const char *name)
+bool manifest_node_sane(const struct media_node *m, const char *name)
 {
     uint32_t id = le32_get(m->id), mode = le32_get(m->mode);
     size_t length = le16_get(m->name_length);
@@ -269,7 +269,7 @@ static int node_load(struct loader *l, const struct media_node *m, const char *n
             t->told = generation;
         return 0; /* told of by a newer piece */
     }
-    if (!node_sane(m, name))
+    if (!manifest_node_sane(m, name))
         return -EMBAR_ECORRUPT;
     if (!root) {
         int rc = topic_create(log, id, &t);

@@ -16,6 +16,7 @@
 
 #include "core/crc.h"
 #include "core/log_state.h"
+#include "core/sane.h"
 
 #define TABLE_HEAD    sizeof(struct media_table)
 #define PIECE_LARGEST (2u << 20) /* bytes: an extent as large is not taken into another */
@@ -206,7 +207,6 @@ void table_node(const struct topic *t, struct media_node *m)
 {
     const struct table *table = &t->table;
     m->run_first = le64_of(t->run_dropped);
-    m->run_count = le32_of((uint32_t)t->run_count);
     if (t->run_count > 0)
         run_put(&m->last, topic_run(t, t->run_count - 1));
     if (t->run_count > 1) {
@@ -379,22 +379,25 @@ static int run_load(struct fill *f, const struct media_run *m)
     return 0;
 }
 
-/* The bytes of a run must lie in its extent; known once its end is. */
-static int runs_check(const struct log *log, const struct topic *t)
+bool table_run_fits(const struct log *log, const struct topic *t, size_t i)
+{
+    const struct run *r = topic_run(t, i);
+    uint64_t base = pool_extent_base(&log->pool, r->payload, r->order);
+    uint64_t size = 1ull << (r->order + log->pool.geo.block_shift);
+    uint64_t end = topic_run_end(t, i);
+    bool lost = r->flags & MEDIA_RUN_LOST;
+    return end > r->offset && (lost || end - r->offset <= base + size - r->payload);
+}
+
+int table_check(const struct log *log, const struct topic *t)
 {
     if (t->run_count == 0)
         return topic_base(t) == topic_end(t) ? 0 : -EMBAR_ECORRUPT;
     if (topic_run(t, 0)->offset > topic_base(t) || topic_run(t, 0)->batches == 0)
         return -EMBAR_ECORRUPT;
-    for (size_t i = 0; i < t->run_count; i++) {
-        const struct run *r = topic_run(t, i);
-        uint64_t base = pool_extent_base(&log->pool, r->payload, r->order);
-        uint64_t size = 1ull << (r->order + log->pool.geo.block_shift);
-        uint64_t end = topic_run_end(t, i);
-        bool lost = r->flags & MEDIA_RUN_LOST;
-        if (end <= r->offset || (!lost && end - r->offset > base + size - r->payload))
+    for (size_t i = 0; i < t->run_count; i++)
+        if (!table_run_fits(log, t, i))
             return -EMBAR_ECORRUPT;
-    }
     return 0;
 }
 
@@ -427,7 +430,7 @@ static int table_load_whole(struct log *log, struct topic *t, const struct media
     if (t->run_dropped > INT64_MAX)
         return -EMBAR_ECORRUPT;
     if (count == 0)
-        return runs_check(log, t);
+        return table_check(log, t);
     int rc = pieces_load(log, t, m);
     if (rc)
         return rc;
@@ -450,7 +453,7 @@ static int table_load_whole(struct log *log, struct topic *t, const struct media
         rc = run_load(&f, &m->last);
     fill_settle(&f);
     atomic_fetch_add_explicit(&log->runs, t->run_count, memory_order_relaxed);
-    return rc ? rc : runs_check(log, t);
+    return rc ? rc : table_check(log, t);
 }
 
 /* The last run, which the node tells, unless it is the second part of a split batch. */
@@ -495,7 +498,7 @@ static int table_lose(struct log *log, struct topic *t, const struct media_node 
                                     .batches = 1};
     atomic_fetch_add_explicit(&log->runs, 1, memory_order_relaxed);
     rc = last_keep(log, t, m);
-    if (rc == 0 && runs_check(log, t)) { /* it lies across its extent's end */
+    if (rc == 0 && table_check(log, t)) { /* it lies across its extent's end */
         const struct run *r = topic_run(t, --t->run_count);
         struct extent *e = extent_find(log->extents, r->payload, r->order);
         if (e && !(r->flags & MEDIA_RUN_LOST))
