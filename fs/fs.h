@@ -473,6 +473,17 @@ int session_serve(struct fuse_session *session, unsigned threads);
 /* Any thread. */
 void session_end(struct fuse_session *session);
 
+#define SESSION_THREADS 64u /* at most */
+
+/* What each handler thread had in hand, in rounds. */
+struct session_moment {
+    uint64_t rounds[SESSION_THREADS];
+};
+void session_now(struct session_moment *m);
+/* Is all done that was taken from the kernel before that moment? Threads that keep it from being so are
+ * woken: ask again a little later. Any thread but a handler. */
+bool session_past(const struct session_moment *m);
+
 /* ---- main.c ------------------------------------------------------------------------------------------ */
 
 struct fs_options {

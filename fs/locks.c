@@ -14,7 +14,8 @@
  *   Waiting   A request that waits is on a list; whoever lets a lock go grants what is possible,
  *             oldest first. No thread waits.
  *   Not       RELEASE tells of a close that has returned already. So who does not want to wait is
- *   waiting   refused after a moment only: what was closed before he asked is let go by then.
+ *   waiting   refused after a moment only, and when all that had come before he asked is done: what was
+ *             closed by then is let go.
  *   Answers   Who takes a request off the list answers it, once, with no lock held. An interrupt
  *             only marks it: the replies thread takes it off.
  *
@@ -30,7 +31,9 @@
 
 #define LOCKS_MAX 65536u /* of all files together */
 #define MOMENT_NS 10000000u
-#define CYCLE_MAX 64u /* as far as a circle of waiting processes is looked for */
+#define AGAIN_NS  1000000u
+#define LATEST_NS 2000000000u /* after the moment: without memory a close may take for ever */
+#define CYCLE_MAX 64u         /* as far as a circle of waiting processes is looked for */
 
 struct lock {
     uint64_t ino, owner, start, end; /* [start, end] */
@@ -44,7 +47,8 @@ struct lock {
 struct lock_wait {
     struct lock want;
     fuse_req_t req;
-    uint64_t deadline;       /* CLOCK_MONOTONIC ns, or NEVER */
+    uint64_t deadline; /* CLOCK_MONOTONIC ns, or NEVER */
+    struct session_moment asked;
     atomic_bool interrupted; /* set in any thread; read under the lock after the task was pushed */
     int status;              /* once it is off the list */
     struct lock_wait *next;
@@ -195,8 +199,11 @@ uint64_t locks_tick(struct locks *l, uint64_t now)
     pthread_mutex_lock(&l->lock);
     for (struct lock_wait **at = &l->waits, *w; (w = *at);) {
         bool interrupted = atomic_load_explicit(&w->interrupted, memory_order_relaxed);
-        if (!interrupted && now < w->deadline) {
-            due = w->deadline < due ? w->deadline : due;
+        uint64_t next = w->deadline;
+        if (now >= next && now - next < LATEST_NS && !session_past(&w->asked))
+            next = now + AGAIN_NS;
+        if (!interrupted && now < next) {
+            due = next < due ? next : due;
             at = &w->next;
             continue;
         }
@@ -235,6 +242,7 @@ static int wait_for(struct locks *l, fuse_req_t req, const struct lock *want, ui
     w->want = *want;
     w->req = req;
     w->deadline = deadline;
+    session_now(&w->asked);
     /* An interrupt that came already is told from inside this call; its task needs our lock. */
     fuse_req_interrupt_func(req, interrupt, w);
     *l->waits_tail = w;

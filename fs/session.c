@@ -10,6 +10,10 @@
  * The end. A thread that waits in read(2) is let go by the kernel when the file system was unmounted.
  * Told to end, it looks at the session's flag only when a signal interrupts it, and one that comes just
  * before the wait is lost: so the main thread insists until all have ended.
+ *
+ * Who needs to know that all that was taken from the kernel before some moment is done asks session_past:
+ * each thread counts its rounds, and one that has not begun another since is woken, for between
+ * its read(2) and here it looks like one that waits there.
  * Must never be entered twice in a process.
  */
 #include <errno.h>
@@ -21,16 +25,18 @@
 
 #include "fs/fs.h"
 
-#define THREADS_MAX 64u
-#define INSIST_NS   10000000u
-#define ENOUGH      16384u /* bytes: for what libfuse and we allocate for a RELEASE */
+#define INSIST_NS 10000000u
+#define ENOUGH    16384u /* bytes: for what libfuse and we allocate for a RELEASE */
 
 static struct {
     struct fuse_session *session;
-    pthread_t thread[THREADS_MAX];
-    pthread_mutex_t lock; /* guards all below */
+    /* Rounds that were begun. Each is released by its thread; acquired in session_past: what the thread
+     * did in the one before has happened. */
+    atomic_uint_fast64_t rounds[SESSION_THREADS];
+    pthread_t thread[SESSION_THREADS];
+    pthread_mutex_t lock; /* guards all below, and that a thread below `made` is not joined yet */
     pthread_cond_t wake;
-    unsigned running;
+    unsigned made, running;
     int status; /* the first failure */
 } serving = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
@@ -56,9 +62,11 @@ static void wait_for_memory(void)
 }
 
 /* One request after another, until the session has ended: 0 or a negative errno. */
-static int serve_requests(struct fuse_session *session, struct fuse_buf *buf)
+static int serve_requests(struct fuse_session *session, struct fuse_buf *buf,
+                          atomic_uint_fast64_t *rounds)
 {
     while (!fuse_session_exited(session)) {
+        atomic_fetch_add_explicit(rounds, 1, memory_order_release);
         /* The first time it allocates the buffer, before it takes a request. */
         int n = fuse_session_receive_buf(session, buf);
         if (n > 0) {
@@ -76,9 +84,8 @@ static int serve_requests(struct fuse_session *session, struct fuse_buf *buf)
 
 static void *serve(void *arg)
 {
-    (void)arg;
     struct fuse_buf buf = {.mem = NULL};
-    int rc = serve_requests(serving.session, &buf);
+    int rc = serve_requests(serving.session, &buf, arg);
     free(buf.mem);
     if (rc)
         fuse_session_exit(serving.session);
@@ -92,14 +99,14 @@ static void *serve(void *arg)
 }
 
 /* Until none runs. Lock held. */
-static void wait_for_end(unsigned threads)
+static void wait_for_end(void)
 {
     while (serving.running > 0) {
         if (!fuse_session_exited(serving.session)) {
             pthread_cond_wait(&serving.wake, &serving.lock);
             continue;
         }
-        for (unsigned i = 0; i < threads; i++)
+        for (unsigned i = 0; i < serving.made; i++)
             pthread_kill(serving.thread[i], SIGUSR1);
         struct timespec until;
         clock_gettime(CLOCK_REALTIME, &until);
@@ -114,32 +121,54 @@ int session_serve(struct fuse_session *session, unsigned threads)
 {
     struct sigaction act = {.sa_handler = nothing};
     sigaction(SIGUSR1, &act, NULL);
-    threads = threads < THREADS_MAX ? threads : THREADS_MAX;
-    unsigned made = 0;
+    threads = threads < SESSION_THREADS ? threads : SESSION_THREADS;
     int rc = 0;
     pthread_mutex_lock(&serving.lock);
     serving.session = session;
-    while (rc == 0 && made < threads) {
-        rc = -pthread_create(&serving.thread[made], NULL, serve, NULL);
+    while (rc == 0 && serving.made < threads) {
+        unsigned i = serving.made;
+        rc = -pthread_create(&serving.thread[i], NULL, serve, &serving.rounds[i]);
         if (rc == 0) {
-            pthread_setname_np(serving.thread[made++], "handler");
+            pthread_setname_np(serving.thread[i], "handler");
+            serving.made++;
             serving.running++;
         }
     }
     /* No handler waits, so that fewer are enough; and the mount may have answered by the first. */
-    if (rc && made > 0) {
-        daemon_note("the mount is served by %u threads instead of %u: %s", made, threads,
+    if (rc && serving.made > 0) {
+        daemon_note("the mount is served by %u threads instead of %u: %s", serving.made, threads,
                     embar_strerror(rc));
         rc = 0;
     }
     if (rc)
         fuse_session_exit(session);
-    wait_for_end(made);
+    wait_for_end();
     rc = rc ? rc : serving.status;
+    unsigned made = serving.made;
+    serving.made = 0;
     pthread_mutex_unlock(&serving.lock);
     for (unsigned i = 0; i < made; i++)
         pthread_join(serving.thread[i], NULL);
     return rc;
+}
+
+void session_now(struct session_moment *m)
+{
+    for (unsigned i = 0; i < SESSION_THREADS; i++)
+        m->rounds[i] = atomic_load_explicit(&serving.rounds[i], memory_order_relaxed);
+}
+
+bool session_past(const struct session_moment *m)
+{
+    bool past = true;
+    pthread_mutex_lock(&serving.lock);
+    for (unsigned i = 0; i < serving.made && !fuse_session_exited(serving.session); i++)
+        if (atomic_load_explicit(&serving.rounds[i], memory_order_acquire) == m->rounds[i]) {
+            past = false;
+            pthread_kill(serving.thread[i], SIGUSR1);
+        }
+    pthread_mutex_unlock(&serving.lock);
+    return past;
 }
 
 void session_end(struct fuse_session *session)

@@ -60,7 +60,7 @@ static int error_of(const char *text, size_t n)
         int error;
     } errors[] = {{"EIO", EIO},           {"ENOMEM", ENOMEM}, {"ENOSPC", ENOSPC},
                   {"EMFILE", EMFILE},     {"EAGAIN", EAGAIN}, {"EINTR", EINTR},
-                  {"SHORT", FAULT_SHORT}, {"ENFILE", ENFILE}};
+                  {"SHORT", FAULT_SHORT}, {"ENFILE", ENFILE}, {"LATE", FAULT_LATE}};
     for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
         if (strlen(errors[i].name) == n && memcmp(errors[i].name, text, n) == 0)
             return errors[i].error;

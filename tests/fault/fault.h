@@ -28,7 +28,8 @@
     X(epoll_create1)                                                                               \
     X(epoll_ctl)                                                                                   \
     X(accept4)                                                                                     \
-    X(getrandom)
+    X(getrandom)                                                                                   \
+    X(read)
 
 enum fault_name {
 #define X(name) FAULT_##name,
@@ -40,6 +41,7 @@ enum fault_name {
 };
 
 #define FAULT_SHORT (-1) /* write, pwrite: half of it is written */
+#define FAULT_LATE  (-2) /* read: its answer comes 50 ms late (not where the linker wraps) */
 
 /* From the n-th call on (1: the next), `times` calls of `name` fail with `error`. 0 times: none any
  * more. FAULT_ALLOCATORS counts all allocators together. */

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/fault/fault.h"
@@ -123,6 +124,24 @@ REAL(ssize_t, pwrite, int fd, const void *p, size_t n, off_t at)
     }
     return CALL(pwrite, fd, p, shorter(error, n), at);
 }
+
+#ifndef FAULT_WRAP
+/* As when a thread has no turn, or no read does what it is asked for. */
+REAL(ssize_t, read, int fd, void *p, size_t n)
+{
+    int error = fault_error(FAULT_read);
+    if (error && error != FAULT_LATE) {
+        errno = error;
+        return -1;
+    }
+    ssize_t got = CALL(read, fd, p, n);
+    int keep = errno;
+    if (error && got > 0)
+        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+    errno = keep;
+    return got;
+}
+#endif
 
 REAL(int, fdatasync, int fd)
 {
