@@ -68,7 +68,7 @@ size_t plain_text(char *to, size_t size, const char *from)
 static ssize_t filter(void *cookie, const char *from, size_t size)
 {
     FILE *behind = cookie;
-    char buf[1024];
+    char buf[1024] = ""; /* or the compiler sees nothing written out of it, uninitialized */
     size_t used = 0, at = 0;
     while (at < size) {
         if (sizeof(buf) - used <= WRITTEN_OUT) {
