@@ -118,7 +118,7 @@ int link_dial(const struct address *to, const struct link_limit *limit, int *fd,
                           "No broker answers at %s: start embarfs, or name the right one with -s.",
                           to->name);
     if (rc < 0)
-        return embar_fail(err, rc, "Connecting to %s failed: %s.", to->name, strerror(-rc));
+        return embar_fail(err, rc, "Connecting to %s failed", to->name);
     return 0;
 }
 

@@ -102,6 +102,19 @@ lines_of_quiet() {
 wait_until 60 lines_of_quiet || die "quiet has $(embar sub quiet | wc -l) lines"
 embar rm quiet loud
 
+say "too few descriptors are told by their name"
+told=
+echo x >"$scratch/x"
+for n in 5 6 7 8 9 10 11 12 13 14; do
+    status=0
+    (ulimit -n "$n" && exec embar pub few) <"$scratch/x" >"$scratch/out" 2>&1 || status=$?
+    [ "$status" -ne 0 ] || break
+    grep -q 'ulimit -n' "$scratch/out" || die "with $n it said: $(cat "$scratch/out")"
+    told=yes
+done
+[ -n "$told" ] && [ "$status" -eq 0 ] || die "with $n descriptors: status $status"
+embar rm few
+
 say "names that would move a terminal's cursor are written out, whoever says them"
 bad=$(printf 'a\033[31m\nb')
 for command in "$bad" "pub $bad" "sub $bad" "stat $bad" "rm $bad" "create $bad" "mkdir $bad" "topics $bad" \
