@@ -179,12 +179,16 @@ static int exit_status(int code)
     case EMBAR_EINCARNATION: return EX_DATAERR;
     case ENOENT:
     case EISDIR:
-    case ENOTDIR: return EX_NOINPUT;
+    case ENOTDIR:
+    case ELOOP:
+    case ENAMETOOLONG: return EX_NOINPUT;
     case EMBAR_EBUSY:
     case EBUSY:
     case ENXIO:
     case EEXIST:
-    case EADDRINUSE: return EX_UNAVAILABLE;
+    case EADDRINUSE:
+    case EADDRNOTAVAIL: return EX_UNAVAILABLE;
+    case ECANCELED: return EX_TEMPFAIL;
     case ENOSPC:
     case EDQUOT:
     case EROFS:

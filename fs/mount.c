@@ -137,7 +137,7 @@ int mount_prepare(struct fs *fs, struct embar_error *err)
     if (!fs->mountpoint)
         return embar_fail(err, -errno, "The mount point %s cannot be resolved", path);
     if (strcmp(fs->mountpoint, "/") == 0)
-        return embar_fail(err, -EINVAL,
+        return embar_fail(err, -EMBAR_EINVALID,
                           "The mount point is the root directory, which everything else stands "
                           "in: name another one.");
     return is_free(fs, err);

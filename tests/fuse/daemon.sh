@@ -149,7 +149,7 @@ go_on
 ends
 
 # Nothing is mounted over everything.
-status_is 71 embarfs / --cxl mem:64M
+status_is 64 embarfs / --cxl mem:64M
 case $said in
 *"root directory"*) ;;
 *) die "said: $said" ;;

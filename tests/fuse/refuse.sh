@@ -30,6 +30,8 @@ refused 69 "listens on" "$other" --cxl "$scratch/p2" --size 16M --listen "127.0.
 refused 64 "--listen" "$other" --cxl "$scratch/p2" --size 16M --listen nonsense
 refused 64 "-o nonsense" "$other" --cxl "$scratch/p2" --size 16M "${free[@]}" -o nonsense
 refused 64 "loopback" "$other" --cxl "$scratch/p2" --size 16M --listen 0.0.0.0:0
+refused 69 "no such address" "$other" --cxl "$scratch/p2" --size 16M --listen 192.0.2.1:0 --insecure
+refused 66 "too long" "$other" --cxl "$scratch/$(printf '%0300d' 0)" --size 16M "${free[@]}"
 [ ! -e "$scratch/p2" ] || die "a pool was made for nothing"
 refused 64 "--socket" "$other" --cxl mem:16M --listen 127.0.0.1:0 --socket "/tmp/$(printf '%0110d' 0)"
 refused 69 "not a socket" "$other" --cxl mem:16M --listen 127.0.0.1:0 --socket "$scratch/file"
