@@ -112,7 +112,8 @@ for n in 5 6 7 8 9 10 11 12 13 14; do
     grep -q 'ulimit -n' "$scratch/out" || die "with $n it said: $(cat "$scratch/out")"
     told=yes
 done
-[ -n "$told" ] && [ "$status" -eq 0 ] || die "with $n descriptors: status $status"
+same "status with $n descriptors" 0 "$status"
+same "told of fewer" yes "$told"
 embar rm few
 
 say "names that would move a terminal's cursor are written out, whoever says them"
