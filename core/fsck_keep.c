@@ -34,6 +34,7 @@ struct window {
     bool copies;    /* it is known which they are, and that they stand damaged: only copies count */
     bool sessions;  /* some of what may be of it was sent in sessions, and perhaps not taken */
     const char *by; /* what is damaged */
+    uint64_t reach; /* the latest that any of the topic's windows up to this one ends */
     uint64_t kept;  /* bytes of what is saved for it, */
     uint64_t oldest; /* down to this time; when it is full no older one is added */
 };
@@ -145,18 +146,18 @@ static bool edge_read(const struct topic *t, size_t i, bool last, struct edge *e
     return any;
 }
 
-/* What stands before run i: next, and next of those without a session. False: nothing does. */
-static bool edge_before(const struct topic *t, size_t i, struct window *w)
+/* What stands before a run, as the runs are gone along once: next, and next of those without a session. */
+struct before {
+    size_t next; /* run to read */
+    struct edge edge;
+    uint64_t plain;
+    bool any;
+};
+
+static void before_read(struct before *b, const struct topic *t, size_t i)
 {
-    bool any = false;
-    w->after = (struct edge){.session = ANYBODY};
-    while (i > 0 && !any)
-        any = edge_read(t, --i, true, &w->after, NULL);
-    for (i = any ? i + 1 : 0; i > 0 && w->after_plain == 0;) {
-        struct edge unused;
-        (void)edge_read(t, --i, true, &unused, &w->after_plain);
-    }
-    return any;
+    for (; b->next < i; b->next++)
+        b->any = edge_read(t, b->next, true, &b->edge, &b->plain) || b->any;
 }
 
 /* What stands at run i or next behind. */
@@ -197,7 +198,8 @@ static bool records_stand(const struct topic *t, size_t i, struct window *w)
 }
 
 /* Runs [i, behind) are damaged or lost, and were not before. */
-static int window_make(struct keep *k, const struct topic *t, size_t i, size_t behind)
+static int window_make(struct keep *k, const struct topic *t, struct before *before, size_t i,
+                       size_t behind)
 {
     struct window w = {
         .topic = t->id, .copies = true, .after.time = UINT64_MAX, .slack = FSCK_SLACK};
@@ -214,7 +216,10 @@ static int window_make(struct keep *k, const struct topic *t, size_t i, size_t b
     w.by = !lost           ? "record where it stood"
            : t->lost_table ? "table that named it"
                            : "index entry that named it";
-    w.open = !edge_before(t, i, &w) && from > 0;
+    before_read(before, t, i);
+    w.after = before->edge;
+    w.after_plain = before->plain;
+    w.open = !before->any && from > 0;
     edge_behind(t, behind, &w.before);
     return window_push(k, &w);
 }
@@ -222,6 +227,7 @@ static int window_make(struct keep *k, const struct topic *t, size_t i, size_t b
 static int windows_topic(struct keep *k, const struct topic *t)
 {
     int rc = 0;
+    struct before before = {.edge.session = ANYBODY};
     for (size_t i = 0, behind; rc == 0 && i < t->run_count; i = behind) {
         behind = i + 1;
         if (!run_is_damaged(topic_run(t, i)) || is_known(k->f, t, i) ||
@@ -230,7 +236,7 @@ static int windows_topic(struct keep *k, const struct topic *t)
         while (behind < t->run_count && run_is_damaged(topic_run(t, behind)) &&
                !is_known(k->f, t, behind))
             behind++;
-        rc = window_make(k, t, i, behind);
+        rc = window_make(k, t, &before, i, behind);
     }
     if (rc || (!k->f->unproved && !t->adopted))
         return rc;
@@ -242,8 +248,13 @@ static int windows_topic(struct keep *k, const struct topic *t)
                        .by = "index entry that named it"};
     w.before = (struct edge){UINT64_MAX, ANYBODY, 0};
     w.after = (struct edge){.session = ANYBODY};
-    if (!t->adopted && !edge_before(t, t->run_count, &w))
-        edge_trimmed(t, &w.after);
+    if (!t->adopted) {
+        before_read(&before, t, t->run_count);
+        w.after = before.edge;
+        w.after_plain = before.plain;
+        if (!before.any)
+            edge_trimmed(t, &w.after);
+    }
     return window_push(k, &w);
 }
 
@@ -257,12 +268,30 @@ static int by_topic(const void *a, const void *b)
     return x->after.time < y->after.time ? -1 : x->after.time > y->after.time;
 }
 
-static size_t window_first(const struct keep *k, uint32_t topic)
+static uint64_t later(uint64_t time, uint64_t by)
+{
+    return time > UINT64_MAX - by ? UINT64_MAX : time + by;
+}
+
+static void windows_sort(struct keep *k)
+{
+    qsort(k->window, k->windows, sizeof *k->window, by_topic);
+    for (size_t i = 0; i < k->windows; i++) {
+        struct window *w = &k->window[i];
+        const struct window *last = i > 0 && w[-1].topic == w->topic ? w - 1 : NULL;
+        w->reach = later(w->before.time, FSCK_SLACK);
+        w->reach = last && last->reach > w->reach ? last->reach : w->reach;
+    }
+}
+
+/* The topic's first window that begins behind `time`; with 0 its first. */
+static size_t window_find(const struct keep *k, uint32_t topic, uint64_t time)
 {
     size_t low = 0, high = k->windows;
     while (low < high) {
         size_t mid = low + (high - low) / 2;
-        if (k->window[mid].topic < topic)
+        const struct window *w = &k->window[mid];
+        if (w->topic < topic || (w->topic == topic && time > 0 && w->after.time <= time))
             low = mid + 1;
         else
             high = mid;
@@ -320,9 +349,11 @@ static bool may_be(const struct window *w, const struct side *s)
 static int record_look(void *arg, uint64_t at, const struct side *s)
 {
     struct keep *k = arg;
-    size_t best = k->windows;
-    for (size_t i = window_first(k, s->topic); is_window_of(k, i, s->topic); i++)
-        if ((best == k->windows || k->window[best].open) && may_be(&k->window[i], s))
+    size_t best = k->windows, i = window_find(k, s->topic, later(s->time, FSCK_SLACK));
+    /* The last of them that it fits, rather one that is bounded. */
+    while (i > 0 && is_window_of(k, i - 1, s->topic) && k->window[i - 1].reach >= s->time &&
+           (best == k->windows || k->window[best].open))
+        if (may_be(&k->window[--i], s))
             best = i;
     if (best == k->windows)
         return 0;
@@ -442,7 +473,8 @@ static void trimmed_strike(struct keep *k)
         for (uint64_t n = 0; n < p->geo.index_entries; n++) {
             struct entry e;
             struct side s;
-            if (!line_read(p, slot, n, &e) || !is_window_of(k, window_first(k, e.topic), e.topic) ||
+            if (!line_read(p, slot, n, &e) ||
+                !is_window_of(k, window_find(k, e.topic, 0), e.topic) ||
                 side_read(p, e.side, &s) != 0 || s.topic != e.topic || s.run0 != e.payload ||
                 (e.session ? (uint16_t)s.crc : s.crc) != e.check)
                 continue;
@@ -512,7 +544,7 @@ static int keep_look(struct keep *k)
             rc = windows_topic(k, t);
     if (rc || k->windows == 0)
         return rc;
-    qsort(k->window, k->windows, sizeof *k->window, by_topic);
+    windows_sort(k);
     rc = fsck_records(k->f, log, record_look, k);
     if (rc || k->count == 0)
         return rc;
