@@ -66,11 +66,16 @@ static int descriptor_write(void *arg)
     return 0;
 }
 
+unsigned log_ring_room(const struct producer *p)
+{
+    uint64_t used = atomic_load_explicit(&p->tail, memory_order_relaxed) -
+                    atomic_load_explicit(&p->head, memory_order_acquire);
+    return used < p->limit ? (unsigned)(p->limit - used) : 0;
+}
+
 static bool ring_is_full(const struct producer *p)
 {
-    return atomic_load_explicit(&p->tail, memory_order_relaxed) -
-               atomic_load_explicit(&p->head, memory_order_acquire) >=
-           p->limit;
+    return log_ring_room(p) == 0;
 }
 
 /* A full ring empties by an epoch, which this thread runs if nobody does. */

@@ -302,6 +302,13 @@ void log_names_unwatch(struct log *log, struct watcher *w);
  * log_announce answered -EAGAIN; also to hear who still waits: nothing is done for who does not try again. */
 void log_space_watch(struct log *log, struct watcher *w);
 void log_space_unwatch(struct log *log, struct watcher *w);
+/* Bytes that reservations might find by now: free, and below the bound of those that are open. Says that
+ * somebody waits, as a log_reserve that found none: space watchers are called when there is more. */
+uint64_t log_space_room(struct log *log);
+/* Bytes of it that a batch takes, where its topic's extent has no room for it. */
+uint64_t log_space_need(struct log *log, uint32_t length, uint32_t count, bool equal);
+/* How many batches might be announced before the ring is full. The producer's thread. */
+unsigned log_ring_room(const struct producer *p);
 
 /* ---- Sessions and facts ------------------------------------------------------------------- */
 

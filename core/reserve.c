@@ -197,12 +197,24 @@ static bool admit(struct log *log, uint32_t length)
 }
 
 /* place_pair cannot part it when its record takes more than the larger half. */
+static bool is_whole(const struct log *log, uint64_t need, uint64_t side)
+{
+    unsigned order = extents_order(log->extents, need);
+    uint64_t half = order > 0 ? 1ull << (order - 1 + log->pool.geo.block_shift) : 0;
+    return side >= half;
+}
+
 static void starve(struct log *log, const struct batch *b)
 {
     uint64_t side = side_size(b->count, b->equal), need = b->length + side;
-    unsigned order = extents_order(log->extents, need);
-    uint64_t half = order > 0 ? 1ull << (order - 1 + log->pool.geo.block_shift) : 0;
-    retain_starve(log, need, side >= half);
+    retain_starve(log, need, is_whole(log, need, side));
+}
+
+uint64_t log_space_need(struct log *log, uint32_t length, uint32_t count, bool equal)
+{
+    uint64_t side = side_size(count, equal), need = length + side, blocks;
+    (void)extents_lack(log->extents, need, is_whole(log, need, side), &blocks);
+    return blocks << log->pool.geo.block_shift;
 }
 
 int log_reserve(struct log *log, struct batch *b)
@@ -229,6 +241,17 @@ int log_reserve(struct log *log, struct batch *b)
     if (rc && admitted)
         atomic_fetch_sub_explicit(&log->reserved, b->length, memory_order_relaxed);
     return rc;
+}
+
+uint64_t log_space_room(struct log *log)
+{
+    struct extents_stat st;
+    atomic_store_explicit(&log->starved, true, memory_order_seq_cst); /* as in log_reserve */
+    extents_stat(log->extents, &st);
+    uint64_t open = atomic_load_explicit(&log->reserved, memory_order_seq_cst);
+    uint64_t bound = reserve_bound(log), room = st.free > st.reserve ? st.free - st.reserve : 0;
+    uint64_t left = open == 0 ? UINT64_MAX : open < bound ? bound - open : 0;
+    return left < room ? left : room;
 }
 
 void log_starved(struct log *log)

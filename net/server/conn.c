@@ -155,14 +155,9 @@ void conn_brought(struct conn *c, uint64_t n)
 
 void conn_wait_end(struct conn *c)
 {
-    struct worker *w = c->worker;
     if (c->line)
         line_leave(c);
-    if (!c->parked)
-        return;
-    TAILQ_REMOVE(&w->parked, c, wait_link);
-    c->parked = false;
-    count_sub(&w->count.waiting, 1);
+    space_end(c);
 }
 
 void conn_unref(struct conn *c)

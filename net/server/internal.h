@@ -202,7 +202,11 @@ struct conn {
     bool bulk;                    /* on worker.bulk */
     uint32_t used;                /* bytes brought in its worker's cycle `cycle`, or up to it */
     uint64_t cycle;
-    bool parked;    /* on worker.parked: waits for pool space, or for the ring with a whole batch */
+    bool parked;    /* on worker.parked, waits for pool space, or */
+    bool ringed;    /* on worker.ringing, for a place in the ring with a whole batch */
+    bool summoned;  /* was told to look for pool space, and has not yet: see space.c */
+    uint64_t place; /* in that line, from 1; 0: in none */
+    uint64_t space; /* bytes that it waits for */
     bool called;    /* was told to look for staging memory, and has not yet: see line.c */
     uint8_t passed; /* times that it was, and found none */
     bool timed;     /* on worker.timed */
@@ -262,15 +266,17 @@ struct worker {
     bool hurry;           /* at the last tick somebody waited for space or memory */
     unsigned todo;        /* announced and controls queued since the last log_commit */
     unsigned outstanding; /* completions still to come */
-    struct conn_list all, ready, bulk, parked, timed, dead; /* see worker.c */
+    struct conn_list all, ready, bulk, parked, ringing, timed, dead; /* see worker.c */
     struct line *lines;
     struct line_list open, shut; /* of `lines`, those in which somebody waits: see line.c */
     uint64_t ticket;             /* the newest */
     uint64_t cycle;              /* times that everybody on the bulk list had a turn */
     struct conn *cycle_end; /* the last of them in this one; NULL: it begins with the next turn */
-    const struct conn *last_in; /* whose turn brought something last; only compared */
-    unsigned shared;            /* turns for which the worker counts as shared by several */
-    uint64_t brought;           /* bytes received, ever */
+    const struct conn *last_in;       /* whose turn brought something last; only compared */
+    unsigned shared;                  /* turns for which the worker counts as shared by several */
+    uint64_t brought;                 /* bytes received, ever */
+    uint64_t called, called_since;    /* bytes for those who were called; the first one's place */
+    atomic_uint_fast64_t owed, since; /* what others are to leave; for whose place: see space.c */
     struct watcher space;
     struct mail space_mail;
     atomic_bool space_queued;
@@ -301,6 +307,8 @@ struct server {
     uint64_t unix_dev, unix_ino; /* of the socket file we made: only that is unlinked */
     atomic_bool stop;            /* set by server_stop, then each worker is woken */
     atomic_uint connections, channels, text;
+    atomic_uint_fast64_t places; /* that were given to who waits for space. Relaxed, and so */
+    atomic_uint lines;           /* workers where somebody waits for it */
     /* When it was noted last that connections are put off; 0: never. Relaxed: it orders nothing, and the
      * exchange lets one worker say it. */
     atomic_uint_fast64_t put_off_at;
@@ -397,7 +405,18 @@ bool publish_put(struct conn *c, const uint8_t *p, uint32_t n);
 enum turn publish_pool(struct conn *c);
 enum turn publish_scratch(struct conn *c);
 void publish_drop(struct conn *c); /* forget the batch that is arriving: its space is given back */
-void publish_retry(struct worker *w); /* space was freed */
+
+/* space.c */
+void space_init(struct worker *w);
+bool space_waits(const struct worker *w);
+/* May c look for space, or is what there is for those before it? */
+bool space_may(struct conn *c);
+/* It looked and found none, or might not; the ring is full. */
+void space_join(struct conn *c);
+void space_join_ring(struct conn *c);
+/* It waits no more: it has its space, or gave up. */
+void space_end(struct conn *c);
+void space_call(struct worker *w); /* something came free: who is to look next */
 
 /* ahead.c */
 void ahead_set(struct channel *ch, uint64_t sequence);

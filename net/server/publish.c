@@ -1,7 +1,7 @@
 /* PUBLISH: from its header to its ACK (steps 2 to 6 and 9).
  *
  *   publish_begin   step 2    header checked; duplicate, stale or far-early: into scratch
- *   publish_reserve step 3    when min(body, 64 KiB) is here (stage.c): space, or wait for it
+ *   publish_reserve step 3    when min(body, 64 KiB) is here (stage.c): space, or wait for it (space.c)
  *   publish_pool    steps 4,5 receive in place, at most 256 KiB a go, each written back while hot
  *   whole           step 6    checksums, announce, or wait for a place in the pending ring
  *   pub_deliver     step 9    the completion is back on this worker: the channel owes an ACK
@@ -304,26 +304,6 @@ static uint32_t body_take_in(struct conn *c)
     return n;
 }
 
-static void park(struct conn *c)
-{
-    struct worker *w = c->worker;
-    c->parked = true;
-    TAILQ_INSERT_TAIL(&w->parked, c, wait_link);
-    count_add(&w->count.waiting, 1);
-    worker_timer(w); /* retried every second whatever the log tells */
-}
-
-void publish_retry(struct worker *w)
-{
-    /* In the order in which they came; each turn tries once, and who fails is parked again behind
-     * those who came before this round. */
-    struct conn *c;
-    while ((c = TAILQ_FIRST(&w->parked))) {
-        conn_wait_end(c);
-        conn_ready(c);
-    }
-}
-
 enum turn publish_reserve(struct conn *c)
 {
     struct worker *w = c->worker;
@@ -343,15 +323,16 @@ enum turn publish_reserve(struct conn *c)
     p->b.session = in->channel->session;
     p->b.sequence = in->sequence;
     p->b.epoch = in->epoch;
-    int rc = log_reserve(w->log, &p->b);
+    int rc = space_may(c) ? log_reserve(w->log, &p->b) : -EMBAR_EFULL;
     if (rc) {
         pub_give(w, p);
         /* One that is not to be stored does not wait for space. */
         bool vain = rc == -EMBAR_EFULL && in->channel->session && !session_asked(c, in->channel);
         if (rc == -EMBAR_EFULL && !vain) {
-            park(c);
+            space_join(c);
             return TURN_WAIT;
         }
+        space_end(c);
         /* Not the connection's fault: the topic is gone, or the pool. */
         if (!vain)
             channel_error(in->channel, rc, in->ref, in->sequence, NULL);
@@ -360,6 +341,7 @@ enum turn publish_reserve(struct conn *c)
         to_scratch(c);
         return TURN_NEXT;
     }
+    space_end(c);
     in->pub = p;
     c->state = CONN_POOL;
     c->strikes = 0;
@@ -400,7 +382,7 @@ static enum turn whole(struct conn *c)
         return TURN_WAIT;
     }
     if (rc == -EAGAIN) {
-        park(c); /* the batch is whole: it comes here again */
+        space_join_ring(c); /* the batch is whole: it comes here again */
         return TURN_WAIT;
     }
     if (rc) {

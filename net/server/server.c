@@ -88,6 +88,7 @@ int server_start(struct server **out, const struct server_options *opt, struct e
         w->index = i;
         w->producer = log_producer(s->log, opt->first_producer + i);
         w->epoll_fd = w->timer_fd = w->listen_fd = w->box.wake_fd = -1;
+        space_init(w); /* before another one runs, which looks at it */
     }
     int rc = start(s, err);
     if (rc) {

@@ -70,12 +70,12 @@ static void tick(struct worker *w)
     struct conn *c, *next;
     for (c = TAILQ_FIRST(&w->timed); c && (next = TAILQ_NEXT(c, timed_link), true); c = next)
         conn_tick(c);
-    if (!TAILQ_EMPTY(&w->parked))
-        publish_retry(w);
+    if (space_waits(w))
+        space_call(w);
     stage_tick(w);
     if (w->listeners_off && !w->stopping)
         listener_arm(w, true);
-    if (TAILQ_EMPTY(&w->timed) && TAILQ_EMPTY(&w->parked) && !line_waits(w) && !w->listeners_off)
+    if (TAILQ_EMPTY(&w->timed) && !space_waits(w) && !line_waits(w) && !w->listeners_off)
         timer_set(w, false);
 }
 
@@ -294,7 +294,7 @@ static void space_deliver(struct worker *w, struct mail *m)
     (void)m;
     /* Cleared before the retry: what is freed from here on fires again. */
     atomic_store_explicit(&w->space_queued, false, memory_order_seq_cst);
-    publish_retry(w);
+    space_call(w);
 }
 
 static void space_fire(struct watcher *self)
@@ -336,7 +336,6 @@ int worker_start(struct worker *w, struct embar_error *err)
     TAILQ_INIT(&w->all);
     TAILQ_INIT(&w->ready);
     TAILQ_INIT(&w->bulk);
-    TAILQ_INIT(&w->parked);
     TAILQ_INIT(&w->timed);
     TAILQ_INIT(&w->dead);
     TAILQ_INIT(&w->pub_free);

@@ -1,0 +1,201 @@
+/* The line of those who wait for pool space, or for a place in the pending ring (steps 3 and 6).
+ *
+ * Each worker has a line, in the order in which its connections came. When something comes free it calls
+ * the first of them, as many as that has room for: what their batches need is counted together, and the
+ * first of all looks in any case, for what it finds missing is what the log makes room for. Who was
+ * called looks once; who found nothing is where it was before, and the rest were not called for it. So
+ * a thousand who wait cost a look or two when an extent comes free.
+ *
+ * First come, first served: what those before need is left to them, by whoever comes new, too, so that
+ * no large batch waits for ever because small ones have the little that comes free each time. Batches behind
+ * pass when there is room for both. Between workers it is the same: each tells what its first and
+ * those whom it called need, and since when they wait. What they tell may be some instructions old: then
+ * two look for the same, and one of them waits on.
+ *
+ * When who is before others gets in or leaves, all lines are told. Otherwise the log tells, since who
+ * looked and found nothing said that it waits (log_reserve, log_space_room). The tick tells too.
+ *
+ * The others have their batch in the pool already and find the ring full: as many are called as it
+ * has places. Must never leave somebody on a line of whom the log does not know.
+ */
+#include "net/server/internal.h"
+
+#define NOBODY UINT64_MAX
+
+/* ---- What others need ---------------------------------------------------------------------- */
+
+static void say(struct worker *w)
+{
+    const struct conn *first = TAILQ_FIRST(&w->parked);
+    uint64_t since = w->called > 0 ? w->called_since : first ? first->place : NOBODY;
+    bool was = atomic_load_explicit(&w->since, memory_order_relaxed) != NOBODY;
+    /* Relaxed: hints, see above. */
+    atomic_store_explicit(&w->owed, w->called + (first ? first->space : 0), memory_order_relaxed);
+    atomic_store_explicit(&w->since, since, memory_order_relaxed);
+    if (was && since == NOBODY)
+        atomic_fetch_sub_explicit(&w->server->lines, 1, memory_order_relaxed);
+    if (!was && since != NOBODY)
+        atomic_fetch_add_explicit(&w->server->lines, 1, memory_order_relaxed);
+}
+
+/* Bytes that those of other workers need who came before `place`. */
+static uint64_t owed_elsewhere(const struct worker *w, uint64_t place)
+{
+    const struct server *s = w->server;
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < s->workers; i++) {
+        const struct worker *other = &s->worker[i];
+        if (other != w && atomic_load_explicit(&other->since, memory_order_relaxed) < place)
+            sum += atomic_load_explicit(&other->owed, memory_order_relaxed);
+    }
+    return sum;
+}
+
+/* All lines look again, this one too. */
+static void tell(struct worker *w)
+{
+    struct server *s = w->server;
+    for (unsigned i = 0; i < s->workers; i++)
+        if (atomic_load_explicit(&s->worker[i].since, memory_order_relaxed) != NOBODY)
+            s->worker[i].space.fire(&s->worker[i].space);
+}
+
+/* ---- The line ------------------------------------------------------------------------------ */
+
+void space_init(struct worker *w)
+{
+    TAILQ_INIT(&w->parked);
+    TAILQ_INIT(&w->ringing);
+    atomic_init(&w->since, NOBODY);
+}
+
+bool space_waits(const struct worker *w)
+{
+    return !TAILQ_EMPTY(&w->parked) || !TAILQ_EMPTY(&w->ringing);
+}
+
+static void uncall(struct conn *c)
+{
+    if (!c->summoned)
+        return;
+    c->summoned = false;
+    c->worker->called -= c->space;
+}
+
+static void take_off(struct conn *c)
+{
+    struct worker *w = c->worker;
+    TAILQ_REMOVE(c->ringed ? &w->ringing : &w->parked, c, wait_link);
+    c->parked = false;
+    count_sub(&w->count.waiting, 1);
+}
+
+static void put_on(struct conn *c, bool ringed)
+{
+    struct worker *w = c->worker;
+    c->parked = true;
+    c->ringed = ringed;
+    count_add(&w->count.waiting, 1);
+    worker_timer(w); /* all is tried again every second whatever the log tells */
+}
+
+/* Bytes of pool space. */
+static uint64_t needs(const struct conn *c)
+{
+    return log_space_need(c->worker->log, c->cur.payload, c->cur.count, c->cur.equal);
+}
+
+bool space_may(struct conn *c)
+{
+    struct worker *w = c->worker;
+    if (c->summoned) {
+        uncall(c);
+        return true;
+    }
+    /* As a rule nobody waits: one look, at what is written rarely. */
+    if (atomic_load_explicit(&w->server->lines, memory_order_relaxed) == 0)
+        return true;
+    const struct conn *first = TAILQ_FIRST(&w->parked);
+    uint64_t place = c->place ? c->place : NOBODY;
+    uint64_t owed = owed_elsewhere(w, place) + w->called;
+    owed += first && first->place < place ? first->space : 0;
+    return owed == 0 || log_space_room(w->log) >= owed + needs(c);
+}
+
+void space_join(struct conn *c)
+{
+    struct worker *w = c->worker;
+    c->space = needs(c);
+    if (!c->place)
+        c->place = 1 + atomic_fetch_add_explicit(&w->server->places, 1, memory_order_relaxed);
+    /* Who was called and comes back is one of the first, and who is new the last. */
+    struct conn *at = TAILQ_LAST(&w->parked, conn_list);
+    if (at && at->place > c->place)
+        for (at = TAILQ_FIRST(&w->parked); at->place < c->place;)
+            at = TAILQ_NEXT(at, wait_link);
+    if (at && at->place > c->place)
+        TAILQ_INSERT_BEFORE(at, c, wait_link);
+    else
+        TAILQ_INSERT_TAIL(&w->parked, c, wait_link);
+    put_on(c, false);
+    say(w);
+}
+
+void space_join_ring(struct conn *c)
+{
+    TAILQ_INSERT_TAIL(&c->worker->ringing, c, wait_link);
+    put_on(c, true);
+}
+
+void space_end(struct conn *c)
+{
+    struct worker *w = c->worker;
+    if (c->parked)
+        take_off(c);
+    if (!c->place)
+        return;
+    uncall(c);
+    c->place = 0;
+    say(w);
+    tell(w);
+}
+
+/* ---- Calling ------------------------------------------------------------------------------- */
+
+static void call(struct conn *c)
+{
+    struct worker *w = c->worker;
+    take_off(c);
+    if (w->called == 0)
+        w->called_since = c->place;
+    w->called += c->space;
+    c->summoned = true;
+    conn_ready(c);
+}
+
+static void call_line(struct worker *w)
+{
+    struct conn *c = TAILQ_FIRST(&w->parked);
+    if (!c)
+        return;
+    uint64_t owed = owed_elsewhere(w, c->place) + w->called, room = log_space_room(w->log);
+    bool first = owed == 0;
+    uint64_t left = room > owed ? room - owed : 0;
+    for (; c && (first || c->space <= left); c = TAILQ_FIRST(&w->parked)) {
+        left -= c->space < left ? c->space : left;
+        first = false;
+        call(c);
+    }
+    say(w);
+}
+
+void space_call(struct worker *w)
+{
+    unsigned places = TAILQ_EMPTY(&w->ringing) ? 0 : log_ring_room(w->producer);
+    struct conn *c;
+    for (; places > 0 && (c = TAILQ_FIRST(&w->ringing)); places--) {
+        take_off(c);
+        conn_ready(c);
+    }
+    call_line(w);
+}
