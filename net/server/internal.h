@@ -259,7 +259,7 @@ struct worker {
     struct producer *producer;
     unsigned index;
     pthread_t thread;
-    bool started;
+    bool opened, started;
     int epoll_fd, timer_fd, listen_fd;
     bool timer_armed, listeners_off;
     bool stopping;
@@ -337,8 +337,10 @@ void listener_accept(struct worker *w, int fd, bool local);
 void listener_arm(struct worker *w, bool on);
 
 /* worker.c */
+/* All workers are open before the first is started: that one hands connections to any of them. */
+int worker_open(struct worker *w, struct embar_error *err) __attribute__((warn_unused_result));
 int worker_start(struct worker *w, struct embar_error *err) __attribute__((warn_unused_result));
-void worker_destroy(struct worker *w); /* joined or never started */
+void worker_destroy(struct worker *w); /* joined or never started, or not even opened */
 void worker_wake(struct worker *w);
 /* A connection needs the next 1 s tick. */
 void worker_timer(struct worker *w);

@@ -52,6 +52,8 @@ static int start(struct server *s, struct embar_error *err)
     if (rc == 0 && s->opt.unix_path)
         rc = listener_unix(s, err);
     for (unsigned i = 0; rc == 0 && i < s->workers; i++)
+        rc = worker_open(&s->worker[i], err);
+    for (unsigned i = 0; rc == 0 && i < s->workers; i++)
         rc = worker_start(&s->worker[i], err);
     return rc;
 }

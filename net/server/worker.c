@@ -331,7 +331,7 @@ static int open_all(struct worker *w)
     return rc;
 }
 
-int worker_start(struct worker *w, struct embar_error *err)
+int worker_open(struct worker *w, struct embar_error *err)
 {
     TAILQ_INIT(&w->all);
     TAILQ_INIT(&w->ready);
@@ -339,16 +339,22 @@ int worker_start(struct worker *w, struct embar_error *err)
     TAILQ_INIT(&w->timed);
     TAILQ_INIT(&w->dead);
     TAILQ_INIT(&w->pub_free);
-    int rc = open_all(w);
-    if (rc)
-        return embar_fail(err, rc, "cannot set up a network worker");
     w->listeners_off = true;
-    listener_arm(w, true);
     w->space_mail.deliver = space_deliver;
     w->space.fire = space_fire;
     stage_init(w);
+    int rc = open_all(w);
+    if (rc)
+        return embar_fail(err, rc, "cannot set up a network worker");
+    w->opened = true;
+    return 0;
+}
+
+int worker_start(struct worker *w, struct embar_error *err)
+{
+    listener_arm(w, true);
     log_space_watch(w->log, &w->space);
-    rc = -pthread_create(&w->thread, NULL, run, w);
+    int rc = -pthread_create(&w->thread, NULL, run, w);
     if (rc) {
         log_space_unwatch(w->log, &w->space);
         return embar_fail(err, rc, "cannot start a network worker");
@@ -362,10 +368,10 @@ void worker_destroy(struct worker *w)
     if (w->started)
         log_space_unwatch(w->log, &w->space);
     w->stopping = true;
-    if (w->started)
-        mail_drain(w); /* connections handed over after it had left; wake-ups */
-    if (w->started)
+    if (w->opened) {
+        mail_drain(w); /* connections handed over after it had left, or before it came; wake-ups */
         bury(w);
+    }
     struct pub *p;
     while (w->pub_free.tqh_last && (p = TAILQ_FIRST(&w->pub_free))) {
         TAILQ_REMOVE(&w->pub_free, p, link);
