@@ -31,6 +31,7 @@
 #define TICKS_SLOW   5u
 #define TICKS_HURRY  2u /* the first may have begun before the batch */
 #define TICKS_SILENT 300u
+#define TICKS_ALONE  30u
 #define TICKS_LINGER 3u
 #define RATE_MIN     (64u << 10) /* bytes a tick for a batch that holds pool space */
 
@@ -508,6 +509,12 @@ void conn_turn(struct conn *c)
             return;
     }
     conn_timed(c);
+}
+
+void conn_parked_tick(struct conn *c)
+{
+    if (c->hup && ++c->alone >= TICKS_ALONE)
+        conn_close(c);
 }
 
 void conn_tick(struct conn *c)

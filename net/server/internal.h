@@ -235,6 +235,7 @@ struct conn {
     uint64_t received; /* bytes ever */
     uint64_t ticked;   /* of them at the last tick */
     unsigned strikes;  /* ticks without enough progress */
+    unsigned alone;    /* ticks that it was parked and its peer would send no more */
     struct mail mail;  /* hand-over to its worker */
     TAILQ_ENTRY(conn) all_link, ready_link, wait_link, timed_link;
     uint8_t out[CONN_OUT];
@@ -360,6 +361,8 @@ uint32_t conn_share(const struct conn *c);
 void conn_brought(struct conn *c, uint64_t n);
 void conn_turn(struct conn *c);
 void conn_tick(struct conn *c);
+/* A tick of one that is parked: whose peer has gone does not keep its place for as long as there is no room. */
+void conn_parked_tick(struct conn *c);
 void conn_close(struct conn *c);
 void conn_unref(struct conn *c);
 void conn_wait_end(struct conn *c); /* off the waiting lists */
@@ -419,6 +422,7 @@ void space_join_ring(struct conn *c);
 /* It waits no more: it has its space, or gave up. */
 void space_end(struct conn *c);
 void space_call(struct worker *w); /* something came free: who is to look next */
+void space_tick(struct worker *w); /* the same, when nobody told; and who has gone leaves */
 
 /* ahead.c */
 void ahead_set(struct channel *ch, uint64_t sequence);

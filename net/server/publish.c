@@ -344,7 +344,7 @@ enum turn publish_reserve(struct conn *c)
     space_end(c);
     in->pub = p;
     c->state = CONN_POOL;
-    c->strikes = 0;
+    c->strikes = c->alone = 0;
     c->ticked = c->received;
     return TURN_NEXT;
 }

@@ -199,3 +199,17 @@ void space_call(struct worker *w)
     }
     call_line(w);
 }
+
+static void tick(struct conn_list *line)
+{
+    struct conn *c, *next;
+    for (c = TAILQ_FIRST(line); c && (next = TAILQ_NEXT(c, wait_link), true); c = next)
+        conn_parked_tick(c);
+}
+
+void space_tick(struct worker *w)
+{
+    tick(&w->parked);
+    tick(&w->ringing);
+    space_call(w);
+}

@@ -71,7 +71,7 @@ static void tick(struct worker *w)
     for (c = TAILQ_FIRST(&w->timed); c && (next = TAILQ_NEXT(c, timed_link), true); c = next)
         conn_tick(c);
     if (space_waits(w))
-        space_call(w);
+        space_tick(w);
     stage_tick(w);
     if (w->listeners_off && !w->stopping)
         listener_arm(w, true);
