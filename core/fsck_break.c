@@ -542,7 +542,7 @@ static int gap_fold(struct salvage *v, struct gap *g)
         struct entry part;
         if (g->is_close[i]) {
             struct topic *t = names_id(&v->log->names, e->topic);
-            if (t && !names_is_dir(t) && e->offset == topic_end(t)) /* the first of them */
+            if (t && !names_is_dir(t) && e->offset >= topic_end(t)) /* the first of them */
                 rc = gap_lose(v, g, i, t);
             i += e->flags & MEDIA_F_SPLIT ? 1 : 0;
             continue;
