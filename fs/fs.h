@@ -249,8 +249,8 @@ struct job {
     struct task task;
     uint64_t deadline; /* parked: CLOCK_MONOTONIC ns */
     atomic_bool interrupted;
-    bool parked_once;
-    struct job *next; /* handle's waiting list, or the park */
+    bool parked_once, fresh; /* fresh: and not yet tried there */
+    struct job *next;        /* handle's waiting list, or the park */
 };
 
 /* Answers req in the end, whatever happens. `data` need not outlive the call. */
@@ -277,7 +277,7 @@ void park_init(struct park *p, struct fs *fs);
 void park_job(struct park *p, struct job *job);
 /* A job of a handle whose turn has come: tried at once by the replies thread. */
 void park_resume(struct park *p, struct job *job);
-/* Try every parked job once, soon. */
+/* Try the parked jobs soon, oldest first, until one finds no space. */
 void park_retry(struct park *p);
 uint64_t park_tick(struct park *p, uint64_t now);
 /* From now on nothing waits: what is parked ends at once. */
@@ -500,8 +500,8 @@ struct fs_options {
 };
 
 struct fs_counters {
-    atomic_uint_fast64_t reads, read_bytes, writes, write_bytes, parked, parked_now, no_space,
-        interrupted, lost_fragments, held_bytes, open_files, notifications;
+    atomic_uint_fast64_t reads, read_bytes, writes, write_bytes, parked, parked_now, park_tries,
+        no_space, interrupted, lost_fragments, held_bytes, open_files, notifications;
 };
 
 struct fs {

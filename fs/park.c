@@ -1,8 +1,11 @@
 /* Writes that wait for pool space (step 3's back-pressure for writers through the mount).
  *
  * A parked write ends on commit, on interrupt (EINTR) or after --write-wait (ENOSPC). The log
- * tells when space was freed or the producer's ring has moved; the replies thread then tries every
- * parked job once, oldest first. It never tries without that. What is to be written to a removed topic
+ * tells when space was freed or the producer's ring has moved; the replies thread then tries the parked
+ * jobs, oldest first, until one finds none: those behind it wait for it, so that no large write waits
+ * for ever for the sake of small ones, and many who wait cost no more than a few. It never tries without
+ * that, but for each job once by itself when it comes, since something may have been freed since it was
+ * refused, or it may need nothing. What is to be written to a removed topic
  * waits as any other: it lives until its last close.
  * Must never be entered with a lock held that the park's or the queue's lock is inside of.
  */
@@ -55,29 +58,27 @@ static void park_interrupt(fuse_req_t req, void *data)
     tasks_push(&job->fs->replies, &job->fs->park.wake);
 }
 
-static void park_append(struct park *p, struct job *job, bool retry)
+static void park_append(struct park *p, struct job *job)
 {
     pthread_mutex_lock(&p->lock);
     job->next = NULL;
     *p->tail = job;
     p->tail = &job->next;
-    p->retry = p->retry || retry;
     pthread_mutex_unlock(&p->lock);
 }
 
-/* Into the park, to be tried once at once: space may have been freed since the job was refused. */
 static void park_enter(struct park *p, struct job *job)
 {
     struct fs *fs = p->fs;
     job->deadline = now_ns() + (uint64_t)fs->opt.write_wait * 1000000000u;
-    job->parked_once = true;
+    job->parked_once = job->fresh = true;
     count_add(&fs->count.parked_now, 1);
     if (job->req)
         node_parked(&fs->nodes, job->handle->node);
     /* An interrupt that came already is told from inside this call. */
     if (job->req)
         fuse_req_interrupt_func(job->req, park_interrupt, job);
-    park_append(p, job, true);
+    park_append(p, job);
     tasks_push(&fs->replies, &p->wake);
 }
 
@@ -92,22 +93,35 @@ void park_resume(struct park *p, struct job *job)
     park_enter(p, job);
 }
 
-/* One job's turn: true when it has left the park. It may be gone then. */
-static bool park_turn(struct park *p, struct job *job, uint64_t now, bool retry, bool closed)
+/* One job's turn: true when it has left the park. It may be gone then. *in_vain: it left, and took nothing. */
+static bool park_turn(struct park *p, struct job *job, uint64_t now, bool retry, bool closed,
+                      bool *in_vain)
 {
     struct fs *fs = p->fs;
     if (atomic_load_explicit(&job->interrupted, memory_order_relaxed)) {
+        *in_vain = true;
         count_add(&fs->count.interrupted, 1);
         publish_fail(job, -EINTR);
         return true;
     }
-    if (retry && publish_step(job))
-        return true;
+    if (retry) {
+        job->fresh = false;
+        count_add(&fs->count.park_tries, 1);
+        if (publish_step(job))
+            return true;
+    }
     if (now < job->deadline && !closed)
         return false;
+    *in_vain = true;
     count_add(&fs->count.no_space, 1);
     publish_fail(job, -ENOSPC);
     return true;
+}
+
+/* It just came; or it is nobody's any more, and takes nothing. */
+static bool tried_anyway(const struct job *job)
+{
+    return job->fresh || (job->kind == JOB_CLOSE && topic_is_last(job->handle->topic));
 }
 
 uint64_t park_tick(struct park *p, uint64_t now)
@@ -122,20 +136,24 @@ uint64_t park_tick(struct park *p, uint64_t now)
     if (!job)
         return NEVER;
     uint64_t due = NEVER;
+    bool in_vain = false;
     for (struct job *next; job; job = next) {
         next = job->next;
         uint64_t deadline = job->deadline;
         struct node *node = job->req ? job->handle->node : NULL;
-        if (park_turn(p, job, now, retry, closed)) {
+        if (park_turn(p, job, now, retry || tried_anyway(job) || closed, closed, &in_vain)) {
             count_sub(&p->fs->count.parked_now, 1);
             if (node)
                 node_unparked(&p->fs->nodes, node);
             continue;
         }
-        park_append(p, job, false);
+        retry = false; /* those behind wait for it */
+        park_append(p, job);
         due = deadline < due ? deadline : due;
     }
     log_commit(p->fs->log);
+    if (in_vain)
+        park_retry(p); /* it may have been what the others waited for */
     return due;
 }
 

@@ -174,6 +174,8 @@ static void mount_metrics(struct fs *fs, FILE *out)
         {"fs_write_bytes_total", "counter", "Bytes they brought.", get(&c->write_bytes)},
         {"fs_parked_total", "counter", "Writes that had to wait for space.", get(&c->parked)},
         {"fs_parked", "gauge", "Writes that wait for space now.", get(&c->parked_now)},
+        {"fs_parked_tries_total", "counter", "Times that a waiting write looked for space.",
+         get(&c->park_tries)},
         {"fs_no_space_total", "counter", "Writes that waited in vain.", get(&c->no_space)},
         {"fs_interrupted_total", "counter", "Waiting writes interrupted.", get(&c->interrupted)},
         {"fs_lost_fragments_total", "counter",

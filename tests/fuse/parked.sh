@@ -60,6 +60,14 @@ content "$mnt/small" 'small\nmore\n'
 cmp -n 100000 "$mnt/t" "$scratch/whole" || die "reading"
 parked_is "$writers" || die "$(metric parked) wait, not $writers"
 
+# Each commit lets those who wait look again: the first of them, and not all.
+tries=$(metric parked_tries_total)
+for ((i = 0; i < 5; i++)); do
+    at_once tee -a "$mnt/small" <<<"again" >"$scratch/out"
+done
+[ $(($(metric parked_tries_total) - tries)) -le $((writers * 2)) ] ||
+    die "$(($(metric parked_tries_total) - tries)) tries of $writers for five commits"
+
 # Interrupted by a signal that is handled; killed by one that cannot be.
 python3 - "$mnt/t" <<'PY' &
 import os, signal, sys
@@ -118,4 +126,4 @@ mv "$mnt/moved" "$mnt/t12"
 for ((i = 12; i < writers; i += 4)); do
     wait_until 60 is_whole "$mnt/t$i" || die "t$i is not what was written to it"
 done
-content "$mnt/small" 'small\nmore\nmore\n'
+content "$mnt/small" "small\nmore\n$(printf 'again\\n%.0s' 1 2 3 4 5)more\n"
