@@ -65,14 +65,20 @@ static struct embar_publisher_options sized(size_t batch, size_t window)
     return o;
 }
 
+/* A first message is on its way, and is not acknowledged. */
+static void begin_behind(struct setting *s, struct embar_publisher_options o)
+{
+    begin(s, o, true);
+    put(s, "first", 5);
+    wait_for_bytes(&s->p, 5);
+}
+
 /* Begun behind another, it goes when that is done; the first goes at once. */
 static void nothing_on_its_way(void **state)
 {
     (void)state;
     struct setting s;
-    begin(&s, sized(4096, 0), true);
-    put(&s, "first", 5);
-    wait_for_bytes(&s.p, 5);
+    begin_behind(&s, sized(4096, 0));
     put(&s, "second", 6);
     put(&s, "third", 5);
     break_connections(&s.p); /* so that the first is known to be committed */
@@ -85,9 +91,7 @@ static void nothing_on_its_way_but_held(void **state)
 {
     (void)state;
     struct setting s;
-    begin(&s, sized(4096, 0), true);
-    put(&s, "first", 5);
-    wait_for_bytes(&s.p, 5);
+    begin_behind(&s, sized(4096, 0));
     put(&s, "second", 6);
     struct pub_lane *l = pub_lane_own(s.pub);
     pub_lane_hold(l);
@@ -117,9 +121,7 @@ static void a_flush_takes_all_lanes(void **state)
 {
     (void)state;
     struct setting s;
-    begin(&s, sized(4096, 0), true);
-    put(&s, "first", 5);
-    wait_for_bytes(&s.p, 5);
+    begin_behind(&s, sized(4096, 0));
     pthread_t id[3];
     for (unsigned i = 0; i < 3; i++)
         assert_int_equal(pthread_create(&id[i], NULL, put_one, &s), 0);
@@ -165,9 +167,7 @@ static void who_waits_makes_others_go(void **state)
     struct setting s;
     pthread_t id;
     struct embar_publisher_info info;
-    begin(&s, sized(8192, 16384), true);
-    put(&s, "first", 5);
-    wait_for_bytes(&s.p, 5);
+    begin_behind(&s, sized(8192, 16384));
     put(&s, "begun", 5); /* all of the window is taken now */
     assert_int_equal(pthread_create(&id, NULL, put_one, &s), 0);
     wait_for_bytes(&s.p, 10);
@@ -287,9 +287,7 @@ static void bytes_are_kept_while_they_are_written(void **state)
 {
     (void)state;
     struct setting s;
-    begin(&s, sized(4096, 0), true);
-    put(&s, "first", 5);
-    wait_for_bytes(&s.p, 5);
+    begin_behind(&s, sized(4096, 0));
     pthread_mutex_lock(&s.pub->lock);
     struct pub_batch *b = s.pub->head;
     b->writers++;

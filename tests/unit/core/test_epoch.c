@@ -26,16 +26,23 @@ static void open_manual(struct fixture *f)
     fixture_open_as(f, 0, &o);
 }
 
+/* The same, with a session on a topic. */
+static uint64_t open_session(struct fixture *f, struct topic **t)
+{
+    open_manual(f);
+    uint32_t id = fixture_topic(f, "t");
+    *t = log_topic(f->log, id);
+    return fixture_session(f, id, 7);
+}
+
 /* A new process's fence is told from one for a gap, by whoever comes with an epoch from before: what is
  * held, what comes later, over a restart and over gaps in between. */
 static void a_takeover_is_told_apart(void **state)
 {
     (void)state;
     struct fixture f;
-    open_manual(&f);
-    uint32_t id = fixture_topic(&f, "t");
-    struct topic *t = log_topic(f.log, id);
-    uint64_t s = fixture_session(&f, id, 7);
+    struct topic *t;
+    uint64_t s = open_session(&f, &t);
     struct sent held;
     assert_int_equal(fixture_send(&f, 0, &held, t, s, 1, 3, "x", 1, NULL, 1), 0);
     log_commit(f.log);
@@ -47,6 +54,7 @@ static void a_takeover_is_told_apart(void **state)
     uint32_t mine = st.epoch;
     for (unsigned i = 0; i < 3; i++)
         fixture_control(&f, (struct control){.kind = MEDIA_C_FENCE, .value = s});
+    uint32_t id = topic_id(t);
     topic_put(t);
     fixture_kill(&f);
     t = log_topic(f.log, id);
@@ -90,10 +98,8 @@ static void gaps_in_a_row_look_like_a_takeover(void **state)
 {
     (void)state;
     struct fixture f;
-    open_manual(&f);
-    uint32_t id = fixture_topic(&f, "t");
-    struct topic *t = log_topic(f.log, id);
-    uint64_t s = fixture_session(&f, id, 7);
+    struct topic *t;
+    uint64_t s = open_session(&f, &t);
     while (epoch_of(&f, s) < GAPS - 1)
         fixture_control(&f, (struct control){.kind = MEDIA_C_FENCE, .value = s});
     assert_int_equal(put(&f, t, s, 1, 1, "1").status, -EMBAR_EFENCED);
@@ -107,6 +113,7 @@ static void gaps_in_a_row_look_like_a_takeover(void **state)
     assert_int_equal(lasting_gap(&f, t, s).status, -EMBAR_EFENCED);
     fixture_control(&f, (struct control){.kind = MEDIA_C_FENCE, .value = s, .taken = true});
     assert_int_equal(epoch_of(&f, s), 2 * GAPS);
+    uint32_t id = topic_id(t);
     topic_put(t);
     fixture_kill(&f);
     t = log_topic(f.log, id);

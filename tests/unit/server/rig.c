@@ -555,3 +555,21 @@ void until(bool (*f)(void *arg), void *arg)
     } while (time(NULL) < end);
     fail_msg("what was waited for did not come within 120 seconds");
 }
+
+struct staged {
+    const struct rig *rig;
+    uint64_t bytes, waiting;
+};
+
+static bool is_staged(void *arg)
+{
+    const struct staged *w = arg;
+    struct server_stat st;
+    server_stat(w->rig->server, &st);
+    return st.staged == w->bytes && st.waiting == w->waiting;
+}
+
+void until_staged(const struct rig *r, uint64_t bytes, uint64_t waiting)
+{
+    until(is_staged, &(struct staged){r, bytes, waiting});
+}

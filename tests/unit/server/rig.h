@@ -102,6 +102,8 @@ int admin(int fd, uint8_t verb, const char *path, const char *second, uint8_t fr
 void fill(uint8_t *p, size_t n, uint64_t seed);
 /* Wait (120 s at most) until `f` answers true. */
 void until(bool (*f)(void *arg), void *arg);
+/* Wait until so many bytes are staged, and so many connections wait for memory or space. */
+void until_staged(const struct rig *r, uint64_t bytes, uint64_t waiting);
 /* No connection is left at the server of this rig. */
 bool nobody_is_there(void *rig);
 

@@ -130,38 +130,9 @@ static void end_and_begin(struct one *o)
     free(next.p);
 }
 
-struct want {
-    const struct rig *rig;
-    uint64_t pieces, waiting;
-};
-
-static bool stands(void *arg)
-{
-    const struct want *w = arg;
-    struct server_stat st;
-    server_stat(w->rig->server, &st);
-    return st.staged == w->pieces * PIECE && st.waiting == w->waiting;
-}
-
 static void until_stands(const struct rig *r, unsigned pieces, unsigned waiting)
 {
-    struct want w = {r, pieces, waiting};
-    until(stands, &w);
-}
-
-static bool so_many_wait(void *arg)
-{
-    const struct want *w = arg;
-    struct server_stat st;
-    server_stat(w->rig->server, &st);
-    return st.staged == w->pieces && st.waiting == w->waiting;
-}
-
-/* The same, in bytes. */
-static void until_bytes_stand(const struct rig *r, uint64_t bytes, unsigned waiting)
-{
-    struct want w = {r, bytes, waiting};
-    until(so_many_wait, &w);
+    until_staged(r, (uint64_t)pieces * PIECE, waiting);
 }
 
 /* Publishers of one principal, each with the beginning of a batch. */
@@ -375,16 +346,16 @@ static void a_part_of_a_piece(void **state)
     small_crowd(&r, carl, PARTS, CARL);
     crowd(&r, anna, HALF, ANNA);
     crowd(&r, bert, HALF - CUT, BERT);
-    until_bytes_stand(&r, STAGING, 0);
+    until_staged(&r, STAGING, 0);
     small_crowd(&r, dora, LATE, DORA);
-    until_bytes_stand(&r, STAGING, LATE);
+    until_staged(&r, STAGING, LATE);
     for (unsigned i = 0; i < LATE; i++) {
         end(&carl[i]);
-        until_bytes_stand(&r, STAGING, LATE - i - 1);
+        until_staged(&r, STAGING, LATE - i - 1);
     }
     for (unsigned i = 0; i < LATE; i++)
         end(&dora[i]);
-    until_bytes_stand(&r, STAGING - LATE * UNIT, 0);
+    until_staged(&r, STAGING - LATE * UNIT, 0);
     rig_stop(&r);
 }
 
@@ -398,13 +369,13 @@ static void behind_a_larger_one(void **state)
     start(&r, 1);
     crowd(&r, anna, HALF - 1, ANNA);
     small_crowd(&r, small, PARTS, ANNA);
-    until_bytes_stand(&r, (HALF - 1) * PIECE + PARTS * UNIT, 0);
+    until_staged(&r, (HALF - 1) * PIECE + PARTS * UNIT, 0);
     crowd(&r, &large, 1, ANNA);
-    until_bytes_stand(&r, (HALF - 1) * PIECE + PARTS * UNIT, 1);
+    until_staged(&r, (HALF - 1) * PIECE + PARTS * UNIT, 1);
     small_crowd(&r, &last, 1, ANNA); /* there is room for it */
-    until_bytes_stand(&r, (HALF - 1) * PIECE + PARTS * UNIT, 2);
+    until_staged(&r, (HALF - 1) * PIECE + PARTS * UNIT, 2);
     end(&anna[0]);
-    until_bytes_stand(&r, (HALF - 1) * PIECE + (PARTS + 1) * UNIT, 0);
+    until_staged(&r, (HALF - 1) * PIECE + (PARTS + 1) * UNIT, 0);
     end(&large);
     end(&last);
     rig_stop(&r);

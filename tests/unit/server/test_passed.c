@@ -148,19 +148,6 @@ static void end(struct one *o, bool and_begin)
     await_ack(o->fd, 1, o->sequence - and_begin);
 }
 
-struct want {
-    const struct rig *rig;
-    uint64_t pieces, waiting;
-};
-
-static bool stands(void *arg)
-{
-    const struct want *w = arg;
-    struct server_stat st;
-    server_stat(w->rig->server, &st);
-    return st.staged == w->pieces * PIECE && st.waiting == w->waiting;
-}
-
 /* All that it has sent so far of this batch was received: it has memory. */
 static bool has_memory(const struct one *o)
 {
@@ -191,7 +178,7 @@ static void wait_for_some(struct world *w, unsigned here)
     calls_forget();
     vain_of(w->o[0].who);
     begin(w->slow[here]);
-    until(stands, &(struct want){&w->r, HALF, 1});
+    until_staged(&w->r, HALF * PIECE, 1);
     until(so_many_in_vain, &(unsigned){1});
 }
 
@@ -220,7 +207,7 @@ static void start(struct world *w, unsigned here)
         begin(w->slow[i]);
     for (unsigned i = here; i < HALF; i++)
         begin(w->quick[i]);
-    until(stands, &(struct want){&w->r, HALF, 0});
+    until_staged(&w->r, HALF * PIECE, 0);
     (void)subscribe(w->slow[here]->fd, "news", 2, WIRE_FROM_EARLIEST, 0, 0, 1);
     wait_for_some(w, here);
 }
@@ -237,7 +224,7 @@ static void pass_over(struct world *w, unsigned here, unsigned times)
 
 static void stop(struct world *w)
 {
-    until(stands, &(struct want){&w->r, 0, 0});
+    until_staged(&w->r, 0, 0);
     for (unsigned i = 0; i < 2 * HALF; i++) {
         if (w->o[i].fd < 0)
             continue;
@@ -260,17 +247,17 @@ static void by_another_worker(void **state)
     start(&w, 0);
     pass_over(&w, 0, PASSED - 1);
     end(w.quick[0], false);
-    until(stands, &(struct want){&w.r, HALF, 0});
+    until_staged(&w.r, HALF * PIECE, 0);
     end(w.slow[0], false);
     begin(w.quick[0]);
-    until(stands, &(struct want){&w.r, HALF, 0});
+    until_staged(&w.r, HALF * PIECE, 0);
     wait_for_some(&w, 0);
     pass_over(&w, 0, PASSED);
     end(w.quick[PASSED], true);
     until(has_it, w.slow[0]);
-    until(stands, &(struct want){&w.r, HALF, 1});
+    until_staged(&w.r, HALF * PIECE, 1);
     end(w.slow[0], false);
-    until(stands, &(struct want){&w.r, HALF, 0}); /* and who let it go first has some now */
+    until_staged(&w.r, HALF * PIECE, 0); /* and who let it go first has some now */
     for (unsigned i = 0; i < HALF; i++)
         end(w.quick[i], false);
     stop(&w);
@@ -291,10 +278,10 @@ static void who_leaves(void **state)
     close(news);
     close(w.slow[0]->fd);
     w.slow[0]->fd = -1;
-    until(stands, &(struct want){&w.r, HALF, 0});
+    until_staged(&w.r, HALF * PIECE, 0);
     for (unsigned i = 0; i < 2 * HALF; i++) {
         end(w.quick[i % HALF], true);
-        until(stands, &(struct want){&w.r, HALF, 0});
+        until_staged(&w.r, HALF * PIECE, 0);
     }
     for (unsigned i = 0; i < HALF; i++)
         end(w.quick[i], false);
@@ -315,9 +302,9 @@ static void what_is_left(void **state)
     end(w.quick[0], false);
     end(w.quick[1], false);
     begin(w.quick[0]);
-    until(stands, &(struct want){&w.r, HALF - 2, 2});
+    until_staged(&w.r, (HALF - 2) * PIECE, 2);
     wake();
-    until(stands, &(struct want){&w.r, HALF, 0});
+    until_staged(&w.r, HALF * PIECE, 0);
     assert_true(has_memory(w.slow[0]));
     expect(w.slow[1]->fd, WIRE_OK, &g);
     got_free(&g);
@@ -346,14 +333,14 @@ static void by_its_own_worker(void **state)
     wake();
     until(has_it, w.slow[HERE]);
     await_ack(w.slow[0]->fd, 1, 1);
-    until(stands, &(struct want){&w.r, HALF, 2});
+    until_staged(&w.r, HALF * PIECE, 2);
     end(w.slow[1], false);
     end(w.slow[2], false);
-    until(stands, &(struct want){&w.r, HALF, 0});
+    until_staged(&w.r, HALF * PIECE, 0);
     end(w.slow[0], false);
-    until(stands, &(struct want){&w.r, HALF - 1, 0});
+    until_staged(&w.r, (HALF - 1) * PIECE, 0);
     begin(w.slow[0]);
-    until(stands, &(struct want){&w.r, HALF, 0});
+    until_staged(&w.r, HALF * PIECE, 0);
     end(w.slow[0], false);
     end(w.slow[HERE], false);
     end(w.quick[0], false);
