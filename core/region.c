@@ -118,12 +118,18 @@ static bool has_prefix(const char *text, const char *prefix)
     return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
+/* Directly in /dev stand devices: a wrong name of one must not become a file in memory. */
+static bool is_device_name(const char *spec)
+{
+    return has_prefix(spec, "/dev/") && !strchr(spec + strlen("/dev/"), '/');
+}
+
 static int open_kind(struct region *r, const struct region_options *opt, struct embar_error *err)
 {
     if (has_prefix(r->spec, "mem:") || has_prefix(r->spec, "node:"))
         return region_open_mem(r, opt, err);
     struct stat st;
-    if (stat(r->spec, &st) == 0 ? S_ISCHR(st.st_mode) : has_prefix(r->spec, "/dev/dax"))
+    if (stat(r->spec, &st) == 0 ? S_ISCHR(st.st_mode) : is_device_name(r->spec))
         return region_open_devdax(r, opt, err);
     return region_open_file(r, opt, err);
 }

@@ -208,6 +208,9 @@ static void refusals(void **state)
     refused(&opt, -EMBAR_ESPEC);
     opt = options("/dev/dax99.99", 0);
     refused(&opt, -ENOENT);
+    opt = options("/dev/embar-none", 8 * MIB); /* no pool file is made there */
+    refused(&opt, -ENOENT);
+    assert_int_equal(access("/dev/embar-none", F_OK), -1);
     opt = options("", 0);
     refused(&opt, -EMBAR_ESPEC);
     snprintf(path, sizeof(path), "%s/none/pool", dir);
