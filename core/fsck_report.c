@@ -128,6 +128,18 @@ void fsck_unsay(struct fsck *f, const struct fsck_said *said)
     f->unplaced_count = said->unplaced;
 }
 
+bool fsck_said_lost(struct fsck *f, uint32_t id, uint64_t from, uint64_t to)
+{
+    bool said = false;
+    pthread_mutex_lock(&f->lock);
+    for (size_t i = 0; !said && i < f->report->count; i++) {
+        const struct fsck_finding *x = &f->report->finding[i];
+        said = x->kind == FSCK_LOST && x->id == id && x->offsets.from < to && x->offsets.to > from;
+    }
+    pthread_mutex_unlock(&f->lock);
+    return said;
+}
+
 void fsck_progress(const struct fsck *f, const char *stage, uint64_t done, uint64_t total)
 {
     if (f->opt->progress)

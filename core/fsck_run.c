@@ -312,6 +312,7 @@ static void pieces_say(const struct walk *w)
     }
 }
 
+/* What this very check found lost was said then. */
 static void known_say(const struct walk *w)
 {
     const struct topic *t = w->t;
@@ -322,6 +323,8 @@ static void known_say(const struct walk *w)
     uint64_t end = topic_run_end(t, behind - 1);
     uint64_t end_message =
         behind < t->run_count ? topic_run(t, behind)->message : t->last_message_end;
+    if (lost && fsck_said_lost(w->w->f, t->id, w->r->offset, end))
+        return;
     fsck_say(w->w->f,
              &(struct finding){.kind = FSCK_KNOWN,
                                .severity = FSCK_REMARK,

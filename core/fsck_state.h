@@ -69,6 +69,8 @@ struct fsck_said {
 };
 struct fsck_said fsck_said(const struct fsck *f);
 void fsck_unsay(struct fsck *f, const struct fsck_said *said);
+/* Was it said of any of these bytes of the topic that they are lost? */
+bool fsck_said_lost(struct fsck *f, uint32_t id, uint64_t from, uint64_t to);
 void fsck_progress(const struct fsck *f, const char *stage, uint64_t done, uint64_t total);
 /* "topic a/b", or "topic 7" when it has no path. buf: FSCK_NAME bytes. */
 #define FSCK_NAME (MEDIA_MAX_PATH + 32)

@@ -427,9 +427,13 @@ static void entry_and_record(void **state)
     assert_string_equal(f->topic, "t");
     assert_int_equal(f->offsets.from, (BATCHES - 4) * LENGTH);
     assert_int_equal(f->offsets.to, (BATCHES - 3) * LENGTH);
+    assert_null(trial_finding(&r, FSCK_KNOWN)); /* not by an earlier repair */
     fsck_report_drop(&r);
     assert_int_equal(run(p, true, &r), 0);
     assert_int_equal(r.left, 0);
+    fsck_report_drop(&r);
+    assert_int_equal(run(p, false, &r), 0);
+    assert_non_null(trial_finding(&r, FSCK_KNOWN));
     fsck_report_drop(&r);
 }
 
