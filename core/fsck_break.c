@@ -508,13 +508,6 @@ static bool gap_term(struct salvage *v, struct gap *g, uint32_t term)
     return false;
 }
 
-static void orphans_taken(struct fsck *f, const struct entry *e)
-{
-    for (size_t i = 0; i < f->orphans; i++)
-        if (f->orphan[i].at == e->side || fsck_as_named(f, &f->orphan[i])->at == e->side)
-            f->orphan[i].taken = true;
-}
-
 /* From the i-th on nothing tells the order of the topic's batches, but how much they are. */
 static int gap_lose(struct salvage *v, const struct gap *g, size_t i, struct topic *t)
 {
@@ -552,7 +545,7 @@ static int gap_fold(struct salvage *v, struct gap *g)
             part = g->e[++i];
         else if (split && !salvage_part(v, e, &part))
             continue;
-        orphans_taken(v->f, e);
+        fsck_orphan_take(v->f, e->side);
         rc = salvage_fold(v, e, split ? &part : NULL);
     }
     return rc;

@@ -321,6 +321,46 @@ static int orphan_look(void *arg, uint64_t at, const struct side *s)
     return orphan_push(f, at, s, side_payload_whole(&f->pool, s));
 }
 
+/* Where a copy of one stands: its own place, or that which the index line names. */
+struct orphan_at {
+    uint64_t at;
+    size_t orphan;
+};
+
+static int by_at(const void *a, const void *b)
+{
+    const struct orphan_at *x = a, *y = b;
+    return x->at < y->at ? -1 : x->at > y->at;
+}
+
+static int places_make(struct fsck *f)
+{
+    f->orphan_at = malloc((2 * f->orphans + 1) * sizeof *f->orphan_at);
+    if (!f->orphan_at)
+        return -ENOMEM;
+    for (size_t i = 0; i < f->orphans; i++) {
+        f->orphan_at[2 * i] = (struct orphan_at){f->orphan[i].at, i};
+        f->orphan_at[2 * i + 1] = (struct orphan_at){fsck_as_named(f, &f->orphan[i])->at, i};
+    }
+    if (f->orphans > 0)
+        qsort(f->orphan_at, 2 * f->orphans, sizeof *f->orphan_at, by_at);
+    return 0;
+}
+
+void fsck_orphan_take(struct fsck *f, uint64_t side)
+{
+    size_t low = 0, high = f->orphan_at ? 2 * f->orphans : 0, end = high;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (f->orphan_at[mid].at < side)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    for (; low < end && f->orphan_at[low].at == side; low++)
+        f->orphan[f->orphan_at[low].orphan].taken = true;
+}
+
 int fsck_orphans(struct fsck *f, struct log *log)
 {
     if (f->orphans_known)
@@ -333,6 +373,8 @@ int fsck_orphans(struct fsck *f, struct log *log)
         qsort(f->orphan, f->orphans, sizeof *f->orphan, by_time);
     if (rc == 0)
         rc = twins_part(f);
+    if (rc == 0)
+        rc = places_make(f);
     f->orphans_known = rc == 0;
     return rc;
 }
@@ -340,7 +382,9 @@ int fsck_orphans(struct fsck *f, struct log *log)
 void fsck_orphans_drop(struct fsck *f)
 {
     free(f->orphan);
+    free(f->orphan_at);
     f->orphan = NULL;
+    f->orphan_at = NULL;
     f->orphans = f->orphan_capacity = f->twins = 0;
     f->orphans_known = false;
 }

@@ -35,7 +35,8 @@ struct fsck {
     uint64_t roots_damaged; /* slots with a damaged root, a bit each */
     bool super_damaged[2];
 
-    struct orphan *orphan; /* whole batches that nothing names (fsck_orphan.c) */
+    struct orphan_at *orphan_at; /* where the copies of those stand, in that order; owned */
+    struct orphan *orphan;       /* whole batches that nothing names (fsck_orphan.c) */
     size_t orphans, orphan_capacity;
     size_t twins; /* behind those: second copies of batches that were moved */
     bool orphans_known;
@@ -120,6 +121,8 @@ int fsck_records(struct fsck *f, struct log *log,
     __attribute__((warn_unused_result));
 /* Do two records tell of one batch, wherever it stands? */
 bool fsck_same_batch(const struct side *a, const struct side *b);
+/* The one whose record stands there, or did, has its place now. */
+void fsck_orphan_take(struct fsck *f, uint64_t side);
 /* Does the entry tell of the batch with this record, wherever that stands? */
 bool fsck_names(const struct entry *e, const struct side *s);
 /* The copy that the index line names; the one given where that is itself, or none is named. */
