@@ -384,22 +384,14 @@ static bool topic_there(const struct salvage *v, const struct gap *g, uint32_t t
     return false;
 }
 
-/* May it have been held, and never committed? At order 5 only the next of its session was. */
+/* May it have been held, and never committed? */
 static bool is_ahead(const struct salvage *v, const struct gap *g, const struct orphan *o)
 {
     const struct topic *t = o->s.topic ? names_id(&v->log->names, o->s.topic) : NULL;
-    uint64_t last = 0;
     size_t i = g->count;
-    if (!o->s.session || (t && t->topic_order != 5))
-        return false;
     while (i > 0 && g->e[i - 1].session != o->s.session)
         i--;
-    const struct session *s = session_find(v->log, o->s.session);
-    if (i > 0)
-        last = g->e[i - 1].sequence;
-    else if (s)
-        last = s->ordered;
-    return o->s.sequence != last + 1;
+    return !salvage_is_next(v->log, t, &o->s, i > 0 ? g->e[i - 1].sequence : 0);
 }
 
 /* Does an entry before the gap tell of it? What that says was dealt with, wherever its record stands now. */

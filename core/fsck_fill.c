@@ -130,6 +130,16 @@ static int by_sequence(const void *a, const void *b)
     return x->sequence < y->sequence ? -1 : x->sequence > y->sequence;
 }
 
+bool salvage_is_next(struct log *log, const struct topic *t, const struct side *s, uint64_t before)
+{
+    const struct session *x = s->session ? session_find(log, s->session) : NULL;
+    if (!s->session || (t && t->topic_order != 5))
+        return true;
+    if (before || !x)
+        return s->sequence == before + 1;
+    return session_taken(x, s->sequence - 1) && !session_taken(x, s->sequence);
+}
+
 /* What was held, fenced or refused is whole, too. Not what its session took before, nor either of two that it
  * sent with one sequence; at order 5 nothing that does not follow what was taken, unless what was is lost. */
 static int fill_sift(struct fill *g, const struct topic *t)
@@ -149,10 +159,9 @@ static int fill_sift(struct fill *g, const struct topic *t)
             by[i]->out = by[i - 1]->out = true;
         if (!x)
             continue;
-        bool goes_on = session_taken(x, s->sequence - 1) ||
-                       (same && last->sequence == s->sequence - 1 && !by[i - 1]->ahead);
+        bool behind = same && last->sequence + 1 == s->sequence && !by[i - 1]->ahead;
         by[i]->out = by[i]->out || session_taken(x, s->sequence);
-        by[i]->ahead = t->topic_order == 5 && !goes_on;
+        by[i]->ahead = !salvage_is_next(t->log, t, s, behind ? last->sequence : 0);
     }
     free(by);
     for (size_t i = 0; i < g->count; i++)
@@ -614,8 +623,8 @@ static int by_session(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Is each of `n` that are left the next of its session? At order 5 what is not was held, and no entry is
- * missing for it. False as well without memory. */
+/* Is each of `n` that are left the next of its session? For what was held no entry is missing. False as well
+ * without memory. */
 static bool none_is_ahead(const struct salvage *v, uint64_t n)
 {
     struct orphan **left = malloc((n + 1) * sizeof(struct orphan *));
@@ -628,12 +637,9 @@ static bool none_is_ahead(const struct salvage *v, uint64_t n)
     bool all = left;
     for (size_t i = 0; all && i < count; i++) {
         const struct side *o = &left[i]->s, *before = i > 0 ? &left[i - 1]->s : NULL;
-        const struct session *s = o->session ? session_find(v->log, o->session) : NULL;
-        uint64_t last = s ? s->ordered : 0;
-        if (before && before->session == o->session)
-            last = before->sequence;
-        all = !o->session || names_id(&v->log->names, o->topic)->topic_order != 5 ||
-              o->sequence == last + 1;
+        bool same = before && before->session == o->session;
+        const struct topic *t = names_id(&v->log->names, o->topic);
+        all = salvage_is_next(v->log, t, o, same ? before->sequence : 0);
     }
     free(left);
     return all;

@@ -74,6 +74,9 @@ struct hole {
     uint64_t number;            /* and is named by no entry from here on */
     const struct entry *behind; /* or NULL: not an entry */
 };
+/* May it have been committed, and not only held? At order 5 only the next of its session was: behind the one
+ * with the sequence `before`; 0: behind what the session took. t NULL: its topic is not known yet. */
+bool salvage_is_next(struct log *log, const struct topic *t, const struct side *s, uint64_t before);
 int salvage_fill(struct salvage *v, struct topic *t, const struct hole *h)
     __attribute__((warn_unused_result));
 /* Before an action is folded whose record is of this time: a trim knows where its topic ended. */
