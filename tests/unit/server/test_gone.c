@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -82,10 +83,59 @@ static void who_has_gone(void **state)
     rig_stop(&r);
 }
 
+struct stored {
+    const struct rig *rig;
+    const char *path;
+    uint64_t end;
+};
+
+static bool all_stored(void *arg)
+{
+    const struct stored *w = arg;
+    struct node_stat st;
+    return log_resolve(w->rig->log, w->path, &st) == 0 && st.end == w->end;
+}
+
+/* What was whole before the end of the stream is stored, whether or not it is acknowledged; then it is closed. */
+static void who_shuts_its_side(void **state)
+{
+    (void)state;
+    enum { N = 5 };
+    struct rig r = {0};
+    struct got g;
+    uint8_t *data = malloc(N * SIZE);
+    assert_non_null(data);
+    fill(data, N * SIZE, 6);
+    rig_start(&r);
+    for (unsigned i = 0; i < 2; i++) {
+        const char *path = i ? "tcp" : "unix";
+        int fd = peer(&r, !i);
+        open_topic(fd, path, 1, WIRE_S_NONE, 0);
+        for (unsigned k = 0; k < N; k++)
+            publish(fd, 1, k + 1, 0, data + k * SIZE, SIZE, NULL, 1);
+        assert_int_equal(shutdown(fd, SHUT_WR), 0);
+        while (receive(fd, &g)) {
+            assert_int_equal(g.f.type, WIRE_ACK);
+            got_free(&g);
+        }
+        close(fd);
+        until(nobody_is_there, &r);
+        until(all_stored, &(struct stored){&r, path, N * SIZE}); /* it is under way */
+        struct stream s = read_topic(&r, path);
+        assert_int_equal(s.size, N * SIZE);
+        assert_memory_equal(s.buf, data, N * SIZE);
+        free(s.buf);
+        until(nobody_is_there, &r);
+    }
+    free(data);
+    rig_stop(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_has_gone),
+        cmocka_unit_test(who_shuts_its_side),
     };
     return cmocka_run_group_tests_name("server gone", tests, NULL, NULL);
 }
