@@ -109,6 +109,28 @@ static void pieces_renumber(struct topic *t, struct pieces *all)
         t->first_message = m;
 }
 
+/* Does the last run end with the record that the topic names as its last? Where records stand in each other's places
+ * it does not, and then nothing may go on there, neither the run nor what is free of its extent. */
+static void tail_settle(struct topic *t)
+{
+    size_t i = t->run_count;
+    while (i > 0 && topic_run(t, i - 1)->batches == 0)
+        i--;
+    const struct run *r = i > 0 ? topic_run(t, i - 1) : NULL;
+    if (!r || run_is_damaged(r))
+        return;
+    uint64_t at = r->side, last = 0;
+    struct side s;
+    for (unsigned b = 0; b < r->batches && side_read(&t->log->pool, at, &s) == 0; b++) {
+        last = at;
+        at -= side_size(s.count, s.equal);
+    }
+    if (last == t->side_tail)
+        return;
+    t->side_tail = t->side_tail_below = 0;
+    manifest_touch(t->log, t);
+}
+
 /* The topic's runs are these now. */
 static int topic_replace(struct fsck *f, struct topic *t, const struct pieces *all)
 {
@@ -145,6 +167,7 @@ static int topic_replace(struct fsck *f, struct topic *t, const struct pieces *a
     t->run_count = n;
     t->run_capacity = all->count - skip + 1;
     table_rewrite(t->log, t);
+    tail_settle(t);
     f->state_damaged = true;
     return 0;
 }

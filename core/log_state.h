@@ -93,9 +93,9 @@ struct topic {
     pthread_mutex_t lock;
     struct run *runs;
     size_t run_head, run_count, run_capacity;
-    uint64_t run_dropped;      /* runs trimmed ever: makes run numbers absolute */
-    uint64_t side_tail;        /* header of the last batch's side record, with side_tail_size */
-    uint64_t side_tail_below;  /* bytes of lengths below it */
+    uint64_t run_dropped;     /* runs trimmed ever: makes run numbers absolute */
+    uint64_t side_tail;       /* header of the last batch's side record; 0: nothing goes on there */
+    uint64_t side_tail_below; /* bytes of lengths below it */
     uint64_t last_message_end; /* messages ever */
     uint64_t first_message;    /* number of the first retained message */
     uint64_t modified, batches;

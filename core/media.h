@@ -307,7 +307,7 @@ struct media_node {
     le64 keep_bytes;       /*  72..79  retention, 0: no bound */
     le64 keep_age;         /*  80..87  ns, 0: no bound */
     le64 side_tail;        /*  88..95  last batch's side record: low 48: header; high 16: lines
-                            *          below it */
+                            *          below it. 0: the next batch begins a run, elsewhere */
     le64 table;            /*  96..103 low 48: newest piece of its run table, 0: none; high 16:
                             *          order. It ends with the last run but one */
     le32 table_crc;        /* 104..107 the piece's */

@@ -226,7 +226,7 @@ void topic_run_move(struct topic *t, size_t i, uint64_t payload, uint64_t side, 
         r->side = side & MASK48;
         if (has_part)
             topic_run(t, i + 1)->side = side & MASK48;
-        if (i + (has_part ? 2u : 1u) == t->run_count)
+        if (i + (has_part ? 2u : 1u) == t->run_count && t->side_tail)
             t->side_tail += side - was.side;
     }
     pthread_mutex_unlock(&t->lock);
@@ -322,7 +322,7 @@ void topic_runs_fit(struct topic *t)
     }
 }
 
-/* The end of the side records of run i: of its last batch. 0: damaged. */
+/* The end of the side records of run i: of its last batch. 0: damaged, or not known. */
 static uint64_t run_side_end(const struct topic *t, size_t i)
 {
     const struct run *r = topic_run(t, i);
