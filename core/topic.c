@@ -356,6 +356,7 @@ int topic_refill(struct topic *t)
      * each run in it holds a reference, and nothing else does yet. */
     unsigned left = atomic_load_explicit(&e->refs, memory_order_relaxed);
     size_t highest = t->run_count;
+    uint64_t lowest = UINT64_MAX;
     for (size_t i = t->run_count; i-- > 0 && left > 0;) {
         const struct run *r = topic_run(t, i);
         if (r->flags & MEDIA_RUN_LOST || r->payload < e->base || r->payload >= e->base + e->size)
@@ -368,7 +369,15 @@ int topic_refill(struct topic *t)
         if (r->batches > 0 &&
             (highest == t->run_count || r->payload > topic_run(t, highest)->payload))
             highest = i;
+        if (r->batches > 0 && r->side < lowest)
+            lowest = r->side;
     }
+    /* A repair leaves records that stood in each other's places where they are. */
+    if (highest < t->run_count && topic_run(t, highest)->side != lowest)
+        return 0;
+    /* A repair may have found what others were given the extent of: their batches stand in it, too. */
+    if (left > 0)
+        return 0;
     if (highest < t->run_count)
         top = run_side_end(t, highest);
     /* Damaged: where its neighbours end is not known, so the extent stays as it is. Who reads there is
