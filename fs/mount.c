@@ -270,8 +270,7 @@ static int not_mounted(const struct fs *fs, struct embar_error *err)
     int rc = refusal(fuse_said);
     if (rc == -EPERM || rc == -ENXIO)
         return embar_fail(err, rc, "%s could not be mounted (%s).", fs->mountpoint, said);
-    return embar_fail(err, rc, "%s could not be mounted (%s): %s", fs->mountpoint, said,
-                      embar_strerror(rc));
+    return embar_fail(err, rc, "%s could not be mounted (%s)", fs->mountpoint, said);
 }
 
 int mount_attach(struct fs *fs, struct embar_error *err)
