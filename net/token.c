@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 
 #define SUFFIX       ".token"
 #define SOCKET       ".sock"
+#define LOCK         "lock"
 #define LOCK_TRIES   40
 #define LOCK_PAUSE   25000 /* us */
 #define SOCKET_YOUNG 60    /* s */
@@ -94,6 +96,41 @@ static bool is_dead_socket(const char *path)
     return dead;
 }
 
+static bool is_address(const char *text, size_t n)
+{
+    char host[INET6_ADDRSTRLEN + IF_NAMESIZE + 1];
+    struct in6_addr any;
+    bool six = n > 2 && text[0] == '[' && text[n - 1] == ']';
+    if (six) {
+        text++;
+        n -= 2;
+    }
+    if (n >= sizeof(host))
+        return false;
+    memcpy(host, text, n);
+    host[n] = '\0';
+    if (six)
+        host[strcspn(host, "%")] = '\0'; /* the scope */
+    return inet_pton(six ? AF_INET6 : AF_INET, host, &any) == 1;
+}
+
+/* ADDRESS:PORT.token as daemons name it; one that was killed while it wrote left a number behind that. The
+ * folder may hold files of the user's own. */
+static bool is_token_name(const char *name)
+{
+    static const char digits[] = "0123456789";
+    const char *suffix = strstr(name, SUFFIX);
+    if (!suffix)
+        return false;
+    const char *rest = suffix + strlen(SUFFIX),
+               *colon = memrchr(name, ':', (size_t)(suffix - name));
+    if (!colon || colon + 1 == suffix || colon + 1 + strspn(colon + 1, digits) != suffix)
+        return false;
+    if (*rest && (*rest != '.' || !rest[1] || rest[1 + strspn(rest + 1, digits)]))
+        return false;
+    return is_address(name, (size_t)(colon - name));
+}
+
 /* Under the folder's lock: nobody puts a token there meanwhile. */
 static void sweep(const char *folder)
 {
@@ -103,9 +140,8 @@ static void sweep(const char *folder)
         char path[PATH_MAX];
         struct stat st;
         PATH_PRINT(path, sizeof(path), "%s/%s", folder, e->d_name);
-        /* One that was killed while it wrote left a number behind the name. */
-        bool dead = *path && strstr(e->d_name, SUFFIX) ? is_own_file(path, &st) && !is_held(path)
-                                                       : *path && is_dead_socket(path);
+        bool dead = *path && is_token_name(e->d_name) ? is_own_file(path, &st) && !is_held(path)
+                                                      : *path && is_dead_socket(path);
         if (dead)
             (void)unlink(path);
     }
@@ -142,10 +178,14 @@ static int replace(struct token_left *left, const void *token, size_t n)
 }
 
 /* Whoever sweeps or puts a file there has the folder to itself. It takes a moment: who keeps it for longer
- * was stopped, and is not waited for. -1: not locked. */
+ * was stopped, and is not waited for. The folder itself could be locked by anybody who may look into it;
+ * a file that only its user can open, by nobody else. It stays: who took it away would lock one that others
+ * no longer find. -1: not locked. */
 static int lock_folder(const char *folder)
 {
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    char path[PATH_MAX];
+    PATH_PRINT(path, sizeof(path), "%s/" LOCK, folder);
+    int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
     for (unsigned i = 0; fd >= 0 && i < LOCK_TRIES; i++) {
         if (flock(fd, LOCK_EX | LOCK_NB) == 0)
             return fd;

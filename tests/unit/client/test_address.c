@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -333,7 +334,21 @@ static void tokens_of_killed_daemons_are_known_and_go(void **state)
 
     /* The next takes away what nobody holds, and nothing else. */
     write_file(at("embar/127.0.0.1:7022.token.4711"), "half");
-    write_file(at("embar/notes"), "mine");
+    static const char *const mine[] = {
+        "embar/notes",
+        "embar/backup.token.old",
+        "embar/backup.token",
+        "embar/backup:1.token",
+        "embar/127.0.0.1:7022.token.old",
+        "embar/127.0.0.1:7022.token.",
+        "embar/127.0.0.1:.token",
+        "embar/my127.0.0.1:7022.token",
+        "embar/::1:7022.token",
+        "embar/.token",
+    };
+    for (size_t i = 0; i < sizeof(mine) / sizeof(mine[0]); i++)
+        write_file(at(mine[i]), "mine");
+    write_file(at("embar/[fe80::1%lo]:7022.token"), "dead");
     int served, dead, young;
     make_socket("embar/0000000000000001.sock", 1, &served);
     make_socket("embar/0000000000000002.sock", 1, &dead);
@@ -346,7 +361,12 @@ static void tokens_of_killed_daemons_are_known_and_go(void **state)
     assert_false(is_there("embar/127.0.0.1:7020.token"));
     assert_false(is_there("embar/127.0.0.1:7021.token"));
     assert_false(is_there("embar/127.0.0.1:7022.token.4711"));
-    assert_true(is_there("embar/notes") && is_there("embar/127.0.0.1:7023.token"));
+    assert_false(is_there("embar/[fe80::1%lo]:7022.token"));
+    assert_true(is_there("embar/127.0.0.1:7023.token"));
+    for (size_t i = 0; i < sizeof(mine) / sizeof(mine[0]); i++) {
+        assert_true(is_there(mine[i]));
+        assert_int_equal(unlink(at(mine[i])), 0);
+    }
     assert_false(is_there("embar/0000000000000002.sock"));
     assert_true(is_there("embar/0000000000000001.sock") && is_there("embar/0000000000000003.sock"));
     close(served);
@@ -357,6 +377,33 @@ static void tokens_of_killed_daemons_are_known_and_go(void **state)
     token_withdraw(&next);
     expect_token("127.0.0.1:7020", "127.0.0.1", "");
     assert_int_equal(unlink(at("embar/127.0.0.1:7023.token")), 0);
+}
+
+/* Anybody may open the folder, and lock it: that keeps no daemon from it. */
+static void a_folder_that_is_locked_by_others_is_swept(void **state)
+{
+    (void)state;
+    struct token_left left;
+    struct stat st;
+    leave_and_die((const char *const[]){"127.0.0.1:7030", NULL});
+    assert_true(is_there("embar/127.0.0.1:7030.token"));
+    int fd = open(at("embar"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    assert_int_equal(token_leave("127.0.0.1:7031", "next", 4, &left), 0);
+    assert_false(is_there("embar/127.0.0.1:7030.token"));
+    token_withdraw(&left);
+    close(fd);
+    assert_int_equal(stat(at("embar/lock"), &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0600);
+
+    /* Who is at it meanwhile is not disturbed, nor waited for without end. */
+    leave_and_die((const char *const[]){"127.0.0.1:7030", NULL});
+    fd = open(at("embar/lock"), O_RDWR | O_CLOEXEC);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    assert_int_equal(token_leave("127.0.0.1:7031", "next", 4, &left), 0);
+    assert_true(is_there("embar/127.0.0.1:7030.token"));
+    token_withdraw(&left);
+    close(fd);
 }
 
 /* A folder whose path leaves no room for a socket's name is none, for whatever stands there. */
@@ -425,6 +472,7 @@ int main(void)
         cmocka_unit_test(mounts_of_strangers_are_not_looked_into),
         cmocka_unit_test(an_address_brings_the_token_that_was_left_for_it),
         cmocka_unit_test(tokens_of_killed_daemons_are_known_and_go),
+        cmocka_unit_test(a_folder_that_is_locked_by_others_is_swept),
         cmocka_unit_test(a_folder_that_is_too_long_for_a_socket_is_none),
         cmocka_unit_test(bad_mounts_and_tokens_are_refused),
     };
