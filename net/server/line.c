@@ -92,10 +92,11 @@ void line_join(struct conn *c, bool looked)
         take(w, l);
         put(w, l, false);
     }
-    if (c->called && ++c->passed >= PASSED) {
+    if (c->called && c->passed < PASSED)
+        c->passed++;
+    /* Where it is somebody else's turn, this one asks again the next time. */
+    if (c->called && c->passed == PASSED && staging_passed(w->server->staging, w->index))
         c->passed = 0;
-        staging_passed(w->server->staging, w->index);
-    }
     c->called = false;
     count_add(&w->count.waiting, 1);
     worker_timer(w);

@@ -391,11 +391,11 @@ uint64_t staging_waiters(struct staging *s)
     return first | atomic_exchange_explicit(&s->waiting, 0, memory_order_seq_cst);
 }
 
-void staging_passed(struct staging *s, unsigned index)
+bool staging_passed(struct staging *s, unsigned index)
 {
     unsigned nobody = 0;
-    (void)atomic_compare_exchange_strong_explicit(&s->turn, &nobody, TURN_OF(index),
-                                                  memory_order_seq_cst, memory_order_seq_cst);
+    return atomic_compare_exchange_strong_explicit(&s->turn, &nobody, TURN_OF(index),
+                                                   memory_order_seq_cst, memory_order_seq_cst);
 }
 
 bool staging_turn(const struct staging *s, unsigned index)

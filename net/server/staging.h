@@ -71,8 +71,9 @@ uint64_t staging_waiters(struct staging *s);
 
 /* Between workers there is no order, but for this: worker `index` has somebody who looked when it was told,
  * and others were quicker, again and again. What is given back next is that worker's alone to look for, until
- * it has (staging_looked). One worker at a time; if it is another one's turn already: nothing. */
-void staging_passed(struct staging *s, unsigned index);
+ * it has (staging_looked). One worker at a time; if it is somebody's turn already: nothing, and
+ * false. */
+bool staging_passed(struct staging *s, unsigned index);
 /* Is something given back for somebody else to look at first? `called`: the worker told c to look. */
 bool staging_others(const struct staging *s, unsigned index, bool called);
 /* Is it for this worker, so that it looks now? */
