@@ -69,8 +69,10 @@ void cmd_say(const char *name, const char *fmt, ...) __attribute__((format(print
 
 /* Connect, or say why not: NULL. */
 struct embar_client *cmd_connect(const char *name, const struct cmd_server *server);
-/* The same, and say on stderr when the connection is gone for a while, and when it is back. */
-struct embar_client *cmd_connect_telling(char *name, const struct cmd_server *server);
+/* The same, and say on stderr when the connection is gone for a while, and when it is back. `progress`: in place
+ * of the line of progress that stands on the terminal; else what stands there is the command's output. */
+struct embar_client *cmd_connect_telling(char *name, const struct cmd_server *server,
+                                         bool progress);
 
 /* ---- mounted.c ------------------------------------------------------------------------------ */
 

@@ -265,7 +265,7 @@ int cmd_pub(int argc, char **argv)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGHUP);
     struct embar_client *client =
-        a.quiet ? cmd_connect(argv[0], &a.server) : cmd_connect_telling(argv[0], &a.server);
+        a.quiet ? cmd_connect(argv[0], &a.server) : cmd_connect_telling(argv[0], &a.server, true);
     if (!client)
         return CMD_FAILURE;
     sigprocmask(SIG_BLOCK, &set, NULL);

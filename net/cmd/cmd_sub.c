@@ -105,7 +105,7 @@ int cmd_sub(int argc, char **argv)
     cmd_parse(&argp, argc, argv, &a);
     signal(SIGPIPE, SIG_IGN); /* a write says it too, and ends us quietly */
     struct embar_client *client =
-        a.quiet ? cmd_connect(argv[0], &a.server) : cmd_connect_telling(argv[0], &a.server);
+        a.quiet ? cmd_connect(argv[0], &a.server) : cmd_connect_telling(argv[0], &a.server, false);
     if (!client)
         return CMD_FAILURE;
     struct embar_error err;

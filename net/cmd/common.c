@@ -102,13 +102,18 @@ static void say_outage(void *arg, const char *address, const struct embar_error 
 {
     const char *name = arg;
     size_t n = why ? strlen(why->text) : 0;
-    if (isatty(STDERR_FILENO))
-        dprintf(STDERR_FILENO, "\r\033[K"); /* a progress line may stand there */
     if (why)
         cmd_say(name, "not connected to %s: %.*s; trying again", address,
                 (int)(n > 0 && why->text[n - 1] == '.' ? n - 1 : n), why->text);
     else
         cmd_say(name, "connected to %s again", address);
+}
+
+static void say_over_progress(void *arg, const char *address, const struct embar_error *why)
+{
+    if (isatty(STDERR_FILENO))
+        dprintf(STDERR_FILENO, "\r\033[K");
+    say_outage(arg, address, why);
 }
 
 static struct embar_client *dial(const char *name, const struct embar_options *opt)
@@ -128,11 +133,11 @@ struct embar_client *cmd_connect(const char *name, const struct cmd_server *serv
     return dial(name, &opt);
 }
 
-struct embar_client *cmd_connect_telling(char *name, const struct cmd_server *server)
+struct embar_client *cmd_connect_telling(char *name, const struct cmd_server *server, bool progress)
 {
     struct embar_options opt = {.server = server->server,
                                 .token_file = server->token_file,
-                                .outage = say_outage,
+                                .outage = progress ? say_over_progress : say_outage,
                                 .outage_arg = name};
     return dial(name, &opt);
 }

@@ -101,6 +101,46 @@ same "what sub says" 2 "$(wc -l <"$scratch/sub")"
 same "what a quiet pub and sub say" "" "$(cat "$scratch/pub-q" "$scratch/sub-q")"
 same "what came" "$(printf 'after\nafter\nbefore\nbefore')" "$(sort "$scratch/got")"
 
+say "on a terminal that stands below what was written, and in place of a line of progress"
+cat >"$scratch/terminal.py" <<'EOF'
+import os, pty, subprocess, sys
+here, there = pty.openpty()
+command = subprocess.Popen(sys.argv[2:], stdin=0, stdout=there, stderr=there)
+os.close(there)
+text = open(sys.argv[1], "wb", buffering=0)
+while True:
+    try:
+        some = os.read(here, 4096)
+    except OSError:  # nobody writes there any more
+        break
+    text.write(some)
+sys.exit(command.wait())
+EOF
+embar create shown
+printf 'its last line has no end' >"$scratch/whole"
+embar pub shown -q --whole "$scratch/whole" </dev/null
+python3 "$scratch/terminal.py" "$scratch/shown" embar sub shown --follow --max 2 </dev/null &
+sub=$!
+mkfifo "$scratch/shows"
+python3 "$scratch/terminal.py" "$scratch/progress" embar pub away <"$scratch/shows" &
+pub=$!
+own_pids+=("$sub" "$pub")
+exec 6>"$scratch/shows"
+wait_until 60 grep -q 'no end' "$scratch/shown" || die "nothing came"
+wait_until 60 grep -q 'MB/s' "$scratch/progress" || die "no progress is shown"
+broker_kill
+for one in shown progress; do
+    wait_until 60 grep -q 'trying again' "$scratch/$one" || die "it does not say that it is not connected"
+done
+broker_start 512M 6>&-
+exec 6>&-
+echo more | embar pub shown -q
+wait "$sub" || die "sub failed: $(cat -v "$scratch/shown")"
+wait "$pub" || die "pub failed: $(cat -v "$scratch/progress")"
+grep -q $'\033' "$scratch/shown" && die "sub clears what it wrote: $(cat -v "$scratch/shown")"
+grep -q $'\033\\[Kembar pub: not connected' "$scratch/progress" ||
+    die "pub leaves its progress: $(cat -v "$scratch/progress")"
+
 say "an interrupted pub tells its session; the same command resumes it"
 embar pub broken --batch 32K <"$scratch/fifo" 2>"$scratch/err" &
 pub=$!
