@@ -41,19 +41,31 @@ static int make(struct log *log, uint32_t parent, const char *name, size_t lengt
     return rc;
 }
 
+/* All of its names: none is made where another cannot be. */
+static int check_names(const char *p)
+{
+    for (;; p++) {
+        size_t n = strcspn(p, "/");
+        int rc = name_check(p, n);
+        p += n;
+        if (rc || !*p)
+            return rc;
+    }
+}
+
 /* Walk the path, making what is missing. */
 static int find_or_make(struct log *log, const char *path, uint32_t *id, struct embar_error *err)
 {
     uint32_t at = LOG_ROOT_ID;
     const char *p = path + (*path == '/');
-    if (!*p)
-        return embar_fail(err, -EMBAR_ENAME, "\"%s\"", path);
+    int rc = check_names(p);
+    if (rc)
+        return embar_fail(err, rc, "\"%s\"", path);
     for (;;) {
         size_t n = strcspn(p, "/");
         bool last = p[n] == '\0';
         struct node_stat st;
-        int rc = name_check(p, n);
-        if (rc == 0 && at == LOG_ROOT_ID && n == 6 && memcmp(p, ".embar", 6) == 0)
+        if (at == LOG_ROOT_ID && n == 6 && memcmp(p, ".embar", 6) == 0)
             rc = -EMBAR_ERESERVED;
         if (rc == 0) {
             rc = log_lookup(log, at, p, n, &st);

@@ -49,6 +49,11 @@ fails 1 '' embar create a
 fails 1 'name' embar create a/../x
 fails 1 'name' embar pub "$(printf 'a\001b')"
 fails 1 'name' embar pub ''
+for command in pub 'create -p' 'mkdir -p'; do
+    # shellcheck disable=SC2086 # the option
+    fails 1 'not a valid topic name' embar $command 'fresh/but//not'
+    fails 1 'no topic or directory' embar stat fresh
+done
 fails 1 'name' embar create "$(head -c 256 /dev/zero | tr '\0' n)"
 fails 1 'reserved' embar create .embar/x
 fails 1 '' embar pub a
