@@ -230,8 +230,10 @@ void link_name(struct embar_error *err, const char *name)
         return;
     struct embar_error why = *err;
     size_t end = strlen(why.text);
-    (void)embar_fail(err, why.code, "%s%s: %.*s.", n > LONGEST ? "..." : "",
-                     n > LONGEST ? name + n - LONGEST : name,
+    const char *from = n > LONGEST ? name + n - LONGEST : name;
+    while (from > name && ((unsigned char)*from & 0xc0) == 0x80)
+        from++; /* whole characters */
+    (void)embar_fail(err, why.code, "%s%s: %.*s.", from > name ? "..." : "", from,
                      (int)(end > 0 && why.text[end - 1] == '.' ? end - 1 : end), why.text);
 }
 

@@ -54,6 +54,10 @@ for command in pub 'create -p' 'mkdir -p'; do
     fails 1 'not a valid topic name' embar $command 'fresh/but//not'
     fails 1 'no topic or directory' embar stat fresh
 done
+# The end of a long name is shown, in whole characters.
+long=$(printf '\303\251%.0s' $(seq 1 100))
+fails 1 "^embar stat: \.\.\.$(printf '\303\251')" embar stat "$long/$long-x"
+iconv -f UTF-8 -t UTF-8 "$scratch/err" >/dev/null || die "half a character is shown: $(cat "$scratch/err")"
 fails 1 'name' embar create "$(head -c 256 /dev/zero | tr '\0' n)"
 fails 1 'reserved' embar create .embar/x
 fails 1 '' embar pub a
