@@ -35,7 +35,7 @@ static void report_settle(struct fsck *f, size_t walked)
     struct fsck_report *r = f->report;
     if (r->count > walked + 1)
         qsort(r->finding + walked, r->count - walked, sizeof *r->finding, by_place);
-    r->left = r->unread;
+    r->left = r->repaired ? f->unlisted_left : f->unlisted;
     for (size_t i = 0; i < r->count; i++)
         r->left += r->finding[i].severity != FSCK_REMARK && !r->finding[i].repaired;
 }
@@ -100,6 +100,7 @@ int fsck_run(const struct fsck_options *opt, struct fsck_report *report, struct 
     fsck_orphans_drop(&f);
     free(f.let_go);
     free(f.unplaced);
+    free(f.written);
     free(f.known);
     pthread_mutex_destroy(&f.lock);
     return rc;

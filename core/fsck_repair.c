@@ -219,7 +219,6 @@ static uint64_t offset_of(const struct fsck *f, const void *at)
 /* What findings say is given up, and every slot's lines and roots, which are about to change. */
 static int save_all(struct fsck *f, struct embar_error *err)
 {
-    const struct fsck_report *r = f->report;
     int rc = 0;
     if (f->super_damaged[0])
         rc = save_bytes(f, "superblock", MEDIA_SUPER_AT, MEDIA_PAGE, err);
@@ -234,12 +233,12 @@ static int save_all(struct fsck *f, struct embar_error *err)
             rc = save_bytes(f, "slot-copies", offset_of(f, pool_root_copy(&f->pool, slot, 0)),
                             3 * MEDIA_PAGE, err);
     }
-    for (size_t i = 0; rc == 0 && i < r->count; i++) {
-        const struct fsck_finding *x = &r->finding[i];
-        bool stays = x->action == FSCK_MARK || x->action == FSCK_NONE || rc;
-        if (!stays && x->place.to > x->place.from && x->kind != FSCK_SUPERBLOCK)
-            rc = save_bytes(f, fsck_kind_name(x->kind), x->place.from, x->place.to - x->place.from,
-                            err);
+    if (rc == 0 && f->written_short)
+        rc = embar_fail(err, -ENOMEM, "noting what a repair overwrites");
+    for (size_t i = 0; rc == 0 && i < f->written_count; i++) {
+        const struct overwritten *x = &f->written[i];
+        rc =
+            save_bytes(f, fsck_kind_name(x->kind), x->place.from, x->place.to - x->place.from, err);
     }
     if (rc == 0)
         rc = save_unplaced(f, err);

@@ -73,6 +73,25 @@ static struct fsck_finding *report_push(struct fsck_report *r)
     return &r->finding[r->count++];
 }
 
+/* Its bytes are saved before they change. What stays where it is needs none, nor what is saved anyway. */
+static void written_push(struct fsck *f, const struct finding *what)
+{
+    bool stays = what->action == FSCK_MARK || what->action == FSCK_NONE;
+    if (stays || what->place.to <= what->place.from || what->kind == FSCK_SUPERBLOCK)
+        return;
+    if (f->written_count == f->written_capacity) {
+        size_t capacity = f->written_capacity ? f->written_capacity * 2 : 32;
+        struct overwritten *grown = realloc(f->written, capacity * sizeof *grown);
+        if (!grown) {
+            f->written_short = true;
+            return;
+        }
+        f->written = grown;
+        f->written_capacity = capacity;
+    }
+    f->written[f->written_count++] = (struct overwritten){what->kind, what->place};
+}
+
 void fsck_say(struct fsck *f, const struct finding *what, const char *fmt, ...)
 {
     char *text = NULL;
@@ -85,6 +104,7 @@ void fsck_say(struct fsck *f, const struct finding *what, const char *fmt, ...)
     pthread_mutex_lock(&f->lock);
     struct fsck_finding *to = report_push(f->report);
     count(f->report, what->severity, 1);
+    written_push(f, what);
     if (to) {
         *to = (struct fsck_finding){.kind = what->kind,
                                     .severity = what->severity,
@@ -98,6 +118,8 @@ void fsck_say(struct fsck *f, const struct finding *what, const char *fmt, ...)
                                     .text = n < 0 ? NULL : text};
     } else {
         f->report->unread++;
+        f->unlisted += what->severity != FSCK_REMARK;
+        f->unlisted_left += what->severity != FSCK_REMARK && what->action == FSCK_NONE;
         free(text);
     }
     pthread_mutex_unlock(&f->lock);
@@ -112,8 +134,15 @@ static void finding_drop(struct fsck_finding *f)
 struct fsck_said fsck_said(const struct fsck *f)
 {
     const struct fsck_report *r = f->report;
-    return (struct fsck_said){r->count,   r->errors,         r->warnings,
-                              r->remarks, f->unplaced_count, r->unread};
+    return (struct fsck_said){.findings = r->count,
+                              .errors = r->errors,
+                              .warnings = r->warnings,
+                              .remarks = r->remarks,
+                              .unplaced = f->unplaced_count,
+                              .written = f->written_count,
+                              .unread = r->unread,
+                              .unlisted = f->unlisted,
+                              .unlisted_left = f->unlisted_left};
 }
 
 void fsck_unsay(struct fsck *f, const struct fsck_said *said)
@@ -125,6 +154,9 @@ void fsck_unsay(struct fsck *f, const struct fsck_said *said)
     r->warnings = said->warnings;
     r->remarks = said->remarks;
     r->unread = said->unread;
+    f->unlisted = said->unlisted;
+    f->unlisted_left = said->unlisted_left;
+    f->written_count = said->written;
     f->unplaced_count = said->unplaced;
 }
 

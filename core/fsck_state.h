@@ -47,6 +47,12 @@ struct fsck {
     struct known *known; /* what earlier repairs gave up, by topic and offset; owned */
     size_t known_count;
 
+    uint64_t unlisted;           /* findings that are no remarks and were only counted, */
+    uint64_t unlisted_left;      /* those of them that a repair leaves as they are */
+    struct overwritten *written; /* places that a repair overwrites or gives up; owned */
+    size_t written_count, written_capacity;
+    bool written_short; /* there was no memory to note one */
+
     struct unplaced *unplaced; /* what it saves aside for it found no place; owned */
     size_t unplaced_count, unplaced_capacity;
 };
@@ -63,10 +69,15 @@ struct finding {
 };
 void fsck_say(struct fsck *f, const struct finding *what, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+/* Where what a finding tells of stands, when a repair saves it aside, also when the report is full. */
+struct overwritten {
+    enum fsck_kind kind;
+    struct fsck_range place;
+};
 /* How much was said so far; void what was said since, also what was only counted. */
 struct fsck_said {
-    size_t findings, errors, warnings, remarks, unplaced;
-    uint64_t unread;
+    size_t findings, errors, warnings, remarks, unplaced, written;
+    uint64_t unread, unlisted, unlisted_left;
 };
 struct fsck_said fsck_said(const struct fsck *f);
 void fsck_unsay(struct fsck *f, const struct fsck_said *said);

@@ -333,6 +333,7 @@ void trial_step_end(struct trial_step *s)
     log_free(s->fsck.log);
     free(s->fsck.let_go);
     free(s->fsck.unplaced);
+    free(s->fsck.written);
     free(s->fsck.known);
     fsck_orphans_drop(&s->fsck);
     fsck_report_drop(&s->report);
