@@ -13,6 +13,7 @@
 
 #include "core/plain.h"
 #include "fs/fs.h"
+#include "net/program.h"
 #include "net/server/server.h"
 
 #define WRITE_WAIT 30 /* seconds */
@@ -389,6 +390,7 @@ int main(int argc, char **argv)
                            .producer_lock = PTHREAD_MUTEX_INITIALIZER,
                            .handles_lock = PTHREAD_MUTEX_INITIALIZER};
     plain_stderr();
+    program_begins("embarfs", EX_IOERR);
     fs.uid = geteuid();
     fs.gid = getegid();
     fs.started = now_ns();

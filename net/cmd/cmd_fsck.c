@@ -12,6 +12,7 @@
 
 #include "core/fsck.h"
 #include "net/cmd/cmd.h"
+#include "net/program.h"
 
 /* As those of e2fsck. */
 #define FSCK_OK       0
@@ -293,6 +294,7 @@ int cmd_fsck(int argc, char **argv)
             "wrong and was not repaired, 8 the check could not be made, 16 wrong usage.",
     };
     struct fsck_args a = {0};
+    program_begins(argv[0], FSCK_FAILED);
     cmd_parse_status(&argp, argc, argv, &a, FSCK_USAGE);
     return run(argv[0], &a);
 }

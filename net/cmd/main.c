@@ -1,6 +1,5 @@
 /* `embar`: which subcommand, and the options before it. Serves no step of a batch itself.
  */
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +7,7 @@
 
 #include "core/plain.h"
 #include "net/cmd/cmd.h"
+#include "net/program.h"
 
 static const struct {
     const char *name;
@@ -100,22 +100,18 @@ int main(int argc, char **argv)
     struct line line = {0};
     argp_err_exit_status = CMD_USAGE;
     plain_stderr();
+    program_begins("embar", CMD_FAILURE);
     signal(SIGXFSZ, SIG_IGN); /* the call that meets ulimit -f says so */
     argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &line);
     const char *name = argv[line.at];
     for (size_t i = 0; i < COMMANDS; i++) {
         if (strcmp(name, commands[i].name) != 0)
             continue;
-        char full[64];
+        static char full[64];
         snprintf(full, sizeof(full), "embar %s", name);
         argv[line.at] = full;
-        int status = commands[i].run(argc - line.at, argv + line.at);
-        /* What stdio still holds must not be lost silently: a full disk is a failure. */
-        if (fflush(stdout) != 0 && errno != EPIPE && status == CMD_OK) {
-            cmd_say(full, "Writing to standard output failed: %s.", strerror(errno));
-            status = CMD_FAILURE;
-        }
-        return status;
+        program_begins(full, CMD_FAILURE);
+        return commands[i].run(argc - line.at, argv + line.at);
     }
     cmd_say("embar", "there is no command \"%s\"; `embar --help` lists them.", name);
     return CMD_USAGE;

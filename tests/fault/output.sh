@@ -29,6 +29,17 @@ for command in "stat -s $mnt" "stat -s $mnt log" "stat -s $mnt --json" "topics -
     # shellcheck disable=SC2086
     refuses "No space left on device" full embar $command
 done
+for command in --help --version "pub --help" "fsck --help"; do
+    # shellcheck disable=SC2086
+    refuses "No space left on device" full embar $command
+done
+for option in --help --version --usage; do
+    refuses "No space left on device" full embarfs "$option"
+    status_is 74 full embarfs "$option"
+done
+status_is 8 full embar fsck --help
+embar --help | head -c 1 >"$scratch/got"
+equal "status of embar --help whose reader left" "${PIPESTATUS[0]}" 0
 refuses "No space left on device" with_fault write=ENOSPC embar sub -s "$mnt" log
 unmount_pool
 refuses "No space left on device" full embar dump "$pool" log
