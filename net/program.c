@@ -4,6 +4,7 @@
 #include "net/program.h"
 
 #include <errno.h>
+#include <numa.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,4 +33,17 @@ void program_begins(const char *name, int failure)
     failed = failure;
     if (first && on_exit(check_output, NULL) != 0)
         abort(); /* there is room for 32 of them */
+}
+
+/* libnuma prints what it thinks of this machine, some of it before main, for want of a descriptor perhaps. Who
+ * asked it something has an answer to go by, and says so in words. Its own of these names are weak. */
+void numa_warn(int number, char *what, ...)
+{
+    (void)number;
+    (void)what;
+}
+
+void numa_error(char *where)
+{
+    (void)where;
 }
