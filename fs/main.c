@@ -226,6 +226,8 @@ static int open_region(struct fs *fs, struct embar_error *err)
                                 .create = true,
                                 .flush = fs->opt.flush,
                                 .durability = fs->opt.durability};
+    if (!ro.spec)
+        made_expect();
     int rc = region_open(&fs->region, &ro, err);
     if (rc)
         return rc;
@@ -318,8 +320,7 @@ static void __attribute__((noreturn)) give_up(struct fs *fs, int rc, const struc
         park_destroy(&fs->park);
         log_close(fs->log);
     }
-    if (atomic_load(&fs->made))
-        unlink(fs->region.spec);
+    made_undo(fs);
     region_close(&fs->region);
     daemon_fail(exit_status(rc), "%s", *err->text ? err->text : embar_strerror(rc));
 }

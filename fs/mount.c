@@ -306,8 +306,7 @@ static void *wait_for_signal(void *arg)
         ;
     int starting = STARTING;
     if (atomic_compare_exchange_strong(&ender.phase, &starting, ENDED)) {
-        if (atomic_load(&ender.fs->made))
-            unlink(ender.fs->region.spec);
+        made_undo(ender.fs);
         daemon_fail(EX_TEMPFAIL, "told to end (signal %d, %s) while starting.", which,
                     strsignal(which));
     }

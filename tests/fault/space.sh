@@ -15,6 +15,15 @@ refuses "no space left" with_fault posix_fallocate=ENOSPC embar pool create "$po
 equal "size of the file that was there" "$(stat -c %s "$pool")" 0
 rm "$pool"
 
+# Nor do the default pool's directories stay, but for those that were there.
+for there in '' state state/embar; do
+    mkdir -p "$scratch/home/$there"
+    refuses "no space left" with_fault posix_fallocate=ENOSPC env XDG_STATE_HOME="$scratch/home/state" \
+        embarfs "$mnt" -f --size 64M --listen 127.0.0.1:0 --socket "$scratch/socket"
+    equal "what is left in $scratch/home" "$(find "$scratch/home" -mindepth 1 | sort)" \
+        "${there:+$(printf '%s\n' "$scratch/home/state" "$scratch/home/$there" | sort -u)}"
+done
+
 # A disk that is full indeed.
 # shellcheck disable=SC2016
 small='mount -t tmpfs -o size=8M small "$1" && ! said=$(embar pool create "$1/pool" --size 64M 2>&1) &&
