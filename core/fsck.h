@@ -78,6 +78,8 @@ struct fsck_report {
     size_t left;                      /* not remarks, and not repaired */
     uint64_t unread;                  /* further findings that were only counted */
     uint64_t topics, directories, sessions, entries, batches, messages, bytes;
+    uint64_t
+        compared; /* records and runs, to find which belong together: as many as the pool holds, or a few times */
     bool quick;    /* payloads were not read */
     bool repaired; /* something was written */
     char *saved;   /* directory with what was dropped, NULL: nothing was; owned */

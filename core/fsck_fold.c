@@ -115,55 +115,6 @@ static bool claimable(struct log *log, const struct entry *e, const struct entry
     return true;
 }
 
-/* Where run i of the topic stands: its payload, or the whole of its extent. */
-static void run_place(const struct pool *p, const struct topic *t, size_t i, bool extent,
-                      uint64_t *from, uint64_t *to)
-{
-    const struct run *r = topic_run(t, i);
-    *from = extent ? pool_extent_base(p, r->payload, r->order) : r->payload;
-    *to = *from +
-          (extent ? 1ull << (r->order + p->geo.block_shift) : topic_run_end(t, i) - r->offset);
-}
-
-static void evict_from(struct salvage *v, struct topic *t, bool extent, uint64_t low, uint64_t high)
-{
-    const struct pool *p = &v->log->pool;
-    for (size_t i = 0; i < t->run_count; i++) {
-        struct run *r = topic_run(t, i);
-        if (r->flags & MEDIA_RUN_LOST)
-            continue;
-        uint64_t from, to;
-        run_place(p, t, i, extent, &from, &to);
-        if (from >= high || to <= low)
-            continue;
-        struct extent *x = extent_find(v->log->extents, r->payload, r->order);
-        if (x)
-            extent_put(v->log->extents, x);
-        *r = (struct run){.offset = r->offset,
-                          .message = r->message,
-                          .batches = r->batches,
-                          .flags = MEDIA_RUN_LOST | RUN_GIVEN};
-        v->f->state_damaged = true;
-        if (t->id != 0)
-            table_rewrite(v->log, t);
-    }
-}
-
-/* A whole batch stands where others are said to: they are older, and had given it up. */
-static void evict(struct salvage *v, bool extent, uint64_t low, uint64_t high)
-{
-    evict_from(v, v->log->control, extent, low, high);
-    for (struct topic *t = v->log->names.by_id; t; t = t->by_id.next)
-        evict_from(v, t, extent, low, high);
-}
-
-static void evict_extent(struct salvage *v, const struct entry *e)
-{
-    const struct pool *p = &v->log->pool;
-    uint64_t base = pool_extent_base(p, e->payload, e->order);
-    evict(v, true, base, base + (1ull << (e->order + p->geo.block_shift)));
-}
-
 static bool overlaps(const struct extent *e, uint64_t low, uint64_t high)
 {
     return e->base < high && e->base + e->size > low;
@@ -303,7 +254,7 @@ static int move_fold(struct salvage *v, const struct entry *e)
         return 0;
     int rc = recover_fold(v->replay, e, NULL);
     if (rc != -EMBAR_ECORRUPT)
-        return rc;
+        return rc ? rc : salvage_place(v, e->topic, e);
     v->f->state_damaged = true;
     fsck_say(v->f,
              &(struct finding){.kind = FSCK_ENTRY,
@@ -377,13 +328,15 @@ int salvage_fold(struct salvage *v, const struct entry *e, const struct entry *p
         return rc;
     /* Without what is lost, a trim perhaps: what stood there may seem to be there still. */
     if (v->damaged && recover_whole(log, e, part)) {
-        evict(v, false, e->payload, e->payload + e->length);
-        if (part)
-            evict(v, false, part->payload, part->payload + part->length);
+        rc = salvage_evict(v, e);
+        if (rc == 0 && part)
+            rc = salvage_evict(v, part);
+        if (rc)
+            return rc;
         if (!claimable(log, e, NULL))
-            evict_extent(v, e);
+            salvage_evict_extent(v, e);
         if (part && !claimable(log, part, NULL))
-            evict_extent(v, part);
+            salvage_evict_extent(v, part);
     }
     bool blocked = !claimable(log, e, part);
     if (blocked && recover_whole(log, e, part)) {
@@ -419,7 +372,11 @@ int salvage_fold(struct salvage *v, const struct entry *e, const struct entry *p
         mine.session = 0;
         rc = recover_fold(v->replay, &mine, part);
     }
-    if (rc == 0)
+    if (rc == 0) {
         time_note(v, t, e);
+        rc = salvage_place(v, t->id, e);
+        rc = rc || !part ? rc : salvage_place(v, t->id, part);
+        return rc;
+    }
     return rc == -EMBAR_ECORRUPT ? salvage_lose(v, t, end, e->number) : rc;
 }

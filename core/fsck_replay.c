@@ -145,6 +145,7 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
         rc = -EAGAIN;
     }
     free(v.action);
+    salvage_places_drop(&v);
     recover_end(v.replay);
     f->number = v.number;
     f->trusted = v.trusted;

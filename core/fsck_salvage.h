@@ -1,4 +1,4 @@
-/* What the four files that go around a damaged index share (recovery): fsck_replay.c walks it,
+/* What the files that go around a damaged index share (recovery): fsck_replay.c walks it,
  * fsck_break.c passes breaks in its chain, fsck_fold.c takes entries into the state, fsck_fill.c finds what
  * they should have told. */
 #ifndef CORE_FSCK_SALVAGE_H
@@ -40,7 +40,8 @@ struct salvage {
     bool maybe;              /* none is known to be missing, but the end of the index is damaged */
     bool unproved;           /* there were any */
     size_t placed;           /* batches by fsck_fill.c */
-    struct source *source;   /* fsck_fill.c, while it looks at what nothing follows */
+    struct standing *standing; /* fsck_evict.c: what stands where; NULL: not asked for yet; owned */
+    struct source *source;     /* fsck_fill.c, while it looks at what nothing follows */
 };
 
 static inline struct fsck_range one(uint64_t number)
@@ -62,6 +63,15 @@ int salvage_lose(struct salvage *v, struct topic *t, uint64_t end, uint64_t numb
 
 /* Nobody can count any more what the session sent. */
 void salvage_session_lose(struct salvage *v, uint64_t id, uint32_t topic, uint64_t number);
+
+/* fsck_evict.c: a whole batch stands where others are said to: they are older, and had given it up. */
+int salvage_evict(struct salvage *v, const struct entry *e) __attribute__((warn_unused_result));
+/* The same of all whose extents share a byte with its extent. */
+void salvage_evict_extent(struct salvage *v, const struct entry *e);
+/* What the entry tells of stands there now. */
+int salvage_place(struct salvage *v, uint32_t topic, const struct entry *e)
+    __attribute__((warn_unused_result));
+void salvage_places_drop(struct salvage *v);
 
 /* fsck_fill.c: look for the control actions that stand; where the topic will begin, by those, and the
  * number of the message there. */

@@ -1,5 +1,6 @@
 /* More is wrong with a pool than a report lists: a repair mends, notes and saves what was only counted as it does what
- * is listed, and nothing of it is left, then or later. */
+ * is listed, and nothing of it is left, then or later. Nor does a check look through all that the pool holds for each
+ * of its batches. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 
 #define SIZE    (32ull << 20)
 #define ENTRIES (1u << 16)
+#define TOPICS  1000u
 #define MORE    (FSCK_FINDINGS + 50u)
 
 struct world {
@@ -128,11 +130,41 @@ static void overwritten(void **state)
     fsck_report_drop(&r);
 }
 
+/* The first line behind the checkpoint is gone, with its batch. Who stands where those that follow do is not looked for
+ * among all that the pool holds, for each of them. */
+static void followed(void **state)
+{
+    struct world *w = *state;
+    struct log *log = w->f.log;
+    struct fsck_report r;
+    for (unsigned i = 0; i < TOPICS; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "t%u", i);
+        struct topic *t = log_topic(log, fixture_topic(&w->f, name));
+        assert_int_equal(fixture_publish(&w->f, t, 0, 0, 0, &i, sizeof i, NULL, 1).status, 0);
+        topic_put(t);
+    }
+    assert_int_equal(log_checkpoint(log), 0);
+    const struct media_entry *line = pool_entry(&log->pool, 0, log->seq.next);
+    struct topic *t = log_topic(log, w->id);
+    for (unsigned i = 0; i < TOPICS; i++)
+        assert_int_equal(fixture_publish(&w->f, t, 0, 0, 0, &i, sizeof i, NULL, 1).status, 0);
+    topic_put(t);
+    w->image = fixture_copy(&w->f);
+    w->image[le64_low48(line->side)] ^= 1;
+    memset(w->image + ((const char *)line - (const char *)w->f.memory), 0, sizeof *line);
+    check(w, false, &r);
+    assert_true(r.errors > 0);
+    assert_in_range(r.compared, 1, 20 * 2 * TOPICS);
+    fsck_report_drop(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(damaged, begin, end),
         cmocka_unit_test_setup_teardown(overwritten, begin, end),
+        cmocka_unit_test_setup_teardown(followed, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
