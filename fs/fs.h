@@ -459,8 +459,6 @@ int mount_signals(struct fs *fs, struct embar_error *err) __attribute__((warn_un
 /* Serve until unmounted or told to stop: 0, or a negative errno. */
 int mount_serve(struct fs *fs);
 void mount_detach(struct fs *fs);
-/* True when an embarfs that serves this pool is mounted now. */
-bool mount_holds(const char *spec);
 
 /* ---- answer.c: what goes to the kernel -------------------------------------------------------------- */
 

@@ -13,11 +13,11 @@
 
 #include "core/plain.h"
 #include "fs/fs.h"
+#include "net/mounts.h"
 #include "net/program.h"
 #include "net/server/server.h"
 
 #define WRITE_WAIT 30 /* seconds */
-#define CLOSE_WAIT 60 /* seconds: for a pool that its last daemon still closes */
 
 const char *argp_program_version = "embarfs " EMBAR_VERSION;
 
@@ -238,45 +238,27 @@ static int open_region(struct fs *fs, struct embar_error *err)
     return 0;
 }
 
-static void note_fault(void *arg, const char *why)
+static void note(void *arg, const char *text)
 {
     (void)arg;
-    daemon_note("%s", why);
+    daemon_note("%s", text);
 }
 
-/* Who holds the pool stands in the refusal; the remedy behind it is not for one that is being closed. */
-static void tell_wait(const char *refusal)
-{
-    const char *remedy = strrchr(refusal, ':');
-    int n = (int)(remedy ? (size_t)(remedy - refusal) : strlen(refusal));
-    daemon_note("%.*s and mounted nowhere: waiting up to %d s for it to be closed.", n, refusal,
-                CLOSE_WAIT);
-}
-
-/* A pool that was just unmounted is still being closed by its daemon, which on a busy disk takes its time
- * for the last sync: wait for that, but not for one that is mounted. */
 static int open_log(struct fs *fs, struct embar_error *err)
 {
     struct log_options lo = {.region = &fs->region,
                              .hold_ms = fs->opt.hold_ms,
                              .sessions = fs->opt.sessions,
                              .session_lifetime_s = fs->opt.session_lifetime_s,
-                             .fault = note_fault};
-    uint64_t since = now_ns();
-    bool told = false;
+                             .fault = note};
+    struct mounts_wait wait = {0};
     for (;;) {
         int rc = log_open(&fs->log, &lo, err);
-        uint64_t waited = (now_ns() - since) / 1000000000u;
-        if (rc != -EMBAR_EBUSY || waited >= CLOSE_WAIT || mount_holds(fs->region.spec))
+        if (rc != -EMBAR_EBUSY || !mounts_wait(&wait, fs->region.spec, err->text, note, NULL))
             return rc;
         rc = daemon_awaited(err);
         if (rc)
             return rc;
-        if (waited >= 1 && !told) {
-            told = true;
-            tell_wait(err->text);
-        }
-        usleep(50000);
     }
 }
 

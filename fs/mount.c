@@ -3,7 +3,6 @@
  */
 #include <errno.h>
 #include <limits.h>
-#include <mntent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,8 +13,7 @@
 #include <unistd.h>
 
 #include "fs/fs.h"
-
-#define TYPE "fuse.embarfs"
+#include "net/mounts.h"
 
 /* What libfuse said last: it prints where we want a sentence. Only used while starting. */
 static char fuse_said[512];
@@ -47,33 +45,9 @@ static void hear_fuse_serving(enum fuse_log_level level, const char *fmt, va_lis
         daemon_note("%s", text);
 }
 
-/* Calls fn for each embarfs mount until it says true. */
-static bool any_mount(bool (*fn)(const struct mntent *m, const void *arg), const void *arg)
-{
-    FILE *table = setmntent("/proc/self/mounts", "re");
-    struct mntent m;
-    char buf[3 * PATH_MAX];
-    bool found = false;
-    while (table && !found && getmntent_r(table, &m, buf, sizeof buf))
-        found = strcmp(m.mnt_type, TYPE) == 0 && fn(&m, arg);
-    if (table)
-        endmntent(table);
-    return found;
-}
-
 static bool is_at(const struct mntent *m, const void *path)
 {
     return strcmp(m->mnt_dir, path) == 0;
-}
-
-static bool is_of(const struct mntent *m, const void *spec)
-{
-    return strcmp(m->mnt_fsname, spec) == 0;
-}
-
-bool mount_holds(const char *spec)
-{
-    return any_mount(is_of, spec);
 }
 
 static int run_fusermount(const char *path)
@@ -104,7 +78,7 @@ static int clean_stale(const char *path, struct embar_error *err)
 
 static int is_free(const struct fs *fs, struct embar_error *err)
 {
-    if (any_mount(is_at, fs->mountpoint))
+    if (mounts_any(is_at, fs->mountpoint))
         return embar_fail(err, -EMBAR_EBUSY,
                           "%s is an embarfs mount already, and its daemon is alive: unmount it "
                           "first (umount %s), or choose another mount point.",

@@ -80,6 +80,14 @@ struct embar_client *cmd_connect_telling(char *name, const struct cmd_server *se
  * so instead. Returns rc. */
 int mounted_explain(const char *spec, int rc, struct embar_error *err);
 
+/* ---- held.c --------------------------------------------------------------------------------- */
+
+/* Another process holds the pool of r, which is to be this one's alone, and `why` says so: is it one that was just
+ * unmounted and is being closed? True: try again; a moment has passed (net/mounts.h). */
+struct mounts_wait;
+bool held_wait(struct mounts_wait *w, const char *name, struct region *r,
+               const struct embar_error *why);
+
 /* ---- paths.c: one thing with each path that is named ---------------------------------------- */
 
 /* First in the input of the subcommand's argp. */

@@ -179,7 +179,7 @@ int cmd_append(int argc, char **argv)
     cmd_parse(&argp, argc, argv, &args);
     struct embar_error err;
     struct pool_topic pt;
-    if (pool_topic_open(&pt, args.pool, args.topic, false, &err) < 0)
+    if (pool_topic_open(&pt, argv[0], args.pool, args.topic, false, &err) < 0)
         return cmd_fail(argv[0], &err);
     struct append a = {.name = argv[0], .pt = &pt, .capacity = log_pool(pt.log)->max_batch};
     a.buf = malloc(a.capacity);

@@ -51,7 +51,7 @@ static ssize_t piece(struct pool_topic *pt, const struct dump_args *a, uint64_t 
             return rc ? embar_fail(err, rc, "Reading at offset %llu failed", (unsigned long long)at)
                       : (ssize_t)n;
         pool_topic_close(pt);
-        rc = pool_topic_open(pt, a->arg[0], a->arg[1], true, err);
+        rc = pool_topic_open(pt, NULL, a->arg[0], a->arg[1], true, err);
         if (rc)
             return rc;
         if (topic_id(pt->topic) != id)
@@ -115,7 +115,7 @@ int cmd_dump(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN); /* a write says it too, and ends us quietly */
     struct embar_error err;
     struct pool_topic pt;
-    if (pool_topic_open(&pt, a.arg[0], a.arg[1], true, &err) < 0)
+    if (pool_topic_open(&pt, NULL, a.arg[0], a.arg[1], true, &err) < 0)
         return cmd_fail(argv[0], &err);
     struct copied c = {.name = argv[0], .pt = &pt, .a = &a};
     int status = cmd_guarded(argv[0], &pt.region, copy_out, &c);

@@ -12,6 +12,7 @@
 
 #include "core/fsck.h"
 #include "net/cmd/cmd.h"
+#include "net/mounts.h"
 #include "net/program.h"
 
 /* As those of e2fsck. */
@@ -259,7 +260,11 @@ static int run(const char *name, const struct fsck_args *a)
                              .save = save,
                              .progress = isatty(STDERR_FILENO) ? progress_show : NULL,
                              .arg = &progress};
-    int rc = mounted_explain(r.spec, fsck_run(&o, &report, &err), &err);
+    struct mounts_wait wait = {0};
+    int rc;
+    while ((rc = fsck_run(&o, &report, &err)) == -EMBAR_EBUSY && held_wait(&wait, name, &r, &err))
+        fsck_report_drop(&report);
+    rc = mounted_explain(r.spec, rc, &err);
     progress_clear(&progress);
     int status = report.left ? FSCK_LEFT : report.repaired ? FSCK_REPAIRED : FSCK_OK;
     /* What was found before it failed is worth knowing. */

@@ -11,6 +11,7 @@
 #include "core/crc.h"
 #include "core/pool.h"
 #include "net/cmd/cmd.h"
+#include "net/mounts.h"
 
 struct pool_args {
     const char *action, *spec;
@@ -126,20 +127,25 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 /* ---- create ------------------------------------------------------------------------------- */
 
 /* Nobody may serve what is about to be formatted. */
-static int lock_all(struct region *r, struct embar_error *err)
+static int lock_all(const char *name, struct region *r, struct embar_error *err)
 {
+    struct mounts_wait wait = {0};
     for (unsigned slot = 0; slot < MEDIA_MAX_SLOTS; slot++) {
-        int rc = region_lock_slot(r, slot, err);
+        int rc;
+        while ((rc = region_lock_slot(r, slot, err)) == -EMBAR_EBUSY &&
+               held_wait(&wait, name, r, err))
+            ;
         if (rc)
             return rc;
     }
     return 0;
 }
 
-static int format_new(struct region *r, const struct pool_geometry *geo, struct embar_error *err)
+static int format_new(const char *name, struct region *r, const struct pool_geometry *geo,
+                      struct embar_error *err)
 {
     struct pool pool;
-    int rc = lock_all(r, err);
+    int rc = lock_all(name, r, err);
     if (rc)
         return rc;
     if (!pool_is_blank(r)) {
@@ -167,7 +173,7 @@ static int create(const char *name, struct pool_args *a)
                         "%s would be gone when this command ends: give it to embarfs directly.",
                         r.spec);
     } else {
-        rc = format_new(&r, &a->geo, &err);
+        rc = format_new(name, &r, &a->geo, &err);
         /* A file made here and not formatted is no use to anybody. */
         if (rc && r.created)
             (void)unlink(r.spec);
@@ -179,10 +185,10 @@ static int create(const char *name, struct pool_args *a)
 /* ---- erase -------------------------------------------------------------------------------- */
 
 /* What makes a device not blank stands at its edges (pool_is_blank). */
-static int erase_edges(struct region *r, bool force, struct embar_error *err)
+static int erase_edges(const char *name, struct region *r, bool force, struct embar_error *err)
 {
     struct pool pool;
-    int rc = lock_all(r, err);
+    int rc = lock_all(name, r, err);
     if (rc)
         return rc;
     if (!force && pool_attach(&pool, r, NULL) == 0)
@@ -207,7 +213,7 @@ static int erase(const char *name, struct pool_args *a)
     if (r.kind != REGION_DEVDAX)
         rc = embar_fail(&err, -EMBAR_ESPEC, "%s is not a device: remove a file with rm.", r.spec);
     else
-        rc = mounted_explain(r.spec, erase_edges(&r, a->force, &err), &err);
+        rc = mounted_explain(r.spec, erase_edges(name, &r, a->force, &err), &err);
     region_close(&r);
     return rc ? cmd_fail(name, &err) : CMD_OK;
 }

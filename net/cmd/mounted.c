@@ -3,21 +3,11 @@
  */
 #include <errno.h>
 #include <limits.h>
-#include <mntent.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/region.h"
 #include "net/cmd/cmd.h"
-
-static bool is_same(const char *a, const char *b)
-{
-    char x[PATH_MAX], y[PATH_MAX];
-    if (strcmp(a, b) == 0)
-        return true;
-    return *a == '/' && realpath(a, x) && realpath(b, y) && strcmp(x, y) == 0;
-}
+#include "net/mounts.h"
 
 /* The mount that a path is: a dead one cannot be resolved, and is named as the table does. */
 static bool is_at(const struct mntent *m, const char *path)
@@ -31,30 +21,36 @@ static bool is_at(const struct mntent *m, const char *path)
     return strlen(m->mnt_dir) == n && strncmp(m->mnt_dir, path, n) == 0;
 }
 
+struct refused {
+    const char *spec;
+    int rc;
+    struct embar_error *err;
+};
+
+static bool explain(const struct mntent *m, const void *arg)
+{
+    const struct refused *r = arg;
+    if (r->rc != -EMBAR_EBUSY && is_at(m, r->spec)) {
+        (void)embar_fail(r->err, r->rc,
+                         "%s is a mount of the pool %s: unmount it (fusermount3 -u %s) and "
+                         "name the pool.",
+                         r->spec, m->mnt_fsname, m->mnt_dir);
+        return true;
+    }
+    if (r->rc == -EMBAR_EBUSY && mounts_same(m->mnt_fsname, r->spec)) {
+        (void)embar_fail(r->err, r->rc,
+                         "%s is in use, it is mounted at %s: unmount it first (fusermount3 -u "
+                         "%s).",
+                         r->spec, m->mnt_dir, m->mnt_dir);
+        return true;
+    }
+    return false;
+}
+
 int mounted_explain(const char *spec, int rc, struct embar_error *err)
 {
-    FILE *table = rc && spec ? setmntent("/proc/self/mounts", "re") : NULL;
-    struct mntent m;
-    char buf[3 * PATH_MAX];
-    while (table && getmntent_r(table, &m, buf, sizeof(buf))) {
-        if (strcmp(m.mnt_type, "fuse.embarfs") != 0)
-            continue;
-        if (rc != -EMBAR_EBUSY && is_at(&m, spec)) {
-            (void)embar_fail(err, rc,
-                             "%s is a mount of the pool %s: unmount it (fusermount3 -u %s) and "
-                             "name the pool.",
-                             spec, m.mnt_fsname, m.mnt_dir);
-            break;
-        }
-        if (rc == -EMBAR_EBUSY && is_same(m.mnt_fsname, spec)) {
-            (void)embar_fail(err, rc,
-                             "%s is in use, it is mounted at %s: unmount it first (fusermount3 -u "
-                             "%s).",
-                             spec, m.mnt_dir, m.mnt_dir);
-            break;
-        }
-    }
-    if (table)
-        endmntent(table);
+    const struct refused r = {spec, rc, err};
+    if (rc && spec)
+        (void)mounts_any(explain, &r);
     return rc;
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "net/cmd/cmd.h"
+#include "net/mounts.h"
 
 void pool_topic_close(struct pool_topic *pt)
 {
@@ -84,8 +85,8 @@ static int find_or_make(struct log *log, const char *path, uint32_t *id, struct 
     return 0;
 }
 
-int pool_topic_open(struct pool_topic *pt, const char *spec, const char *path, bool readonly,
-                    struct embar_error *err)
+int pool_topic_open(struct pool_topic *pt, const char *name, const char *spec, const char *path,
+                    bool readonly, struct embar_error *err)
 {
     memset(pt, 0, sizeof(*pt));
     struct region_options ro = {.spec = spec, .readonly = readonly, .durability = -1};
@@ -97,7 +98,11 @@ int pool_topic_open(struct pool_topic *pt, const char *spec, const char *path, b
                         "%s is blank: make a pool of it first (embar pool create).", spec);
     } else {
         struct log_options lo = {.region = &pt->region, .readonly = readonly};
-        rc = mounted_explain(spec, log_open(&pt->log, &lo, err), err);
+        struct mounts_wait wait = {0};
+        while ((rc = log_open(&pt->log, &lo, err)) == -EMBAR_EBUSY && !readonly &&
+               held_wait(&wait, name, &pt->region, err))
+            ;
+        rc = mounted_explain(spec, rc, err);
     }
     uint32_t id = 0;
     struct node_stat st;

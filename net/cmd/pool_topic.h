@@ -11,9 +11,10 @@ struct pool_topic {
 };
 
 /* Open the pool `spec` (which must be one) and the topic `path` in it; unless readonly, take the
- * pool's slot and make the topic and its parents when they are not there. */
-int pool_topic_open(struct pool_topic *pt, const char *spec, const char *path, bool readonly,
-                    struct embar_error *err) __attribute__((warn_unused_result));
+ * pool's slot and make the topic and its parents when they are not there; a daemon that still closes
+ * the pool is waited for then, in the name of the command `name`. */
+int pool_topic_open(struct pool_topic *pt, const char *name, const char *spec, const char *path,
+                    bool readonly, struct embar_error *err) __attribute__((warn_unused_result));
 /* Safe on a zeroed one. */
 void pool_topic_close(struct pool_topic *pt);
 

@@ -58,17 +58,24 @@ go_on() {
     kill -CONT "$stopped"
     stopped=
 }
-closes_slowly() {
+stops_closing() {
     embarfs "$mnt" "${where[@]}"
     pid=$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$mnt/.embar/status")
     stopped=$pid
     kill -STOP "$pid"
     umount -l "$mnt" 2>/dev/null || fusermount3 -uz "$mnt"
-    embarfs "$mnt" "${where[@]}" 2>"$scratch/said" &
+}
+# waits COMMAND...: for the pool that the stopped one holds, as $next.
+waits() {
+    "$@" >/dev/null 2>"$scratch/said" &
     next=$!
     own_pids+=("$next")
     wait_until 60 grep -q "is held by process $pid .*waiting" "$scratch/said" ||
-        die "it does not say that it waits: $(cat "$scratch/said")"
+        die "$* does not say that it waits: $(cat "$scratch/said")"
+}
+closes_slowly() {
+    stops_closing
+    waits embarfs "$mnt" "${where[@]}"
 }
 closes_slowly
 # Longer than a moment; no more than that is shown here.
@@ -78,6 +85,19 @@ go_on
 wait "$next" || die "it does not take the pool over: $(cat "$scratch/said")"
 content "$mnt/t" 'at once\n'
 fusermount3 -u "$mnt"
+
+# Commands that want the pool for themselves wait for it, too.
+for command in "0 fsck $pool" "0 fsck --repair $pool" "0 append $pool t" "1 pool create $pool"; do
+    stops_closing
+    # shellcheck disable=SC2086
+    waits embar ${command#* }
+    go_on
+    status=0
+    wait "$next" || status=$?
+    equal "status of embar ${command#* } (which said: $(cat "$scratch/said"))" "$status" "${command%% *}"
+    ends
+done
+grep -q 'is a pool already' "$scratch/said" || die "said: $(cat "$scratch/said")"
 
 # Whoever mounts there meanwhile has the mount point: it is not mounted over.
 closes_slowly
