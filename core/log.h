@@ -116,6 +116,11 @@ struct batch {
 /* Reserve space for b->length bytes and its side record. -EMBAR_EFULL (wait with log_space_watch),
  * -EMBAR_ETOOBIG, -EMBAR_EINVALID, -EMBAR_EGONE, -EMBAR_EFAULTED, -EROFS. */
 int log_reserve(struct log *log, struct batch *b) __attribute__((warn_unused_result));
+/* The same, but only in space that the topic has already, which nobody else can have; of the bound on what
+ * is reserved it leaves `owed` bytes to those who wait (at most seven eighths). -EMBAR_EFULL is no
+ * wait: log_space_watch may not tell. */
+int log_reserve_there(struct log *log, struct batch *b, uint64_t owed)
+    __attribute__((warn_unused_result));
 /* Address of payload byte `at`; *n gets how many bytes stand there contiguously. */
 void *log_span(struct log *log, const struct batch *b, uint32_t at, uint32_t *n);
 /* Where the caller puts count le32 lengths before log_announce; NULL when b->equal. Their sum must be

@@ -108,7 +108,7 @@ static bool pair_better(const struct topic *t, uint64_t need, enum extent_class 
     return need >= PAIR_MIN && need <= size - size / 4 && order_wanted(t, c) < order;
 }
 
-static int place(struct topic *t, struct batch *b, enum extent_class c)
+static int place(struct topic *t, struct batch *b, enum extent_class c, bool there)
 {
     struct extents *x = t->log->extents;
     uint64_t side = side_size(b->count, b->equal);
@@ -118,6 +118,8 @@ static int place(struct topic *t, struct batch *b, enum extent_class c)
         place_whole(b, a, side);
         return 0;
     }
+    if (there)
+        return -EMBAR_EFULL;
     bool split = a && room >= side + SPLIT_MIN;
     uint64_t need = split ? b->length - (room - side) : b->length + side;
     if (!split && pair_better(t, need, c) && place_pair(t, b, side, c) == 0)
@@ -136,7 +138,8 @@ static int place(struct topic *t, struct batch *b, enum extent_class c)
     return 0;
 }
 
-int reserve_in(struct log *log, struct batch *b, enum extent_class c)
+/* there: only in what the topic fills already. */
+static int reserve_with(struct log *log, struct batch *b, enum extent_class c, bool there)
 {
     struct topic *t = b->topic;
     if (b->length == 0 || b->count == 0 || b->count > MEDIA_MAX_MESSAGES || b->count > b->length ||
@@ -151,9 +154,14 @@ int reserve_in(struct log *log, struct batch *b, enum extent_class c)
     if (b->session && (b->sequence == 0 || b->sequence > MASK48))
         return -EMBAR_EINVALID;
     pthread_mutex_lock(&t->fill_lock);
-    int rc = place(t, b, c);
+    int rc = place(t, b, c, there);
     pthread_mutex_unlock(&t->fill_lock);
     return rc;
+}
+
+int reserve_in(struct log *log, struct batch *b, enum extent_class c)
+{
+    return reserve_with(log, b, c, false);
 }
 
 /* What t fills holds nothing: one reference, the topic's own, and nobody can take another without
@@ -185,11 +193,11 @@ void reserve_idle(struct topic *t)
 }
 
 /* Into the bound, or not at all: who is refused never stands in another's way. */
-static bool admit(struct log *log, uint32_t length)
+static bool admit(struct log *log, uint32_t length, uint64_t bound)
 {
     uint64_t now = atomic_load_explicit(&log->reserved, memory_order_seq_cst);
     do {
-        if (now != 0 && now + length > reserve_bound(log))
+        if (now != 0 && now + length > bound)
             return false;
     } while (!atomic_compare_exchange_weak_explicit(&log->reserved, &now, now + length,
                                                     memory_order_seq_cst, memory_order_seq_cst));
@@ -217,21 +225,46 @@ uint64_t log_space_need(struct log *log, uint32_t length, uint32_t count, bool e
     return blocks << log->pool.geo.block_shift;
 }
 
-int log_reserve(struct log *log, struct batch *b)
+static int check_takes(struct log *log, const struct batch *b)
 {
     if (log->readonly)
         return -EROFS;
     if (log_faulted(log))
         return -EMBAR_EFAULTED;
-    if (topic_deleted(b->topic) && !b->past_removal)
-        return -EMBAR_EGONE;
-    bool admitted = admit(log, b->length);
-    int rc = admitted ? reserve_in(log, b, EXTENT_PAYLOAD) : -EMBAR_EFULL;
+    return topic_deleted(b->topic) && !b->past_removal ? -EMBAR_EGONE : 0;
+}
+
+int log_reserve_there(struct log *log, struct batch *b, uint64_t owed)
+{
+    int rc = check_takes(log, b);
+    if (rc)
+        return rc;
+    uint64_t bound = reserve_bound(log), least = bound / 8;
+    bound = owed + least < bound ? bound - owed : least;
+    if (!admit(log, b->length, bound))
+        return -EMBAR_EFULL;
+    rc = reserve_with(log, b, EXTENT_PAYLOAD, true);
+    if (rc) {
+        /* Somebody may have been refused for what was admitted meanwhile. */
+        atomic_fetch_sub_explicit(&log->reserved, b->length, memory_order_seq_cst);
+        log_starved(log);
+    }
+    return rc;
+}
+
+int log_reserve(struct log *log, struct batch *b)
+{
+    int rc = check_takes(log, b);
+    if (rc)
+        return rc;
+    uint64_t bound = reserve_bound(log);
+    bool admitted = admit(log, b->length, bound);
+    rc = admitted ? reserve_in(log, b, EXTENT_PAYLOAD) : -EMBAR_EFULL;
     if (rc == -EMBAR_EFULL) {
         /* Say that we starve, then look again, at the bound as well: what was freed in between
          * fires nobody. Pairs with the exchange in log_starved. */
         atomic_store_explicit(&log->starved, true, memory_order_seq_cst);
-        admitted = admitted || admit(log, b->length);
+        admitted = admitted || admit(log, b->length, bound);
         rc = admitted ? reserve_in(log, b, EXTENT_PAYLOAD) : -EMBAR_EFULL;
         if (rc == -EMBAR_EFULL && extents_waiting(log->extents))
             background_wake(log); /* to sync, so that what waits for that is free */

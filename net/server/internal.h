@@ -205,6 +205,7 @@ struct conn {
     bool parked;    /* on worker.parked, waits for pool space, or */
     bool ringed;    /* on worker.ringing, for a place in the ring with a whole batch */
     bool summoned;  /* was told to look for pool space, and has not yet: see space.c */
+    bool behind;    /* found none because of those before it */
     uint64_t place; /* in that line, from 1; 0: in none */
     uint64_t space; /* bytes that it waits for */
     bool called;    /* was told to look for staging memory, and has not yet: see line.c */
@@ -414,8 +415,8 @@ void publish_drop(struct conn *c); /* forget the batch that is arriving: its spa
 /* space.c */
 void space_init(struct worker *w);
 bool space_waits(const struct worker *w);
-/* May c look for space, or is what there is for those before it? */
-bool space_may(struct conn *c);
+/* As log_reserve, but what there is for those before c is left to them: -EMBAR_EFULL. */
+int space_reserve(struct conn *c, struct batch *b);
 /* It looked and found none, or might not; the ring is full. */
 void space_join(struct conn *c);
 void space_join_ring(struct conn *c);

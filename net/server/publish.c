@@ -323,7 +323,7 @@ enum turn publish_reserve(struct conn *c)
     p->b.session = in->channel->session;
     p->b.sequence = in->sequence;
     p->b.epoch = in->epoch;
-    int rc = space_may(c) ? log_reserve(w->log, &p->b) : -EMBAR_EFULL;
+    int rc = space_reserve(c, &p->b);
     if (rc) {
         pub_give(w, p);
         /* One that is not to be stored does not wait for space. */

@@ -8,7 +8,8 @@
  *
  * First come, first served: what those before need is left to them, by whoever comes new, too, so that
  * no large batch waits for ever because small ones have the little that comes free each time. Batches behind
- * pass when there is room for both. Between workers it is the same: each tells what its first and
+ * pass when there is room for both, and those that fit what their topic fills, which is nobody else's: so
+ * a large batch that the pool has no room for stops nobody who needs no new extent. Between workers it is the same: each tells what its first and
  * those whom it called need, and since when they wait. What they tell may be some instructions old: then
  * two look for the same, and one of them waits on.
  *
@@ -29,9 +30,11 @@ static void say(struct worker *w)
     const struct conn *first = TAILQ_FIRST(&w->parked);
     uint64_t since = w->called > 0 ? w->called_since : first ? first->place : NOBODY;
     bool was = atomic_load_explicit(&w->since, memory_order_relaxed) != NOBODY;
-    /* Relaxed: hints, see above. */
+    /* Relaxed: a hint, see above. */
     atomic_store_explicit(&w->owed, w->called + (first ? first->space : 0), memory_order_relaxed);
-    atomic_store_explicit(&w->since, since, memory_order_relaxed);
+    /* seq_cst: who begins to wait says so and looks at the others', who leaves says so and looks for those
+     * that wait: one of the two sees the other (space_join, tell). */
+    atomic_store_explicit(&w->since, since, memory_order_seq_cst);
     if (was && since == NOBODY)
         atomic_fetch_sub_explicit(&w->server->lines, 1, memory_order_relaxed);
     if (!was && since != NOBODY)
@@ -45,7 +48,7 @@ static uint64_t owed_elsewhere(const struct worker *w, uint64_t place)
     uint64_t sum = 0;
     for (unsigned i = 0; i < s->workers; i++) {
         const struct worker *other = &s->worker[i];
-        if (other != w && atomic_load_explicit(&other->since, memory_order_relaxed) < place)
+        if (other != w && atomic_load_explicit(&other->since, memory_order_seq_cst) < place)
             sum += atomic_load_explicit(&other->owed, memory_order_relaxed);
     }
     return sum;
@@ -56,7 +59,7 @@ static void tell(struct worker *w)
 {
     struct server *s = w->server;
     for (unsigned i = 0; i < s->workers; i++)
-        if (atomic_load_explicit(&s->worker[i].since, memory_order_relaxed) != NOBODY)
+        if (atomic_load_explicit(&s->worker[i].since, memory_order_seq_cst) != NOBODY)
             s->worker[i].space.fire(&s->worker[i].space);
 }
 
@@ -105,21 +108,29 @@ static uint64_t needs(const struct conn *c)
     return log_space_need(c->worker->log, c->cur.payload, c->cur.count, c->cur.equal);
 }
 
-bool space_may(struct conn *c)
+/* What is left to those before c. 0: nobody is, or it was called. */
+static uint64_t owed_before(struct conn *c)
 {
     struct worker *w = c->worker;
     if (c->summoned) {
         uncall(c);
-        return true;
+        return 0;
     }
     /* As a rule nobody waits: one look, at what is written rarely. */
     if (atomic_load_explicit(&w->server->lines, memory_order_relaxed) == 0)
-        return true;
+        return 0;
     const struct conn *first = TAILQ_FIRST(&w->parked);
     uint64_t place = c->place ? c->place : NOBODY;
     uint64_t owed = owed_elsewhere(w, place) + w->called;
-    owed += first && first->place < place ? first->space : 0;
-    return owed == 0 || log_space_room(w->log) >= owed + needs(c);
+    return owed + (first && first->place < place ? first->space : 0);
+}
+
+int space_reserve(struct conn *c, struct batch *b)
+{
+    struct log *log = c->worker->log;
+    uint64_t owed = owed_before(c);
+    c->behind = owed > 0 && log_space_room(log) < owed + needs(c);
+    return c->behind ? log_reserve_there(log, b, owed) : log_reserve(log, b);
 }
 
 void space_join(struct conn *c)
@@ -139,6 +150,9 @@ void space_join(struct conn *c)
         TAILQ_INSERT_TAIL(&w->parked, c, wait_link);
     put_on(c, false);
     say(w);
+    /* Those before may all have left since it looked, and have not seen that somebody waits here. */
+    if (c->behind && TAILQ_FIRST(&w->parked) == c && owed_elsewhere(w, c->place) + w->called == 0)
+        w->space.fire(&w->space);
 }
 
 void space_join_ring(struct conn *c)
