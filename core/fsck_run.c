@@ -34,6 +34,7 @@ struct walk {
     bool closely, unproved;
     struct stand since;
     size_t before;
+    struct records *records; /* of the run, when it is walked closely; owned */
     struct pieces *out;
     size_t first; /* of this run's pieces */
     uint64_t batches, low,
@@ -89,65 +90,21 @@ static bool record_fits(const struct walk *w, struct side *s)
            s->run0_length <= w->limit - w->at.offset && part_fits(w, s);
 }
 
-/* Does a record stand at `at` that may be one of the run? */
-static bool record_there(const struct walk *w, uint64_t at, struct side *s)
+/* Where the payload of what stands at this log offset is. */
+static uint64_t payload_at(const struct walk *w, uint64_t offset)
 {
-    const struct pool *p = &w->t->log->pool;
-    return le32_get(((const struct media_side *)pool_at(p, at))->magic) == MEDIA_SIDE_MAGIC &&
-           side_read(p, at, s) == 0 && s->topic == w->t->id && s->order0 == w->r->order && !s->run1;
+    return w->r->payload + (offset - w->r->offset);
 }
 
-/* Is the record at `at` the first of those that go on, one behind the other, to the run's end? */
-static bool record_reaches(const struct walk *w, uint64_t at, struct side s)
-{
-    uint64_t end = w->r->payload + (w->limit - w->r->offset), next;
-    while ((next = s.run0 + s.run0_length) < end) {
-        at -= side_size(s.count, s.equal);
-        if (at < end || !record_there(w, at, &s) || s.run0 != next)
-            return false;
-    }
-    return next == end;
-}
-
-/* The record that comes next in the run behind a damaged one: of those that stand there the one whose
- * payload is first, since one may stand in another's place. Some may be left of what stood there
- * before: it proves itself by its payload, or below the damaged one by those that follow it; by both where it
- * begins before `told`, within what another record claims. False: there is none. */
 static bool record_next(const struct walk *w, uint64_t told, uint64_t *side, uint64_t *offset)
 {
-    uint64_t here = w->r->payload + (w->at.offset - w->r->offset);
-    uint64_t end = w->r->payload + (w->limit - w->r->offset), first = end;
-    struct side s;
-    for (uint64_t at = w->r->side + MEDIA_LINE; at >= end + MEDIA_LINE;) {
-        at -= MEDIA_LINE;
-        if (!record_there(w, at, &s) || s.run0 <= here || s.run0 >= first)
-            continue;
-        uint64_t begin = w->r->offset + (s.run0 - w->r->payload);
-        bool reaches = at < w->at.side && record_reaches(w, at, s);
-        bool enough = begin >= told && reaches, possible = begin >= told || reaches;
-        if (!enough && !(possible && side_payload_whole(&w->t->log->pool, &s)))
-            continue;
-        first = s.run0;
-        *side = at;
-        *offset = begin;
-    }
-    return first < end;
-}
-
-/* The record itself, whole with its payload, but at another place of the run: lines changed places. */
-static bool record_moved(const struct walk *w, uint64_t *side)
-{
-    uint64_t here = w->r->payload + (w->at.offset - w->r->offset);
-    uint64_t end = w->r->payload + (w->limit - w->r->offset);
-    struct side s;
-    for (uint64_t at = w->r->side + MEDIA_LINE; at >= end + MEDIA_LINE;) {
-        at -= MEDIA_LINE;
-        *side = at;
-        if (record_there(w, at, &s) && s.run0 == here && s.run0_length <= w->limit - w->at.offset &&
-            side_payload_whole(&w->t->log->pool, &s))
-            return true;
-    }
-    return false;
+    const struct record_place after = {w->at.side, payload_at(w, w->at.offset)};
+    struct record_place next;
+    if (!records_next(w->records, &after, payload_at(w, told), payload_at(w, w->limit), &next))
+        return false;
+    *side = next.side;
+    *offset = w->r->offset + (next.payload - w->r->payload);
+    return true;
 }
 
 /* What nothing proves may be of another batch than what stood there, and so may be where it ends. */
@@ -176,7 +133,8 @@ static int damaged_put(struct walk *w)
 static int walk_damaged(struct walk *w)
 {
     uint64_t moved;
-    if (w->part || !record_moved(w, &moved))
+    if (w->part ||
+        !records_moved(w->records, payload_at(w, w->at.offset), payload_at(w, w->limit), &moved))
         return damaged_put(w);
     w->at.side = moved;
     w->at.jumped = w->moved = true;
@@ -384,8 +342,10 @@ static int records_walk(struct walk *w)
 /* The same around those. */
 static int records_walk_closely(struct walk *w)
 {
-    int rc = 0;
     struct side s;
+    int rc = w->part ? 0 : records_find(&w->records, w->t, w->r, payload_at(w, w->limit));
+    if (rc)
+        return rc;
     records_begin(w);
     w->closely = true;
     do {
@@ -463,6 +423,8 @@ static int walk_run(struct walk *w, struct slice *s)
     if (!told) {
         rc = records_walk_closely(w);
         adds_up = pieces_number(w, end_message);
+        atomic_fetch_add_explicit(&all->compared, w->records ? records_count(w->records) : 0,
+                                  memory_order_relaxed);
     }
     atomic_fetch_add_explicit(&all->bytes, w->at.seen.bytes, memory_order_relaxed);
     atomic_fetch_add_explicit(&all->messages, w->at.seen.messages, memory_order_relaxed);
@@ -531,5 +493,6 @@ int run_walk(struct walker *all, struct slice *s, size_t i)
         return 0; /* its first half stands before it, and put both */
     w.part = part ? topic_run(t, i + 1) : NULL;
     int rc = walk_run(&w, s);
+    records_drop(w.records);
     return rc == 0 && part ? part_put(&w) : rc;
 }

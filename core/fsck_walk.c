@@ -287,6 +287,7 @@ int fsck_walk(struct fsck *f)
     f->report->batches = w.batches;
     f->report->messages = w.messages;
     f->report->bytes = w.bytes;
+    f->report->compared += w.compared;
     for (size_t i = 0; i < w.slices; i++)
         free(w.slice[i].pieces.at);
     free(w.slice);

@@ -1,5 +1,5 @@
-/* What the two files that walk the batches share (recovery): fsck_walk.c deals the topics' runs out and puts them
- * together anew, fsck_run.c walks one of them.
+/* What the files that walk the batches share (recovery): fsck_walk.c deals the topics' runs out and puts them
+ * together anew, fsck_run.c walks one of them, fsck_record.c finds records that stand elsewhere in it.
  */
 #ifndef CORE_FSCK_WALK_H
 #define CORE_FSCK_WALK_H
@@ -42,7 +42,7 @@ struct walker {
     struct slice *slice;
     size_t slices;
     atomic_size_t next;
-    atomic_uint_fast64_t bytes, batches, messages;
+    atomic_uint_fast64_t bytes, batches, messages, compared;
     uint64_t total;
     pthread_mutex_t lock; /* guards place */
     struct place *place;
@@ -55,5 +55,23 @@ struct piece *piece_add(struct pieces *p);
 /* fsck_run.c: run i of the slice's topic, with its second half when it has one, into the slice's pieces. A
  * worker's: the log stands still meanwhile. */
 int run_walk(struct walker *all, struct slice *s, size_t i) __attribute__((warn_unused_result));
+
+/* fsck_record.c: the records that stand where the run's do, whose payload ends at `end`. */
+struct records;
+struct record_place {
+    uint64_t side, payload;
+};
+int records_find(struct records **out, const struct topic *t, const struct run *r, uint64_t end)
+    __attribute__((warn_unused_result));
+void records_drop(struct records *all);
+uint64_t records_count(const struct records *all);
+/* The record that comes next behind a damaged one: of those that stand there the one whose payload is first,
+ * since one may stand in another's place. Some may be left of what stood there before: it proves
+ * itself by its payload, or below the damaged one by those that follow it; by both where its payload begins
+ * before `told`, within what another record claims. False: there is none. */
+bool records_next(struct records *all, const struct record_place *after, uint64_t told,
+                  uint64_t end, struct record_place *out);
+/* The record of what begins at `payload`, whole with that, and where it stands: lines changed places. */
+bool records_moved(struct records *all, uint64_t payload, uint64_t end, uint64_t *side);
 
 #endif

@@ -65,23 +65,29 @@ static void check(struct world *w, bool repair, struct fsck_report *r)
         fail_msg("%s", err.text);
 }
 
-/* Every second batch's payload has a flipped bit: each answers an error of its own. */
-static void damaged(void **state)
+/* A bit of every second batch: of its payload, or so many bytes into its record. */
+static void flip(struct world *w, unsigned into)
 {
-    struct world *w = *state;
     const struct topic *t = names_id(&w->f.log->names, w->id);
-    struct fsck_report r;
     unsigned k = 0;
-    publish(w, 2 * MORE);
     for (size_t i = 0; i < t->run_count; i++) {
         uint64_t at = topic_run(t, i)->side;
         for (unsigned b = 0; b < topic_run(t, i)->batches; b++, k++) {
             struct side s;
             assert_int_equal(side_read(&t->log->pool, at, &s), 0);
-            w->image[s.run0] ^= k % 2 ? 1 : 0;
+            w->image[into ? at + into : s.run0] ^= k % 2 ? 1 : 0;
             at -= side_size(s.count, s.equal);
         }
     }
+}
+
+/* Every second batch's payload has a flipped bit: each answers an error of its own. */
+static void damaged(void **state)
+{
+    struct world *w = *state;
+    struct fsck_report r;
+    publish(w, 2 * MORE);
+    flip(w, 0);
     check(w, false, &r);
     assert_int_equal(r.errors, MORE);
     assert_int_equal(r.left, MORE);
@@ -96,6 +102,19 @@ static void damaged(void **state)
     assert_int_equal(r.errors + r.warnings, 0);
     assert_int_equal(r.remarks, MORE);
     assert_int_equal(r.left, 0);
+    fsck_report_drop(&r);
+}
+
+/* So has every second batch's record: those that stand in a run are read once, not for each of them. */
+static void records(void **state)
+{
+    struct world *w = *state;
+    struct fsck_report r;
+    publish(w, 2 * TOPICS);
+    flip(w, 20);
+    check(w, false, &r);
+    assert_int_equal(r.errors, TOPICS);
+    assert_in_range(r.compared, TOPICS, 2 * TOPICS);
     fsck_report_drop(&r);
 }
 
@@ -163,6 +182,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(damaged, begin, end),
+        cmocka_unit_test_setup_teardown(records, begin, end),
         cmocka_unit_test_setup_teardown(overwritten, begin, end),
         cmocka_unit_test_setup_teardown(followed, begin, end),
     };
