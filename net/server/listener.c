@@ -74,8 +74,14 @@ static int bind_one(const struct sockaddr *sa, socklen_t length, bool first, boo
     int fd = socket(sa->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    /* What is accepted has these from the listener, without a call each. */
+    /* What is accepted has these from the listener, without a call each. A peer whose machine is gone is
+     * noticed within two minutes: it may have been one that waits, with others behind it. */
+    int idle = 60, interval = 10, probes = 5;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
     /* [::] is IPv4's addresses too, whatever the system's default: clients take it so (token.c). */
     if (sa->sa_family == AF_INET6)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &none, sizeof(none));

@@ -8,6 +8,8 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -577,6 +579,36 @@ static void permissions(void **state)
     close(fd);
 }
 
+/* The server's end of a connection: it is in this process, too. */
+static int end_of_server(int fd)
+{
+    struct sockaddr_storage mine, theirs;
+    socklen_t n = sizeof(mine);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&mine, &n), 0);
+    for (int other = 0; other < 1024; other++) {
+        socklen_t m = sizeof(theirs);
+        if (getpeername(other, (struct sockaddr *)&theirs, &m) == 0 && m == n &&
+            memcmp(&mine, &theirs, n) == 0)
+            return other;
+    }
+    fail_msg("the server has no such connection");
+    return -1;
+}
+
+static void machine_gone(void **state)
+{
+    (void)state;
+    int fd = peer(&r, false), on = 0;
+    int end = end_of_server(fd);
+    socklen_t n = sizeof(on);
+    assert_int_equal(getsockopt(end, SOL_SOCKET, SO_KEEPALIVE, &on, &n), 0);
+    assert_int_equal(on, 1);
+    int idle = 0;
+    assert_int_equal(getsockopt(end, IPPROTO_TCP, TCP_KEEPIDLE, &idle, &n), 0);
+    assert_true(idle <= 60);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -591,6 +623,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(no_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(passed_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(permissions, setup, teardown),
+        cmocka_unit_test_setup_teardown(machine_gone, setup, teardown),
     };
     return cmocka_run_group_tests_name("server peer", tests, NULL, NULL);
 }
