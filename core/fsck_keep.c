@@ -7,8 +7,8 @@
  * never took it; or it was whole well before something that came before all that is lost. Where
  * nothing came before, the newest are kept until they are twice what is lost.
  *
- * Costs a look at each line of the data area, the record of each batch of such topics, and 64 bytes of
- * memory for each of their batches that may be lost by its time; n log n. A pool without such a topic
+ * Costs a look at each line of the data area, the record of each batch of such topics, 8 bytes of memory for
+ * each that is served and 64 for each that may be lost by its time; n log n, where times tell what is lost. A pool without such a topic
  * costs nothing. Changes what is saved, never what is served; never writes to the pool.
  */
 #include <errno.h>
@@ -34,7 +34,8 @@ struct window {
     bool copies;    /* it is known which they are, and that they stand damaged: only copies count */
     bool sessions;  /* some of what may be of it was sent in sessions, and perhaps not taken */
     const char *by; /* what is damaged */
-    uint64_t reach; /* the latest that any of the topic's windows up to this one ends */
+    uint64_t reach; /* the latest that any of the topic's windows up to this one ends, with slack */
+    uint64_t ends;  /* and without */
     uint64_t kept;  /* bytes of what is saved for it, */
     uint64_t oldest; /* down to this time; when it is full no older one is added */
 };
@@ -53,6 +54,8 @@ struct keep {
     size_t windows, window_capacity;
     struct left *left; /* owned */
     size_t count, capacity;
+    uint64_t *served; /* records of what is served of these topics, by place; owned */
+    size_t served_count, served_capacity;
 };
 
 /* ---- What was known before --------------------------------------------------------------------- */
@@ -281,6 +284,7 @@ static void windows_sort(struct keep *k)
         const struct window *last = i > 0 && w[-1].topic == w->topic ? w - 1 : NULL;
         w->reach = later(w->before.time, FSCK_SLACK);
         w->reach = last && last->reach > w->reach ? last->reach : w->reach;
+        w->ends = last && last->ends > w->before.time ? last->ends : w->before.time;
     }
 }
 
@@ -302,6 +306,39 @@ static size_t window_find(const struct keep *k, uint32_t topic, uint64_t time)
 static bool is_window_of(const struct keep *k, size_t i, uint32_t topic)
 {
     return i < k->windows && k->window[i].topic == topic;
+}
+
+static int served_push(struct keep *k, uint64_t at)
+{
+    if (k->served_count == k->served_capacity) {
+        size_t capacity = k->served_capacity ? k->served_capacity * 2 : 64;
+        uint64_t *grown = realloc(k->served, capacity * sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        k->served = grown;
+        k->served_capacity = capacity;
+    }
+    k->served[k->served_count++] = at;
+    return 0;
+}
+
+static int served_topic(struct keep *k, const struct topic *t)
+{
+    struct side s;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < t->run_count; i++) {
+        const struct run *r = topic_run(t, i);
+        uint64_t at = r->side;
+        if (run_is_damaged(r))
+            continue;
+        for (unsigned b = 0; rc == 0 && b < r->batches && side_read(&t->log->pool, at, &s) == 0;
+             b++) {
+            if (s.topic == t->id)
+                rc = served_push(k, at);
+            at -= side_size(s.count, s.equal);
+        }
+    }
+    return rc;
 }
 
 static int left_push(struct keep *k, uint64_t at, const struct side *s, size_t window)
@@ -345,16 +382,41 @@ static bool may_be(const struct window *w, const struct side *s)
            may_follow(&w->before, &e, w->slack);
 }
 
+static int by_number(const void *a, const void *b)
+{
+    const uint64_t *x = a, *y = b;
+    return *x < *y ? -1 : *x > *y;
+}
+
+static bool is_served(const struct keep *k, uint64_t at)
+{
+    return k->served_count > 0 &&
+           bsearch(&at, k->served, k->served_count, sizeof at, by_number) != NULL;
+}
+
+/* The last of the windows that it fits, rather one that is bounded: by its time, or within the slack. */
+static size_t window_of(const struct keep *k, const struct side *s, uint64_t slack)
+{
+    size_t best = k->windows, i = window_find(k, s->topic, later(s->time, slack));
+    while (i > 0 && is_window_of(k, i - 1, s->topic) &&
+           (slack ? k->window[i - 1].reach : k->window[i - 1].ends) >= s->time &&
+           (best == k->windows || k->window[best].open)) {
+        k->f->report->compared++;
+        if (may_be(&k->window[--i], s))
+            best = i;
+    }
+    return best;
+}
+
 /* A record that may be one of what is lost, by its topic, time and size. */
 static int record_look(void *arg, uint64_t at, const struct side *s)
 {
     struct keep *k = arg;
-    size_t best = k->windows, i = window_find(k, s->topic, later(s->time, FSCK_SLACK));
-    /* The last of them that it fits, rather one that is bounded. */
-    while (i > 0 && is_window_of(k, i - 1, s->topic) && k->window[i - 1].reach >= s->time &&
-           (best == k->windows || k->window[best].open))
-        if (may_be(&k->window[--i], s))
-            best = i;
+    if (!is_window_of(k, window_find(k, s->topic, 0), s->topic) || is_served(k, at))
+        return 0;
+    size_t best = window_of(k, s, 0);
+    if (best == k->windows || k->window[best].open)
+        best = window_of(k, s, FSCK_SLACK);
     if (best == k->windows)
         return 0;
     k->window[best].sessions = k->window[best].sessions || s->session != 0;
@@ -411,20 +473,13 @@ static void batch_strike(struct keep *k, const struct side *s, bool saved)
     }
 }
 
-static void served_strike(struct keep *k, const struct topic *t)
+/* What looks the same and stands elsewhere is a copy. */
+static void served_strike(struct keep *k)
 {
     struct side s;
-    for (size_t i = 0; i < t->run_count; i++) {
-        const struct run *r = topic_run(t, i);
-        uint64_t at = r->side;
-        if (run_is_damaged(r))
-            continue;
-        for (unsigned b = 0; b < r->batches && side_read(&t->log->pool, at, &s) == 0; b++) {
-            if (s.topic == t->id)
-                batch_strike(k, &s, false);
-            at -= side_size(s.count, s.equal);
-        }
-    }
+    for (size_t i = 0; i < k->served_count; i++)
+        if (side_read(&k->f->pool, k->served[i], &s) == 0)
+            batch_strike(k, &s, false);
 }
 
 static void saved_strike(struct keep *k)
@@ -545,13 +600,18 @@ static int keep_look(struct keep *k)
     if (rc || k->windows == 0)
         return rc;
     windows_sort(k);
+    for (size_t i = 0; rc == 0 && i < k->windows; i++)
+        if (i == 0 || k->window[i].topic != k->window[i - 1].topic)
+            rc = served_topic(k, names_id(&log->names, k->window[i].topic));
+    if (k->served_count > 1)
+        qsort(k->served, k->served_count, sizeof *k->served, by_number);
+    if (rc)
+        return rc;
     rc = fsck_records(k->f, log, record_look, k);
     if (rc || k->count == 0)
         return rc;
     qsort(k->left, k->count, sizeof *k->left, by_batch);
-    for (size_t i = 0; i < k->windows; i++)
-        if (i == 0 || k->window[i].topic != k->window[i - 1].topic)
-            served_strike(k, names_id(&log->names, k->window[i].topic));
+    served_strike(k);
     saved_strike(k);
     trimmed_strike(k);
     left_settle(k);
@@ -566,5 +626,6 @@ int fsck_keep(struct fsck *f)
     int rc = keep_look(&k);
     free(k.window);
     free(k.left);
+    free(k.served);
     return rc;
 }
