@@ -46,7 +46,7 @@ struct embar_options {
     unsigned reconnect_ms; /* publishers and subscriptions try this long to reach the broker again
                              * before they fail. 0: 60,000 */
     /* Told when a publisher or a subscription has had no connection for a second and tries again, with
-     * the reason, and with NULL when it has one again. By the publisher's own thread, or inside of
+     * the reason, and with NULL when it has one again that is of use or stands for a second. By the publisher's own thread, or inside of
      * embar_next; it must not block and must not call functions of that handle. NULL: nobody is told. */
     void (*outage)(void *arg, const char *address, const struct embar_error *why);
     void *outage_arg;

@@ -41,7 +41,7 @@ static int ask(struct embar_client *c, struct wire_admin *a, const char *path, c
         pthread_mutex_unlock(&c->lock);
         int fd;
         struct link_peer peer;
-        int rc = client_dial(c, NULL, &fd, &peer, err);
+        int rc = client_dial(c, NULL, NULL, &fd, &peer, err);
         if (rc < 0)
             return rc;
         pthread_mutex_lock(&c->lock);

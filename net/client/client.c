@@ -37,8 +37,8 @@ void client_put(struct embar_client *c)
     free(c);
 }
 
-int client_dial(struct embar_client *c, const atomic_bool *cancel, int *fd, struct link_peer *peer,
-                struct embar_error *err)
+int client_dial(struct embar_client *c, const atomic_bool *cancel, struct outage *o, int *fd,
+                struct link_peer *peer, struct embar_error *err)
 {
     struct address to;
     struct embar_error why = {.code = 0};
@@ -57,7 +57,7 @@ int client_dial(struct embar_client *c, const atomic_bool *cancel, int *fd, stru
         return rc;
     }
     /* Nothing to be found now (a socket's file is away while its daemon starts): go where it was. */
-    struct link_limit limit = link_within(c->timeout_ms, cancel);
+    struct link_limit limit = client_limit(c, cancel, o);
     int sock;
     rc = link_dial(&to, &limit, &sock, err);
     if (rc < 0)
@@ -82,24 +82,65 @@ static void tell(struct embar_client *c, const struct embar_error *why)
 
 void outage_begins(struct outage *o)
 {
+    (void)outage_due(o); /* the one before may be over */
     if (o->since == 0)
         o->since = clock_ns();
+    o->up = 0;
 }
 
-void outage_lasts(struct outage *o, struct embar_client *c, const struct embar_error *why)
+void outage_lasts(struct outage *o, const struct embar_error *why)
 {
-    if (o->since == 0 || o->told || !c->outage || clock_ns() - o->since < OUTAGE_TELL)
+    struct embar_client *c = o->client;
+    if (o->since == 0 || o->up != 0 || o->told || !c->outage || clock_ns() - o->since < OUTAGE_TELL)
         return;
     o->told = true;
     tell(c, why);
 }
 
-void outage_ends(struct outage *o, struct embar_client *c)
+void outage_pauses(struct outage *o)
+{
+    if (o->since != 0 && o->up == 0) /* else this is not the first one */
+        o->up = clock_ns();
+}
+
+void outage_ends(struct outage *o)
 {
     bool told = o->told;
-    *o = (struct outage){0};
+    o->since = o->up = 0;
+    o->told = false;
     if (told)
-        tell(c, NULL);
+        tell(o->client, NULL);
+}
+
+uint64_t outage_due(struct outage *o)
+{
+    if (o->up == 0)
+        return UINT64_MAX;
+    if (clock_ns() - o->up < OUTAGE_TELL)
+        return o->up + OUTAGE_TELL;
+    outage_ends(o);
+    return UINT64_MAX;
+}
+
+/* Who is connected to may say nothing for as long as a request may take. */
+static void no_answer(void *arg)
+{
+    struct embar_error why;
+    (void)embar_fail(&why, -ETIMEDOUT, "No answer has come yet.");
+    outage_lasts(arg, &why);
+}
+
+struct link_limit client_limit(const struct embar_client *c, const atomic_bool *cancel,
+                               struct outage *o)
+{
+    struct link_limit limit = link_within(c->timeout_ms, cancel);
+    if (o && o->since != 0 && !o->told) {
+        uint64_t least = clock_ns() + OUTAGE_TELL / 4; /* else it is told before it is asked */
+        limit.slow_at = o->since + OUTAGE_TELL > least ? o->since + OUTAGE_TELL : least;
+        limit.slow = no_answer;
+        limit.slow_arg = o;
+    }
+    return limit;
 }
 
 int embar_connect(struct embar_client **client, const struct embar_options *opt,
@@ -131,7 +172,7 @@ int embar_connect(struct embar_client **client, const struct embar_options *opt,
         memcpy(c->source.token, opt->token, opt->token_length);
     c->source.token_length = opt->token_length;
     struct link_peer peer;
-    int rc = client_dial(c, NULL, &c->fd, &peer, err);
+    int rc = client_dial(c, NULL, NULL, &c->fd, &peer, err);
     if (rc < 0) {
         client_put(c);
         return rc;

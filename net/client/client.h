@@ -11,9 +11,12 @@
 #include "embar/embar.h"
 #include "net/client/link.h"
 
-/* A time without a connection. Its handle's thread alone touches it. */
+/* A time without a connection that serves. Its handle's thread alone touches it. */
 struct outage {
+    struct embar_client *client;
     uint64_t since; /* 0: there is none */
+    uint64_t
+        up; /* since then there is a connection, which has not shown yet that it lasts; 0: none */
     bool told;
 };
 
@@ -35,15 +38,25 @@ struct embar_client {
 struct embar_client *client_ref(struct embar_client *c);
 void client_put(struct embar_client *c);
 
-/* Find the broker again and connect: a socket past its handshake with the same pool as ever. */
-int client_dial(struct embar_client *c, const atomic_bool *cancel, int *fd, struct link_peer *peer,
-                struct embar_error *err) __attribute__((warn_unused_result));
+/* Find the broker again and connect: a socket past its handshake with the same pool as ever. o: the outage that
+ * this is to end; NULL: none. */
+int client_dial(struct embar_client *c, const atomic_bool *cancel, struct outage *o, int *fd,
+                struct link_peer *peer, struct embar_error *err)
+    __attribute__((warn_unused_result));
+/* For a request of c's, which o waits for too. */
+struct link_limit client_limit(const struct embar_client *c, const atomic_bool *cancel,
+                               struct outage *o);
 
-/* The last connection broke; it cannot be made again, for this reason; there is one. Whoever asked for it is
- * told of an outage that lasts, and of its end. With no lock held. */
+/* Whoever asked for it is told of an outage that lasts, and of its end. With no lock held.
+ * The last connection broke; there is still none, for this reason; there is one. */
 void outage_begins(struct outage *o);
-void outage_lasts(struct outage *o, struct embar_client *c, const struct embar_error *why);
-void outage_ends(struct outage *o, struct embar_client *c);
+void outage_lasts(struct outage *o, const struct embar_error *why);
+void outage_pauses(struct outage *o);
+/* The connection serves: the outage is over. */
+void outage_ends(struct outage *o);
+/* The same when it has stood for as long as an outage lasts before it is told. Until when it is to be
+ * asked again; UINT64_MAX: not at all. */
+uint64_t outage_due(struct outage *o);
 
 /* A topic path's bounds; the broker checks the rest. */
 int client_check_path(const char *path, size_t *length, struct embar_error *err)

@@ -29,24 +29,38 @@ uint64_t clock_ns(void)
 
 struct link_limit link_within(unsigned timeout_ms, const atomic_bool *cancel)
 {
-    return (struct link_limit){clock_ns() + (uint64_t)timeout_ms * 1000000u, cancel};
+    return (struct link_limit){.deadline = clock_ns() + (uint64_t)timeout_ms * 1000000u,
+                               .cancel = cancel};
+}
+
+/* The milliseconds until `at`, where that is sooner than ms (-1: never, as 0 of `at` is). */
+static int sooner(int ms, uint64_t now, uint64_t at)
+{
+    if (at == 0)
+        return ms;
+    uint64_t left = at > now ? (at - now + 999999u) / 1000000u : 0;
+    if (ms >= 0 && left >= (uint64_t)ms)
+        return ms;
+    return left > 60000 ? 60000 : (int)left;
 }
 
 /* Wait for the socket. 0, -ETIMEDOUT, -ECANCELED, -errno. */
 static int wait_ready(int fd, short events, const struct link_limit *limit)
 {
+    uint64_t slow_at = limit->slow_at;
     for (;;) {
         if (limit->cancel && atomic_load_explicit(limit->cancel, memory_order_acquire))
             return -ECANCELED;
         int ms = limit->cancel ? SLICE_MS : -1;
-        if (limit->deadline) {
-            uint64_t now = clock_ns();
-            if (now >= limit->deadline)
-                return -ETIMEDOUT;
-            uint64_t left = (limit->deadline - now + 999999u) / 1000000u;
-            if (ms < 0 || left < (uint64_t)ms)
-                ms = left > 60000 ? 60000 : (int)left;
+        uint64_t now = clock_ns();
+        if (slow_at && now >= slow_at) {
+            slow_at = 0;
+            limit->slow(limit->slow_arg);
         }
+        if (limit->deadline && now >= limit->deadline)
+            return -ETIMEDOUT;
+        ms = sooner(ms, now, slow_at);
+        ms = sooner(ms, now, limit->deadline);
         struct pollfd p = {.fd = fd, .events = events};
         int n = poll(&p, 1, ms);
         if (n > 0)

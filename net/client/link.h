@@ -17,10 +17,13 @@
 #include "net/client/address.h"
 #include "net/wire.h"
 
-/* How long a call may take, and who may end it before. */
+/* How long a call may take, who may end it before, and who is told that it takes long. */
 struct link_limit {
     uint64_t deadline;         /* clock_ns; 0: none */
     const atomic_bool *cancel; /* NULL: nobody. Pairs with the store of whoever stops us */
+    uint64_t slow_at;          /* clock_ns: from then on slow is called, perhaps again; 0: never */
+    void (*slow)(void *arg);
+    void *slow_arg;
 };
 
 /* CLOCK_MONOTONIC, ns. */

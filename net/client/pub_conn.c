@@ -104,7 +104,7 @@ static int open_channel(struct pub_conn *c, int fd, bool first, uint32_t *epoch,
     };
     struct iovec body[2] = {{&o, sizeof(o)}, {p->topic, p->topic_length}};
     struct link_reply r = {.body = NULL};
-    struct link_limit limit = link_within(p->client->timeout_ms, &p->cancel);
+    struct link_limit limit = client_limit(p->client, &p->cancel, &p->outage);
     int rc = link_ask(fd, WIRE_OPEN, PUB_CHANNEL, OPEN_REF, body, 2, &r, PUB_IN, &limit, err);
     struct wire_error detail;
     if (rc == 0) {
@@ -129,7 +129,7 @@ int pub_conn_open(struct pub_conn *c, struct embar_error *err)
     struct embar_publisher *p = c->pub;
     struct link_peer peer;
     int fd;
-    int rc = client_dial(p->client, &p->cancel, &fd, &peer, err);
+    int rc = client_dial(p->client, &p->cancel, &p->outage, &fd, &peer, err);
     if (rc < 0)
         return rc;
     pthread_mutex_lock(&p->lock);

@@ -95,8 +95,10 @@ void pub_lost(struct pub_conn *c, const struct embar_error *why)
             unknown++;
     }
     pthread_mutex_unlock(&p->lock);
-    if (none)
+    if (none) {
         outage_begins(&p->outage);
+        outage_lasts(&p->outage, why);
+    }
     if (unknown > 0) {
         struct embar_error lost;
         (void)embar_fail(&lost, why->code,
@@ -215,6 +217,7 @@ void pub_acked(struct embar_publisher *p, struct pub_conn *c, const struct pub_m
     if (progress) {
         c->backoff_ms = 0;
         p->crc_errors = 0;
+        outage_ends(&p->outage);
     }
     pub_tell(p, NULL);
 }
@@ -312,7 +315,7 @@ static uint64_t redial(struct pub_conn *c, uint64_t now)
         pthread_mutex_lock(&p->lock);
         p->info.reconnects += again;
         pthread_mutex_unlock(&p->lock);
-        outage_ends(&p->outage, p->client);
+        outage_pauses(&p->outage);
         return now;
     }
     if (rc == -ECANCELED)
@@ -340,7 +343,7 @@ static uint64_t redial(struct pub_conn *c, uint64_t now)
         return FOREVER;
     }
     if (none)
-        outage_lasts(&p->outage, p->client, &why);
+        outage_lasts(&p->outage, &why);
     return c->retry_at;
 }
 
@@ -423,6 +426,8 @@ void *pub_thread(void *arg)
         if (stop)
             return NULL;
         bool busy = false;
+        uint64_t told = outage_due(&p->outage);
+        until = told < until ? told : until;
         for (unsigned i = 0; i < p->connections; i++) {
             struct pub_conn *c = &p->conns[i];
             if (c->fd >= 0) {

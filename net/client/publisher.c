@@ -129,6 +129,7 @@ int embar_publisher_open(struct embar_publisher **pub, struct embar_client *clie
     pthread_cond_init(&p->free_again, &monotonic);
     pthread_condattr_destroy(&monotonic);
     p->client = client_ref(client);
+    p->outage.client = p->client;
     p->topic = strdup(topic);
     p->topic_length = length;
     p->conns = calloc(o.connections, sizeof(*p->conns));

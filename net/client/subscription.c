@@ -36,6 +36,7 @@ struct embar_subscription {
     struct embar_error failed; /* code 0: alive */
     bool ended;                /* the broker said END, or the limit is reached */
     uint64_t down_since, retry_at;
+    uint64_t wake; /* what the timer is set to; UINT64_MAX: nothing */
     struct outage outage;
     unsigned backoff_ms;
     struct embar_sub_info info; /* offset, message: what the next frame must begin with */
@@ -78,7 +79,7 @@ void embar_unsubscribe(struct embar_subscription *s)
 static int attach(struct embar_subscription *s, bool again, struct embar_error *err)
 {
     int fd;
-    int rc = client_dial(s->client, NULL, &fd, &s->peer, err);
+    int rc = client_dial(s->client, NULL, &s->outage, &fd, &s->peer, err);
     if (rc < 0)
         return rc;
     struct wire_subscribe w = {
@@ -90,7 +91,7 @@ static int attach(struct embar_subscription *s, bool again, struct embar_error *
     };
     struct iovec body[2] = {{&w, sizeof(w)}, {s->topic, s->topic_length}};
     struct link_reply r = {.body = NULL};
-    struct link_limit limit = link_within(s->client->timeout_ms, NULL);
+    struct link_limit limit = client_limit(s->client, NULL, &s->outage);
     struct wire_subscribed d;
     rc = link_ask(fd, WIRE_SUBSCRIBE, CHANNEL, 2, body, 2, &r, WIRE_MAX_ASK, &limit, err);
     if ((rc == -EINVAL || rc == -EMBAR_EINVALID) && !again)
@@ -139,7 +140,9 @@ int embar_subscribe(struct embar_subscription **sub, struct embar_client *client
     if (!s)
         return embar_fail(err, -ENOMEM, "No memory for a subscription");
     s->client = client_ref(client);
+    s->outage.client = s->client;
     s->opt = opt ? *opt : defaults;
+    s->wake = UINT64_MAX;
     s->fd = -1;
     s->topic = strdup(topic);
     s->topic_length = length;
@@ -174,44 +177,52 @@ static int end_with(struct embar_subscription *s, const struct embar_error *why,
 
 /* ---- Reconnecting ------------------------------------------------------------------------- */
 
-/* The connection broke: try again at retry_at, and let the poll descriptor say so. */
-static void lose(struct embar_subscription *s)
+/* Let the poll descriptor say when it is so late; UINT64_MAX: never. */
+static void wake_at(struct embar_subscription *s, uint64_t ns)
+{
+    struct itimerspec at = {.it_value = {0, 0}};
+    if (ns != UINT64_MAX)
+        at.it_value = (struct timespec){(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+    (void)timerfd_settime(s->timer, TFD_TIMER_ABSTIME, &at, NULL);
+    s->wake = ns;
+}
+
+/* The connection broke: try again at retry_at. */
+static void lose(struct embar_subscription *s, const struct embar_error *why)
 {
     uint64_t now = clock_ns();
     drop_connection(s);
     outage_begins(&s->outage);
+    outage_lasts(&s->outage, why);
     if (s->down_since == 0)
         s->down_since = now;
     s->backoff_ms = s->backoff_ms == 0 ? BACKOFF_MIN : s->backoff_ms * 2;
     if (s->backoff_ms > BACKOFF_MAX)
         s->backoff_ms = BACKOFF_MAX;
     s->retry_at = now + s->backoff_ms * MS;
-    struct itimerspec at = {
-        .it_value = {(time_t)(s->retry_at / 1000000000u), (long)(s->retry_at % 1000000000u)}};
-    (void)timerfd_settime(s->timer, TFD_TIMER_ABSTIME, &at, NULL);
+    wake_at(s, s->retry_at);
 }
 
 static int reattach(struct embar_subscription *s, struct embar_error *err)
 {
     struct embar_error why;
-    struct itimerspec off = {.it_value = {0, 0}};
-    (void)timerfd_settime(s->timer, 0, &off, NULL);
+    wake_at(s, UINT64_MAX);
     int rc = attach(s, true, &why);
     if (rc == 0) {
         s->info.reconnects++;
-        outage_ends(&s->outage, s->client);
+        outage_pauses(&s->outage);
+        wake_at(s, outage_due(&s->outage));
         return 0;
     }
     if (!link_transient(rc))
         return end_with(s, &why, err);
-    lose(s);
+    lose(s, &why);
     if (clock_ns() - s->down_since > s->client->reconnect_ms * MS) {
         struct embar_error last;
         (void)embar_fail(&last, -ETIMEDOUT, "The broker could not be reached again for %u ms. %s",
                          s->client->reconnect_ms, why.text);
         return end_with(s, &last, err);
     }
-    outage_lasts(&s->outage, s->client, &why);
     return 0;
 }
 
@@ -301,6 +312,7 @@ static int take_data(struct embar_subscription *s, const struct wire_frame *f,
     s->received += count;
     s->down_since = 0;
     s->backoff_ms = 0;
+    outage_ends(&s->outage);
     return 1;
 }
 
@@ -315,7 +327,7 @@ static int take_frame(struct embar_subscription *s, const struct wire_frame *f,
         int rc = link_refusal(body, length, NULL, err);
         if (!link_transient(rc))
             return rc;
-        lose(s);
+        lose(s, err);
         return 0;
     }
     default:
@@ -352,8 +364,11 @@ static int advance(struct embar_subscription *s, struct embar_error *why)
         ssize_t n = receive_some(s, need - have);
         if (n == 0)
             return 0;
-        if (n < 0)
-            lose(s);
+        if (n < 0) {
+            (void)embar_fail(why, (int)n, "The connection to the broker broke (%s).",
+                             strerror((int)-n));
+            lose(s, why);
+        }
     }
     return 0;
 }
@@ -387,6 +402,8 @@ static int ready(struct embar_subscription *s, int timeout_ms, struct embar_erro
                 return rc;
             now = clock_ns();
         }
+        if (s->fd >= 0 && now >= s->wake)
+            wake_at(s, outage_due(&s->outage));
         struct embar_error why;
         int rc = advance(s, &why);
         if (rc < 0)
@@ -396,8 +413,8 @@ static int ready(struct embar_subscription *s, int timeout_ms, struct embar_erro
         if (timeout_ms == 0 || (timeout_ms > 0 && now >= until))
             return embar_fail(err, -ETIMEDOUT, "No message came in time.");
         int ms = timeout_ms > 0 ? milliseconds(until - now) : -1;
-        if (s->fd < 0) {
-            int wait = milliseconds(s->retry_at > now ? s->retry_at - now : 0);
+        if (s->wake != UINT64_MAX) {
+            int wait = milliseconds(s->wake > now ? s->wake - now : 0);
             ms = ms < 0 || wait < ms ? wait : ms;
         }
         struct pollfd p = {.fd = s->fd, .events = POLLIN};

@@ -64,6 +64,8 @@ static void refuse(struct peer *p, int fd, uint16_t channel, uint64_t ref, uint3
 static bool hello(struct peer *p, int fd, uint64_t ref)
 {
     pthread_mutex_lock(&p->lock);
+    while (p->silent && !p->stop)
+        pthread_cond_wait(&p->moved, &p->lock);
     bool refused = p->hellos++ >= 2 && p->hello_refusals > 0;
     if (refused)
         p->hello_refusals--;
@@ -81,6 +83,14 @@ static bool hello(struct peer *p, int fd, uint64_t ref)
     else
         answer(fd, WIRE_HELLO, 0, ref, &w, sizeof(w));
     return !refused;
+}
+
+static bool is_brief(struct peer *p)
+{
+    pthread_mutex_lock(&p->lock);
+    bool brief = p->brief;
+    pthread_mutex_unlock(&p->lock);
+    return brief;
 }
 
 static void open_channel(struct peer *p, int fd, const struct wire_frame *f,
@@ -439,10 +449,12 @@ static void *serve(void *arg)
             l->session = o.mode != WIRE_S_NONE;
             l->ack = o.ack;
             open_channel(p, l->fd, &f, &o);
+            go = !is_brief(p);
         } else if (f.type == WIRE_SUBSCRIBE) {
             struct wire_subscribe o;
             memcpy(&o, body, sizeof(o));
             subscribe(p, l->fd, &f, &o);
+            go = !is_brief(p);
         } else if (f.type == WIRE_CLOSE) {
             struct wire_ok ok = {.value = le64_of(0)};
             pthread_mutex_lock(&p->lock);

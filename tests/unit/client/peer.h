@@ -50,11 +50,14 @@ struct peer {
      * that was never sent, bytes that are not there, words beyond their bound. */
     enum { LIE_NOT, LIE_OTHERS, LIE_UNSENT, LIE_LENGTH, LIE_WORDS } lie;
     uint64_t lie_at;
-    unsigned older;       /* so many versions back it speaks */
-    uint8_t topic_ack;    /* what a topic gives to who leaves it the choice, plus 1; 0: 1 */
-    uint64_t incarnation; /* may be changed while it runs, under the lock */
+    unsigned older;    /* so many versions back it speaks */
+    uint8_t topic_ack; /* what a topic gives to who leaves it the choice, plus 1; 0: 1 */
+    /* These may be changed while it runs, under the lock; then `moved` is to be told. */
+    uint64_t incarnation;
+    bool silent; /* HELLO is not answered while it is */
+    bool brief;  /* connections are closed behind the answer to OPEN or SUBSCRIBE */
 
-    pthread_mutex_t lock; /* guards all below, and incarnation */
+    pthread_mutex_t lock; /* guards all below, and those three */
     pthread_cond_t moved;
     uint64_t session, committed, messages, next_session;
     uint32_t epoch;
