@@ -303,7 +303,9 @@ static int state_write(struct fsck *f, struct embar_error *err)
     for (struct topic *t = log->names.by_id; t; t = t->by_id.next)
         t->ordered_end = topic_end(t);
     uint64_t generation = log->root_generation;
-    int rc = lines_clear(f);
+    int rc = checkpoint_fits(log); /* else nothing is changed */
+    if (rc == 0)
+        rc = lines_clear(f);
     if (rc == 0)
         rc = checkpoint_write(log);
     /* Once more, over the root that the state came from: what it names may be damaged. */

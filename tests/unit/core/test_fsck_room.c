@@ -263,12 +263,35 @@ static void doubted_last(void **state)
     }
 }
 
+/* Where it does not fit whatever is let go, the pool stays as it is. */
+static void too_full(void **state)
+{
+    struct world *w = *state;
+    struct embar_error err;
+    struct media_entry *line;
+    char *before = malloc(TRIAL_SIZE);
+    (void)load(w);
+    struct fsck *f = &w->step.fsck;
+    line = pool_entry(&f->pool, 0, f->log->seq.next + 9); /* of an entry that never was */
+    line->number = le64_of(f->highest + 1000 * f->pool.geo.index_entries);
+    fill(w);
+    assert_non_null(before);
+    memcpy(before, w->image, TRIAL_SIZE);
+    assert_int_equal(fsck_room(f), 0);
+    assert_int_equal(fsck_repair(f, &err), -EMBAR_EFULL);
+    assert_false(w->step.report.repaired);
+    assert_memory_equal(before, w->image, TRIAL_SIZE);
+    free(before);
+    trial_step_end(&w->step);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(saved_aside, begin, end),
         cmocka_unit_test_setup_teardown(kept, begin, end),
         cmocka_unit_test_setup_teardown(doubted_last, begin, end),
+        cmocka_unit_test_setup_teardown(too_full, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
