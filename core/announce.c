@@ -97,10 +97,12 @@ int log_announce(struct producer *p, struct batch *b)
     struct log *log = p->log;
     if (log_faulted(log))
         return -EMBAR_EFAULTED;
-    /* The clock may step back; what is committed may not be younger than what comes now. What is
-     * announced at once may still be ordered the other way round: then the later one is late. */
-    uint64_t now = now_realtime(), clock = atomic_load_explicit(&log->clock, memory_order_relaxed);
-    b->time = now > clock ? now : clock;
+    /* The clock may step back; what comes now is younger than what is committed, and than what its worker
+     * announced: alike batches without a session are told apart by their times alone. What is announced at
+     * once may still be ordered the other way round: then the later one is late. */
+    uint64_t now = now_realtime(), last = atomic_load_explicit(&log->clock, memory_order_relaxed);
+    last = p->time > last ? p->time : last;
+    b->time = now > last ? now : last + (last < UINT64_MAX);
     b->status = 0;
     b->duplicate = false;
     if (!ring_room(p))
@@ -115,6 +117,7 @@ int log_announce(struct producer *p, struct batch *b)
         log_fault(log, rc);
     if (rc)
         return rc;
+    p->time = b->time;
     p->batch[tail % p->limit] = b;
     /* seq_cst: with the look at seq.running in log_commit; pairs with seq_give and seq_pending. */
     atomic_store_explicit(&p->tail, tail + 1, memory_order_seq_cst);

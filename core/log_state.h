@@ -338,8 +338,8 @@ struct producer {
     struct log *log;
     unsigned index;
     struct batch **batch; /* by position % descriptors */
-    uint64_t limit;
-    unsigned arranged; /* arrange.c: rank of its last batch without a session in this pass */
+    uint64_t limit, time; /* time: of what it announced last */
+    unsigned arranged;    /* arrange.c: rank of its last batch without a session in this pass */
     _Alignas(64) atomic_uint_fast64_t tail; /* announced: release by the producer's thread */
     _Alignas(64) atomic_uint_fast64_t head; /* taken: release by the sequencer */
 };

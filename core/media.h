@@ -152,8 +152,8 @@ struct media_entry {
 struct media_side {
     le32 magic;       /*  0..3  MEDIA_SIDE_MAGIC */
     le32 crc;         /*  4..7  of header (crc as zero) and lengths */
-    le64 time;        /*  8..15 broker's CLOCK_REALTIME ns when the batch was whole; never
-                        * before anything that was committed then */
+    le64 time;        /*  8..15 broker's CLOCK_REALTIME ns when the batch was whole; after
+                        * anything that was committed then */
     le32 topic;       /* 16..19 */
     le32 payload_crc; /* 20..23 CRC32C of the payload */
     le64 session;     /* 24..31 */
