@@ -1,5 +1,5 @@
-/* What the files that go around a damaged index share (recovery): fsck_replay.c walks it,
- * fsck_break.c passes breaks in its chain, fsck_fold.c takes entries into the state, fsck_fill.c finds what
+/* What the files that go around a damaged index share (recovery): fsck_replay.c walks it, fsck_break.c
+ * and fsck_single.c pass breaks in its chain, fsck_fold.c takes entries into the state, fsck_fill.c finds what
  * they should have told. */
 #ifndef CORE_FSCK_SALVAGE_H
 #define CORE_FSCK_SALVAGE_H

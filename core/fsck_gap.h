@@ -1,0 +1,34 @@
+/* Between the two files that put lost entries of the index together again (recovery): fsck_break.c, any number
+ * of them, and fsck_single.c, one by itself. */
+#ifndef CORE_FSCK_GAP_H
+#define CORE_FSCK_GAP_H
+
+#include "core/fsck_salvage.h"
+
+struct gap {
+    uint64_t from, to; /* entries lost: [from, to) */
+    bool known;        /* is there an entry `to`? */
+    bool half;         /* it is the second half of a split batch, of this record: */
+    uint64_t half_side;
+    uint32_t behind; /* the chain before it */
+    uint64_t before; /* its time, or UINT64_MAX */
+    bool close;      /* of some in e the order in their topic is not told: */
+    bool is_close[LOST_MOST];
+    struct entry e[LOST_MOST];
+    size_t count;
+};
+
+/* ---- fsck_break.c ------------------------------------------------------------------------- */
+
+/* Do the entries in g make the chain that the one behind them continues? */
+bool gap_proved(const struct salvage *v, const struct gap *g);
+/* Where the topic's bytes end behind what was put into g. */
+uint64_t gap_end(const struct salvage *v, const struct gap *g, uint32_t topic);
+
+/* ---- fsck_single.c ------------------------------------------------------------------------ */
+
+/* Is the one entry that is lost, in term `term`, one without a batch, or a move? Then it is in g. */
+bool gap_is_bare(struct salvage *v, struct gap *g, uint32_t term);
+bool gap_is_move(struct salvage *v, struct gap *g, uint32_t term);
+
+#endif
