@@ -36,7 +36,7 @@ static bool term_begins(const struct log *log, uint64_t number, struct entry *e)
 {
     for (unsigned slot = 0; slot < log->pool.geo.slots; slot++) {
         struct media_claim c = *pool_claim(&log->pool, slot);
-        uint32_t term = recover_claim_term(&log->pool, slot);
+        uint32_t term = recover_claim_term(&log->pool, slot, NULL);
         if (term == 0 || le64_get(c.start) != number)
             continue;
         *e = (struct entry){
@@ -323,6 +323,7 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
         if (f->orphan[i].taken || o->s.time <= salvage_newer_than(v, o->s.topic) ||
             o->s.time >= g->before || (o->named >= g->to && !half) ||
             !topic_there(v, g, o->s.topic) || (part && !adjacent(v, g, o)) ||
+            salvage_is_void(v, o, g->from) || salvage_is_taken(v, &o->s) ||
             (!g->known && (is_ahead(v, g, o) || is_told(v, g, o))))
             continue;
         if (part && o->close)
@@ -330,8 +331,13 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
         if (!part && term_begins(v->log, g->from + g->count, &g->e[g->count]))
             term = g->e[g->count++].term;
         uint64_t left = g->to - g->from - g->count;
-        if (left < (o->s.run1 && !half ? 2 : 1) || g->count + 3 > LOST_MOST)
-            break;
+        if (left < (o->s.run1 && !half ? 2 : 1) || g->count + 3 > LOST_MOST) {
+            if (g->known)
+                break;
+            /* More than were lost: some were not committed, and nothing tells which. */
+            g->count = 0;
+            return 0;
+        }
         g->is_close[g->count] = !g->known && f->orphan[i].close;
         g->close = g->close || g->is_close[g->count];
         unsigned n = fsck_entry(v->log, o, g->from + g->count, gap_end(v, g, o->s.topic), term,
@@ -518,6 +524,7 @@ int salvage_break(struct salvage *v)
     if (rc == 0 && !found) {
         v->unproved = true;
         v->missing += g->to - g->from;
+        v->missing_from = g->from < v->missing_from ? g->from : v->missing_from;
         v->missing_before = g->before > v->missing_before ? g->before : v->missing_before;
         rc = gap_actions(v, g, term);
         if (rc == 0 && !g->known)
@@ -549,6 +556,7 @@ int salvage_tail(struct salvage *v)
     v->maybe = !v->unproved;
     v->unproved = true;
     v->missing += LOST_MOST;
+    v->missing_from = g->from < v->missing_from ? g->from : v->missing_from;
     v->missing_before = UINT64_MAX;
     size_t placed = v->placed;
     free(v->action);

@@ -188,6 +188,12 @@ static int fill_close(struct fill *g, const struct topic *t)
     return rc;
 }
 
+/* Can it be none of the entries that are missing? */
+static bool is_not_missing(const struct salvage *v, const struct orphan *o)
+{
+    return salvage_is_void(v, o, v->missing_from);
+}
+
 static int fill_begin(const struct salvage *v, struct fill *g, const struct topic *t,
                       uint64_t before, uint64_t number)
 {
@@ -199,7 +205,7 @@ static int fill_begin(const struct salvage *v, struct fill *g, const struct topi
     for (size_t i = 0; i < f->orphans; i++) {
         struct orphan *o = &f->orphan[i];
         if (!o->taken && o->s.topic == t->id && o->s.time > after && o->s.time < before &&
-            o->named < number && o->s.length <= g->bytes)
+            o->named < number && o->s.length <= g->bytes && !is_not_missing(v, o))
             g->at[g->count++].o = o;
     }
     return fill_sift(g, t);
@@ -442,7 +448,7 @@ static bool is_left(const struct salvage *v, const struct orphan *o)
 {
     struct topic *t = o->s.topic ? names_id(&v->log->names, o->s.topic) : NULL;
     return t && !names_is_dir(t) && !o->taken && o->s.time > salvage_newer_than(v, t->id) &&
-           o->s.time < v->missing_before;
+           o->s.time < v->missing_before && !is_not_missing(v, o) && !salvage_is_taken(v, &o->s);
 }
 
 /* What the topic holds last, by its record. */
@@ -663,7 +669,9 @@ int salvage_rest(struct salvage *v)
     /* Just as many as are missing: none is damaged itself. */
     bool counted = rc == 0 && left == v->missing && none_is_ahead(v, left);
     size_t placed = v->placed;
-    for (size_t i = 0; rc == 0 && i < f->orphans; i++)
+    /* More than were lost: some were not committed, and nothing tells which. */
+    bool many = !f->watermark_damaged && left > v->missing;
+    for (size_t i = 0; rc == 0 && !many && i < f->orphans; i++)
         if (is_left(v, &f->orphan[i]))
             rc = rest_fold(v, &f->orphan[i], counted);
     sources_free(v);

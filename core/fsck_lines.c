@@ -151,7 +151,7 @@ static bool missing(const struct fsck *f, unsigned slot, unsigned i)
     if ((i != MARK && i != MARK_2) || !used(f, slot))
         return false;
     struct media_claim c = *pool_claim(&f->pool, slot);
-    uint32_t term = recover_claim_term(&f->pool, slot);
+    uint32_t term = recover_claim_term(&f->pool, slot, NULL);
     bool booted = memcmp(c.boot_id, f->pool.boot_id, sizeof c.boot_id) != 0;
     if (term == 0 || le32_get(c.pid) == 0)
         return true;

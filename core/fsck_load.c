@@ -203,7 +203,7 @@ static void highest_note(struct fsck *f)
             if (number % entries == i && number <= most && number > f->highest)
                 f->highest = number;
         }
-        uint32_t term = recover_claim_term(&f->pool, slot);
+        uint32_t term = recover_claim_term(&f->pool, slot, NULL);
         f->log->term = term > f->log->term ? term : f->log->term;
     }
 }

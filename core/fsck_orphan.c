@@ -433,6 +433,19 @@ bool salvage_named(const struct salvage *v, const struct orphan *o)
            fsck_names(&e, &o->s) && (e.side == o->at || e.payload == o->s.run0);
 }
 
+/* An action's time may be from before the clock stepped back; it knows its number. */
+bool salvage_is_void(const struct salvage *v, const struct orphan *o, uint64_t number)
+{
+    return v->begun > 0 && number != UINT64_MAX && number >= v->begun && o->s.topic != 0 &&
+           o->s.time < v->begun_time;
+}
+
+bool salvage_is_taken(const struct salvage *v, const struct side *s)
+{
+    const struct session *x = s->session ? session_find(v->log, s->session) : NULL;
+    return x && session_taken(x, s->sequence);
+}
+
 int salvage_aside(struct salvage *v)
 {
     struct fsck *f = v->f;

@@ -88,9 +88,24 @@ static uint64_t furthest(const struct salvage *v)
     return last;
 }
 
+static void term_look(struct salvage *v)
+{
+    uint32_t newest = 0;
+    for (unsigned slot = 0; slot < v->log->pool.geo.slots; slot++) {
+        struct media_claim c;
+        uint32_t term = recover_claim_term(&v->log->pool, slot, &c);
+        if (term <= newest)
+            continue;
+        newest = term;
+        v->begun = le64_get(c.start);
+        v->begun_time = le64_get(c.time);
+    }
+}
+
 int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
 {
-    struct salvage v = {.f = f, .log = log, .chain = index_seed(&log->pool)};
+    struct salvage v = {
+        .f = f, .log = log, .chain = index_seed(&log->pool), .missing_from = UINT64_MAX};
     v.replay = recover_begin(log);
     if (!v.replay)
         return -ENOMEM;
@@ -103,6 +118,7 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
         v.time = le64_get(base->root.time);
     }
     f->outrun = false;
+    term_look(&v);
     salvage_times(&v);
     if (f->watermark_damaged) {
         uint64_t last = furthest(&v);
@@ -123,6 +139,7 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
         v.number = from;
         v.chain = 0;
         v.unproved = true;
+        v.missing_from = 0;
         f->outrun = true;
     }
     int rc = 1;

@@ -35,11 +35,13 @@ struct salvage {
     bool booted;
     struct action *action; /* all that stand, by number; NULL: not looked for; owned */
     size_t actions;
-    uint64_t missing;        /* entries that nothing stands for so far */
-    uint64_t missing_before; /* what they named had come by then, or UINT64_MAX */
-    bool maybe;              /* none is known to be missing, but the end of the index is damaged */
-    bool unproved;           /* there were any */
-    size_t placed;           /* batches by fsck_fill.c */
+    uint64_t begun, begun_time; /* the newest term: its first entry, and since when; 0: not known */
+    uint64_t missing;           /* entries that nothing stands for so far */
+    uint64_t missing_from;      /* the first of them, or UINT64_MAX */
+    uint64_t missing_before;    /* what they named had come by then, or UINT64_MAX */
+    bool maybe;    /* none is known to be missing, but the end of the index is damaged */
+    bool unproved; /* there were any */
+    size_t placed; /* batches by fsck_fill.c */
     struct standing *standing; /* fsck_evict.c: what stands where; NULL: not asked for yet; owned */
     struct source *source;     /* fsck_fill.c, while it looks at what nothing follows */
 };
@@ -96,6 +98,11 @@ int salvage_trim(struct salvage *v, const struct control *c, uint64_t time, uint
 int salvage_rest(struct salvage *v) __attribute__((warn_unused_result));
 /* fsck_orphan.c: does an entry that stands name it? Then it has its place, or was trimmed. */
 bool salvage_named(const struct salvage *v, const struct orphan *o);
+/* Can it be none of the entries from `number` on? It was announced before their term began, which made void what
+ * was not committed by then. */
+bool salvage_is_void(const struct salvage *v, const struct orphan *o, uint64_t number);
+/* Did its session take it before? */
+bool salvage_is_taken(const struct salvage *v, const struct side *s);
 /* The same: behind all that, say which whole batches found no place. */
 int salvage_aside(struct salvage *v) __attribute__((warn_unused_result));
 

@@ -86,15 +86,20 @@ static int claim_put(void *arg)
     return pool_put(arg);
 }
 
-/* Ordering rule "claim": the line is durable before anything of the new term is written. */
+/* Ordering rule "claim": the line is durable before anything of the new term is written. What is announced from
+ * then on is no older, should the clock step back: so it is told from what was before, which is void. */
 int log_claim(struct log *log, uint32_t pid)
 {
+    uint64_t now = now_realtime(), clock = atomic_load_explicit(&log->clock, memory_order_relaxed);
+    now = now > clock ? now : clock;
+    if (pid)
+        atomic_store_explicit(&log->clock, now, memory_order_relaxed);
     struct media_claim *at = pool_claim(&log->pool, log->slot);
     struct media_claim c = {.magic = le32_of(MEDIA_CLAIM_MAGIC),
                             .term = le32_of(log->term),
                             .pid = le32_of(pid),
                             .start = le64_of(log->seq.next),
-                            .time = le64_of(now_realtime())};
+                            .time = le64_of(now)};
     host_machine_id(c.host);
     memcpy(c.boot_id, log->pool.boot_id, sizeof c.boot_id);
     c.crc = le32_of(crc32c(0, &c, sizeof c));

@@ -668,7 +668,7 @@ int recover(struct log *log, struct embar_error *err) __attribute__((warn_unused
  * term of a slot's claim, 0 when the line does not hold. */
 uint64_t recover_trusted(const struct log *log, bool *booted);
 bool recover_whole(const struct log *log, const struct entry *e, const struct entry *part);
-uint32_t recover_claim_term(const struct pool *pool, unsigned slot);
+uint32_t recover_claim_term(const struct pool *pool, unsigned slot, struct media_claim *claim);
 /* A way along the chain: the line for `number` that continues it, in any slot; one entry (of a split
  * batch: both) into the state; a session went by another way; the end. */
 struct replay *recover_begin(struct log *log);

@@ -79,7 +79,7 @@ struct media_claim {
     uint8_t host[16];    /* 16..31 machine id */
     uint8_t boot_id[16]; /* 32..47 */
     le64 start;          /* 48..55 number of the term's first entry */
-    le64 time;           /* 56..63 */
+    le64 time;           /* 56..63 no batch of the term was announced before it */
 };
 #define MEDIA_CLAIM_MAGIC 0x4d4c4343u
 

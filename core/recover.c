@@ -416,14 +416,16 @@ static int replay_one(struct replay *r, uint64_t number)
     return 1;
 }
 
-/* The term that a slot was last claimed under; 0 when the line does not hold. */
-uint32_t recover_claim_term(const struct pool *pool, unsigned slot)
+/* The term that a slot was last claimed under, and the claim when asked for; 0 when the line does not hold. */
+uint32_t recover_claim_term(const struct pool *pool, unsigned slot, struct media_claim *claim)
 {
     struct media_claim c;
     if (guard_fetch(pool->region, &c, pool_claim(pool, slot), sizeof c) != 0)
         return 0;
     uint32_t crc = le32_get(c.crc);
     c.crc = le32_of(0);
+    if (claim)
+        *claim = c;
     return le32_get(c.magic) == MEDIA_CLAIM_MAGIC && crc32c(0, &c, sizeof c) == crc
                ? le32_get(c.term)
                : 0;
@@ -507,7 +509,7 @@ static int replay(struct replay *r, struct embar_error *err)
                           (unsigned long long)r->number + 1);
     uint32_t last_term = r->term; /* of the last entry */
     for (unsigned slot = 0; slot < log->pool.geo.slots; slot++) {
-        uint32_t term = recover_claim_term(&log->pool, slot);
+        uint32_t term = recover_claim_term(&log->pool, slot, NULL);
         r->term = term > r->term ? term : r->term;
     }
     if (r->term == UINT32_MAX) /* the next would be 0, below all that stand in the ring */

@@ -327,9 +327,31 @@ static void altered_is_the_last_change(void **state)
     fixture_close(&f);
 }
 
+/* What comes after an opening is no older than that, should the clock step back then: so a repair tells it from
+ * what was announced before, which the opening made void. */
+static void nothing_is_older_than_the_opening(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct log_options o = {.manual = true};
+    struct sent s = {0};
+    fixture_open_as(&f, 4u << 20, &o);
+    struct topic *t = log_topic(f.log, fixture_topic(&f, "t"));
+    uint64_t began = le64_get(pool_claim(&f.log->pool, 0)->time);
+    assert_int_equal(began, fake_ns);
+    fake_ns -= 1000;
+    assert_int_equal(fixture_send(&f, 0, &s, t, 0, 0, 0, "x", 1, NULL, 1), 0);
+    log_commit(f.log);
+    assert_true(atomic_load(&s.done));
+    assert_true(s.batch.time >= began);
+    topic_put(t);
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(time_never_goes_back),
-                                       cmocka_unit_test(altered_is_the_last_change)};
+                                       cmocka_unit_test(altered_is_the_last_change),
+                                       cmocka_unit_test(nothing_is_older_than_the_opening)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
