@@ -282,8 +282,7 @@ static bool is_ahead(const struct salvage *v, const struct gap *g, const struct 
     return !salvage_is_next(v->log, t, &o->s, i > 0 ? g->e[i - 1].sequence : 0);
 }
 
-/* Does an entry before the gap tell of it? What that says was dealt with, wherever its record stands now. */
-static bool is_told(const struct salvage *v, const struct gap *g, const struct orphan *o)
+bool gap_is_told(const struct salvage *v, const struct gap *g, const struct orphan *o)
 {
     return o->named && o->named < g->from && salvage_named(v, o);
 }
@@ -324,7 +323,7 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
             o->s.time >= g->before || (o->named >= g->to && !half) ||
             !topic_there(v, g, o->s.topic) || (part && !adjacent(v, g, o)) ||
             salvage_is_void(v, o, g->from) || salvage_is_taken(v, &o->s) ||
-            (!g->known && (is_ahead(v, g, o) || is_told(v, g, o))))
+            (!g->known && (is_ahead(v, g, o) || gap_is_told(v, g, o))))
             continue;
         if (part && o->close)
             continue;
@@ -517,7 +516,8 @@ int salvage_break(struct salvage *v)
     int rc = found ? 0 : salvage_actions(v);
     if (rc == 0 && !found) {
         rc = gap_rebuild(v, g, false);
-        found = rc == 0 && (g->count > 0 || gap_term(v, g, term) || gap_is_move(v, g, term));
+        found = rc == 0 && (g->count > 0 || gap_is_batch(v, g) || gap_term(v, g, term) ||
+                            gap_is_move(v, g, term));
     }
     if (rc == 0)
         gap_say(v, g, found);

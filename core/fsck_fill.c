@@ -191,7 +191,8 @@ static int fill_close(struct fill *g, const struct topic *t)
 /* Can it be none of the entries that are missing? */
 static bool is_not_missing(const struct salvage *v, const struct orphan *o)
 {
-    return salvage_is_void(v, o, v->missing_from);
+    return salvage_is_void(v, o, v->missing_from) ||
+           (o->not_there > 0 && o->not_there >= v->missing);
 }
 
 static int fill_begin(const struct salvage *v, struct fill *g, const struct topic *t,

@@ -24,11 +24,14 @@ struct gap {
 bool gap_proved(const struct salvage *v, const struct gap *g);
 /* Where the topic's bytes end behind what was put into g. */
 uint64_t gap_end(const struct salvage *v, const struct gap *g, uint32_t topic);
+/* Does an entry before the gap tell of it? What that says was dealt with, wherever its record stands now. */
+bool gap_is_told(const struct salvage *v, const struct gap *g, const struct orphan *o);
 
 /* ---- fsck_single.c ------------------------------------------------------------------------ */
 
-/* Is the one entry that is lost, in term `term`, one without a batch, or a move? Then it is in g. */
+/* Is the one entry that is lost, in term `term`, one without a batch, a batch's, or a move? Then it is in g. */
 bool gap_is_bare(struct salvage *v, struct gap *g, uint32_t term);
+bool gap_is_batch(struct salvage *v, struct gap *g);
 bool gap_is_move(struct salvage *v, struct gap *g, uint32_t term);
 
 #endif

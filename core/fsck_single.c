@@ -101,3 +101,45 @@ bool gap_is_move(struct salvage *v, struct gap *g, uint32_t term)
     g->count = 0;
     return false;
 }
+
+#define TRIES_MOST 4096u /* batches that are tried in one place */
+
+/* The entry is that batch's, if the chain says so. */
+static bool gap_is(const struct salvage *v, struct gap *g, struct orphan *o)
+{
+    const struct orphan *as = o->named >= g->from ? fsck_as_named(v->f, o) : o;
+    unsigned n = fsck_entry(v->log, as, g->from, gap_end(v, g, o->s.topic), v->term, g->e);
+    if (n != g->to - g->from)
+        return false;
+    if (o->s.time < salvage_newer_than(v, o->s.topic))
+        g->e[0].flags |= MEDIA_F_LATE;
+    g->count = n;
+    if (gap_proved(v, g))
+        return true;
+    if (!v->unproved) /* else it is not known where its topic ended */
+        o->not_there += n;
+    return false;
+}
+
+/* One lost entry of a batch: it may be any, also one that was announced before what its topic held by then, but
+ * not by long. */
+bool gap_is_batch(struct salvage *v, struct gap *g)
+{
+    struct fsck *f = v->f;
+    unsigned tries = TRIES_MOST;
+    if (!g->known || g->half || g->to - g->from > 2 || fsck_orphans(f, v->log))
+        return false;
+    for (size_t i = f->orphans; i-- > 0 && tries > 0;) {
+        struct orphan *o = &f->orphan[i];
+        g->count = 0;
+        if (o->taken || o->s.topic == 0 || !names_id(&v->log->names, o->s.topic) ||
+            o->s.time >= g->before || o->named >= g->to ||
+            o->s.time + FSCK_SLACK <= salvage_newer_than(v, o->s.topic) || gap_is_told(v, g, o))
+            continue;
+        tries--;
+        if (gap_is(v, g, o))
+            return true;
+    }
+    g->count = 0;
+    return false;
+}

@@ -122,6 +122,8 @@ struct orphan {
     bool whole;     /* its payload is */
     bool close; /* to another publisher's: which of them came first is not told (fsck_order.c) */
     bool taken;
+    uint64_t
+        not_there; /* entries that are lost, and were not this one: the chain of checksums says so */
 };
 /* All batches with a whole record in the data area, in the order of their times: also those that are known, which
  * are no newer than the last that their topic is known to hold. */

@@ -172,8 +172,8 @@ static void last_line_of_two(void **state)
 static void amid(struct world *w, unsigned n, bool claim)
 {
     leave(w, 0, 0);
-    for (char c = 'b'; c < 'h'; c++)
-        publish(w, w->y, c, 0, 0);
+    for (int c = 'b'; c < 'h'; c++)
+        publish(w, w->y, (char)c, 0, 0);
     take(w);
     if (!claim)
         claim_zero(w);
@@ -194,6 +194,25 @@ static void lines_and_records(void **state)
     amid(*state, 2, true);
 }
 
+/* The chain says that it was not the one that was left. */
+static void line_and_record_by_chain(void **state)
+{
+    amid(*state, 1, false);
+}
+
+/* A line amid others is gone; what was left is older than its batch. */
+static void line_amid(void **state)
+{
+    struct world *w = *state;
+    leave(w, 0, 0);
+    for (int c = 'b'; c < 'h'; c++)
+        publish(w, w->y, (char)c, 0, 0);
+    take(w);
+    claim_zero(w);
+    line_zero(w, w->f.log->seq.next - 3);
+    assert_int_equal(holds(w), 0);
+}
+
 /* The same, and its publisher sent other bytes under that number when it resumed. */
 static void resumed(void **state)
 {
@@ -201,8 +220,8 @@ static void resumed(void **state)
     uint64_t session = fixture_session(&w->f, w->x, 1);
     publish(w, w->x, '1', session, 1);
     leave(w, session, 3);
-    for (char c = 'b'; c < 'h'; c++)
-        publish(w, w->y, c, 0, 0);
+    for (int c = 'b'; c < 'h'; c++)
+        publish(w, w->y, (char)c, 0, 0);
     publish(w, w->x, 'R', session, 3);
     take(w);
     line_zero(w, w->f.log->seq.next - 1);
@@ -346,6 +365,19 @@ static void at_once_between(void **state)
     holds(w);
 }
 
+/* The second one alone, which is late: its time is before that of the one in front of it. */
+static void at_once_late(void **state)
+{
+    struct world *w = *state;
+    publish(w, w->x, 'a', 0, 0);
+    uint64_t first = at_once(w);
+    publish(w, w->x, 'z', 0, 0);
+    take(w);
+    assert_true(line_of(w, first + 1)->flags & MEDIA_F_LATE);
+    line_zero(w, first + 1);
+    assert_int_equal(holds(w), 0);
+}
+
 /* The same while the clock is put back by an hour: all that is announced has one time. */
 static void at_once_one_time(void **state)
 {
@@ -423,6 +455,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(last_line_of_two, begin, end),
         cmocka_unit_test_setup_teardown(line_and_record, begin, end),
         cmocka_unit_test_setup_teardown(lines_and_records, begin, end),
+        cmocka_unit_test_setup_teardown(line_and_record_by_chain, begin, end),
+        cmocka_unit_test_setup_teardown(line_amid, begin, end),
         cmocka_unit_test_setup_teardown(resumed, begin, end),
         cmocka_unit_test_setup_teardown(reversed_last, begin, end),
         cmocka_unit_test_setup_teardown(reversed_last_two, begin, end),
@@ -432,6 +466,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(reversed_sessions_between, begin, end),
         cmocka_unit_test_setup_teardown(at_once_last, begin, end),
         cmocka_unit_test_setup_teardown(at_once_between, begin, end),
+        cmocka_unit_test_setup_teardown(at_once_late, begin, end),
         cmocka_unit_test_setup_teardown(at_once_one_time, begin, end),
         cmocka_unit_test_setup_teardown(at_once_table, begin, end),
         cmocka_unit_test_setup_teardown(twice, begin, end),
