@@ -48,7 +48,7 @@ static void lost_say(struct fsck *f, const struct topic *t, uint64_t from, uint6
         from, to);
 }
 
-static void place_drop(struct topic *t, struct run *r)
+void fsck_run_lose(struct topic *t, struct run *r)
 {
     struct extents *x = t->log->extents;
     struct extent *e = r->flags & MEDIA_RUN_LOST ? NULL : extent_find(x, r->payload, r->order);
@@ -63,7 +63,7 @@ static void place_drop(struct topic *t, struct run *r)
 /* Run i is no run: the one before it goes on to the next. */
 static void run_remove(struct topic *t, size_t i)
 {
-    place_drop(t, topic_run(t, i));
+    fsck_run_lose(t, topic_run(t, i));
     memmove(topic_run(t, i), topic_run(t, i) + 1, (t->run_count - i - 1) * sizeof(struct run));
     t->run_count--;
     atomic_fetch_sub_explicit(&t->log->runs, 1, memory_order_relaxed);
@@ -99,7 +99,7 @@ static int runs_mend(struct fsck *f, struct topic *t)
         }
         lost_say(f, t, r->offset, topic_run_end(t, i));
         rc = fsck_note_run(f, t, i);
-        place_drop(t, r);
+        fsck_run_lose(t, r);
     }
     if (rc == 0 && topic_base(t) < topic_end(t) &&
         (t->run_count == 0 || topic_run(t, 0)->offset > topic_base(t)))

@@ -213,6 +213,8 @@ int fsck_note_run(struct fsck *f, const struct topic *t, size_t i)
 
 /* What no load would take of the topics is given up, and noted. */
 int fsck_sane(struct fsck *f) __attribute__((warn_unused_result));
+/* Nothing of the run stands any more. */
+void fsck_run_lose(struct topic *t, struct run *r);
 /* Would a load take the topic or directory as it is? */
 bool fsck_loads(const struct log *log, const struct topic *t);
 

@@ -213,12 +213,39 @@ static void overlaps_say(struct walker *w)
         fsck_say(w->f,
                  &(struct finding){.kind = FSCK_OVERLAP,
                                    .severity = FSCK_ERROR,
+                                   .action = FSCK_MARK,
                                    .id = b->topic,
                                    .offsets = {b->offset, b->offset},
                                    .place = {b->from, a->to < b->to ? a->to : b->to}},
-                 "What stands from byte " U64 " on shares its place with %s from byte " U64 " on.",
+                 "What stands from byte " U64 " on shares its place with %s from byte " U64
+                 " on. Nothing tells which of them is right, so neither is read; what is whole is "
+                 "saved aside.",
                  b->offset, fsck_name(w->f->log, a->topic, name), a->offset);
     }
+}
+
+static void overlap_lose(struct fsck *f, const struct place *x)
+{
+    struct topic *t = names_id(&f->log->names, x->topic);
+    size_t i = t && t->run_count > 0 ? topic_run_find(t, x->offset) : 0;
+    if (!t || t->run_count == 0 || topic_run(t, i)->offset != x->offset)
+        return;
+    do
+        if (!run_is_damaged(topic_run(t, i)))
+            fsck_run_lose(t, topic_run(t, i));
+    while (++i < t->run_count && topic_run(t, i)->batches == 0);
+    table_rewrite(f->log, t);
+    f->state_damaged = true;
+}
+
+/* One of the two serves what is another's: which, is not told. */
+static void overlaps_lose(const struct walker *w)
+{
+    for (size_t i = 1; i < w->places; i++)
+        if (w->place[i].from < w->place[i - 1].to) {
+            overlap_lose(w->f, &w->place[i - 1]);
+            overlap_lose(w->f, &w->place[i]);
+        }
 }
 
 /* No slice parts the halves of a split batch. */
@@ -282,6 +309,8 @@ int fsck_walk(struct fsck *f)
             ;
         rc = topic_settle(f, &w.slice[i], n);
     }
+    if (rc == 0)
+        overlaps_lose(&w);
     if (rc == 0)
         fsck_bases(f);
     f->report->batches = w.batches;

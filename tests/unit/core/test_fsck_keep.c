@@ -236,6 +236,42 @@ static void odd_line(void **state)
     fsck_report_drop(&r);
 }
 
+/* A table says of two batches that they stand in one place: neither is served, and what stands there is kept. */
+static void shared(void **state)
+{
+    struct world *w = *state;
+    struct log *log = w->f.log;
+    struct topic *t = log_topic(log, w->id);
+    struct fsck_report r;
+    struct embar_error err;
+    for (unsigned i = 0; i < 3; i++) {
+        struct batch left = {.topic = t, .length = 10, .count = 1, .equal = true};
+        assert_int_equal(log_reserve(log, &left), 0);
+        assert_int_equal(fixture_publish(&w->f, t, 0, 0, 0, "aaabbbccc" + 3 * i, 3, NULL, 1).status,
+                         0);
+        log_abandon(log, &left);
+    }
+    topic_put(t);
+    assert_int_equal(t->run_count, 3);
+    topic_run(t, 1)->payload = topic_run(t, 0)->payload;
+    topic_run(t, 1)->side = topic_run(t, 0)->side;
+    table_rewrite(log, t);
+    assert_int_equal(log_checkpoint(log), 0);
+    trial_take(&w->t, &w->f, true, NULL);
+    assert_int_equal(trial_fsck(&w->t, true, w->save, &r, &err), 0);
+    assert_non_null(trial_finding(&r, FSCK_OVERLAP));
+    size_t aside = 0;
+    for (size_t i = 0; i < r.count; i++)
+        aside += r.finding[i].kind == FSCK_UNPLACED;
+    assert_int_equal(aside, 2); /* also the one that stands where no table says */
+    assert_int_equal(r.left, 0);
+    fsck_report_drop(&r);
+    assert_int_equal(trial_fsck(&w->t, false, NULL, &r, &err), 0);
+    assert_int_equal(r.errors + r.warnings + r.left, 0);
+    assert_int_equal(r.remarks, 2);
+    fsck_report_drop(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -244,6 +280,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(split_end, begin, end),
         cmocka_unit_test_setup_teardown(copy, begin, end),
         cmocka_unit_test_setup_teardown(odd_line, begin, end),
+        cmocka_unit_test_setup_teardown(shared, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
