@@ -239,6 +239,7 @@ static void odd_line(void **state)
 /* A table says of two batches that they stand in one place: neither is served, and what stands there is kept. */
 static void shared(void **state)
 {
+    static const char data[] = "aaabbbccc";
     struct world *w = *state;
     struct log *log = w->f.log;
     struct topic *t = log_topic(log, w->id);
@@ -247,8 +248,7 @@ static void shared(void **state)
     for (unsigned i = 0; i < 3; i++) {
         struct batch left = {.topic = t, .length = 10, .count = 1, .equal = true};
         assert_int_equal(log_reserve(log, &left), 0);
-        assert_int_equal(fixture_publish(&w->f, t, 0, 0, 0, "aaabbbccc" + 3 * i, 3, NULL, 1).status,
-                         0);
+        assert_int_equal(fixture_publish(&w->f, t, 0, 0, 0, &data[3 * i], 3, NULL, 1).status, 0);
         log_abandon(log, &left);
     }
     topic_put(t);
