@@ -31,8 +31,8 @@ device_at() {
 scenario_refuse() {
     say "== refusals"
     refused 69 'held by process [0-9]+' 'mkdir -p /tmp/second; embarfs /tmp/second --cxl /dev/dax0.0'
-    refused 1 'held by process [0-9]+' 'echo x | embar append /dev/dax0.0 topic0'
-    refused 1 'held by process [0-9]+' 'embar pool erase /dev/dax0.0 --force'
+    refused 1 'it is mounted at /mnt/embar' 'echo x | embar append /dev/dax0.0 topic0'
+    refused 1 'held by process [0-9]+|it is mounted at /mnt/embar' 'embar pool erase /dev/dax0.0 --force'
     refused 66 'there is no device /dev/dax9.9' 'embarfs /tmp/second --cxl /dev/dax9.9'
     refused 77 'permission denied' "mkdir -p /tmp/own; chown user /tmp/own; su user -c 'embarfs /tmp/own --cxl /dev/dax0.0'"
     says 'you may not open /dev/dax0.0' "su user -c 'embar devices'"
