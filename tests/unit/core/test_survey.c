@@ -134,7 +134,8 @@ static void others(void)
 void __wrap_seq_give(struct log *log)
 {
     uint64_t held = since && number != log->survey.number ? now_cpu() - since : 0;
-    longest = busy.w && held > longest ? held : longest;
+    if (busy.w && held > longest)
+        longest = held; /* read once nobody is busy any more */
     since = 0;
     bool middle = busy.w && !busy.inside && log->survey.at;
     __real_seq_give(log);
