@@ -255,7 +255,9 @@ static void world_close(struct world *w)
 
 static void busy_begin(struct world *w)
 {
+    seq_take_wait(w->f.log); /* who has the role looks at it */
     memset(&busy, 0, sizeof busy);
+    seq_give(w->f.log);
     busy.d = campaign_begin("others");
     busy.told.done = told;
     busy.is_told = true;
