@@ -18,7 +18,8 @@
 
 /* A batch that stands beside what is lost, before or behind. */
 struct edge {
-    uint64_t time, session, sequence;
+    uint64_t time, session, sequence, place;
+    unsigned order; /* of the extent */
 };
 #define ANYBODY UINT64_MAX /* as a session: not known whose */
 
@@ -26,9 +27,9 @@ struct edge {
 struct window {
     uint32_t topic;
     struct edge after, before;
-    uint64_t slack;       /* by which times of two publishers belie their order */
-    uint64_t after_plain; /* time of the last before it that has no session, or 0 */
-    uint64_t bytes;       /* lost; UINT64_MAX: not known */
+    struct edge oldest_kept; /* begins the first run; when older ones were trimmed */
+    uint64_t slack;          /* by which times belie the order, but within a session */
+    uint64_t bytes;          /* lost; UINT64_MAX: not known */
     bool tail; /* behind all that is known of it: what its session is known to have taken is not */
     bool open; /* nothing that is known came before it, but for what was trimmed */
     bool copies;    /* it is known which they are, and that they stand damaged: only copies count */
@@ -130,8 +131,13 @@ static int window_push(struct keep *k, const struct window *w)
     return 0;
 }
 
-/* The first or the last batch of a run that can be read; *plain: time of the last without a session. */
-static bool edge_read(const struct topic *t, size_t i, bool last, struct edge *e, uint64_t *plain)
+static struct edge edge_of(const struct side *s)
+{
+    return (struct edge){s->time, s->session, s->sequence, s->run0, s->order0};
+}
+
+/* The first or the last batch of a run that can be read. */
+static bool edge_read(const struct topic *t, size_t i, bool last, struct edge *e)
 {
     const struct run *r = topic_run(t, i);
     uint64_t at = r->side;
@@ -140,46 +146,46 @@ static bool edge_read(const struct topic *t, size_t i, bool last, struct edge *e
     for (unsigned b = 0; !run_is_damaged(r) && b < (last ? r->batches : 1u); b++) {
         if (side_read(&t->log->pool, at, &s) != 0 || s.topic != t->id)
             break;
-        *e = (struct edge){s.time, s.session, s.sequence};
-        if (plain && s.session == 0)
-            *plain = s.time;
+        *e = edge_of(&s);
         any = true;
         at -= side_size(s.count, s.equal);
     }
     return any;
 }
 
-/* What stands before a run, as the runs are gone along once: next, and next of those without a session. */
+/* What stands next before a run, as the runs are gone along once. */
 struct before {
     size_t next; /* run to read */
-    struct edge edge;
-    uint64_t plain;
+    struct edge edge, oldest;
     bool any;
 };
 
 static void before_read(struct before *b, const struct topic *t, size_t i)
 {
-    for (; b->next < i; b->next++)
-        b->any = edge_read(t, b->next, true, &b->edge, &b->plain) || b->any;
+    for (; b->next < i; b->next++) {
+        if (!b->any && topic_base(t) > 0)
+            (void)edge_read(t, b->next, false, &b->oldest);
+        b->any = edge_read(t, b->next, true, &b->edge) || b->any;
+    }
 }
 
 /* What stands at run i or next behind. */
 static void edge_behind(const struct topic *t, size_t i, struct edge *e)
 {
     bool any = false;
-    *e = (struct edge){UINT64_MAX, ANYBODY, 0};
+    *e = (struct edge){.time = UINT64_MAX, .session = ANYBODY};
     for (; i < t->run_count && !any; i++)
-        any = edge_read(t, i, false, e, NULL);
+        any = edge_read(t, i, false, e);
 }
 
 /* The last batch that the topic held, when all were trimmed. */
 static void edge_trimmed(const struct topic *t, struct edge *e)
 {
     struct side s;
-    *e = (struct edge){t->time, ANYBODY, 0};
+    *e = (struct edge){.time = t->time, .session = ANYBODY};
     if (t->side_tail && side_read(&t->log->pool, t->side_tail, &s) == 0 && s.topic == t->id &&
         s.time == t->time)
-        *e = (struct edge){s.time, s.session, s.sequence};
+        *e = edge_of(&s);
 }
 
 /* Of a damaged run whose records stand it is known which batches they are; from when to when. */
@@ -221,7 +227,7 @@ static int window_make(struct keep *k, const struct topic *t, struct before *bef
                            : "index entry that named it";
     before_read(before, t, i);
     w.after = before->edge;
-    w.after_plain = before->plain;
+    w.oldest_kept = before->oldest;
     w.open = !before->any && from > 0;
     edge_behind(t, behind, &w.before);
     return window_push(k, &w);
@@ -249,14 +255,16 @@ static int windows_topic(struct keep *k, const struct topic *t)
                        .tail = !t->adopted,
                        .slack = k->f->maybe ? 0 : FSCK_SLACK,
                        .by = "index entry that named it"};
-    w.before = (struct edge){UINT64_MAX, ANYBODY, 0};
+    w.before = (struct edge){.time = UINT64_MAX, .session = ANYBODY};
     w.after = (struct edge){.session = ANYBODY};
     if (!t->adopted) {
         before_read(&before, t, t->run_count);
         w.after = before.edge;
-        w.after_plain = before.plain;
+        w.oldest_kept = before.oldest;
         if (!before.any)
             edge_trimmed(t, &w.after);
+        if (!before.any && w.after.session == 0)
+            w.oldest_kept = w.after;
     }
     return window_push(k, &w);
 }
@@ -361,25 +369,33 @@ static int left_push(struct keep *k, uint64_t at, const struct side *s, size_t w
     return 0;
 }
 
-/* Was a taken after b, as far as it is told? Sequences tell it in a session, else times; those of
- * two publishers not when they are close. */
+/* Was a taken after b, as far as it is told? Sequences tell it in a session, else times when they are not
+ * close: they may be of two publishers, also when neither has a session. */
 static bool may_follow(const struct edge *a, const struct edge *b, uint64_t slack)
 {
     if (a->session == b->session && a->session != 0)
         return a->sequence >= b->sequence;
-    slack = a->session == b->session ? 0 : slack;
     return a->time >= (b->time > slack ? b->time - slack : 0);
 }
 
-static bool may_be(const struct window *w, const struct side *s)
+/* Without a session, and whole before the first that the topic still holds: trimmed with those before that,
+ * unless their places in one extent gainsay, for the sequencer keeps those of an epoch in the order of these. */
+static bool is_trimmed(const struct pool *p, const struct window *w, const struct edge *e)
 {
-    struct edge e = {s->time, s->session, s->sequence};
+    const struct edge *o = &w->oldest_kept;
+    bool gainsaid =
+        e->place > o->place && e->order == o->order &&
+        pool_extent_base(p, e->place, e->order) == pool_extent_base(p, o->place, o->order);
+    return e->session == 0 && e->time < o->time && !gainsaid;
+}
+
+static bool may_be(const struct pool *p, const struct window *w, const struct side *s)
+{
+    struct edge e = edge_of(s);
     if (w->copies)
         return s->time >= w->after.time && s->time <= w->before.time;
-    if (s->session == 0 && s->time < w->after_plain)
-        return false;
     return s->length <= w->bytes && may_follow(&e, &w->after, w->slack) &&
-           may_follow(&w->before, &e, w->slack);
+           may_follow(&w->before, &e, w->slack) && !is_trimmed(p, w, &e);
 }
 
 static int by_number(const void *a, const void *b)
@@ -402,7 +418,7 @@ static size_t window_of(const struct keep *k, const struct side *s, uint64_t sla
            (slack ? k->window[i - 1].reach : k->window[i - 1].ends) >= s->time &&
            (best == k->windows || k->window[best].open)) {
         k->f->report->compared++;
-        if (may_be(&k->window[--i], s))
+        if (may_be(&k->f->pool, &k->window[--i], s))
             best = i;
     }
     return best;

@@ -87,7 +87,8 @@ static void pair(struct world *w)
         assert_int_equal(log_store(w->f.log, &s[i].batch, 0, data, LENGTH, NULL), 0);
     }
     for (unsigned i = 2; i-- > 0;)
-        assert_int_equal(log_announce(log_producer(w->f.log, 0), &s[i].batch), 0);
+        assert_int_equal(log_announce(log_producer(w->f.log, w->session[i] ? 0 : i), &s[i].batch),
+                         0);
     log_commit(w->f.log);
     for (unsigned i = 0; i < 2; i++)
         assert_true(atomic_load(&s[i].done) && s[i].commit.status == 0);
@@ -205,6 +206,56 @@ static void one_publisher(void **state)
     right(w, 0);
 }
 
+/* Two without sessions: one's line is damaged, not where it says what it is of, and that of an action beside it is
+ * gone. The other tells by its time, which is wrong, that nothing was missed there. */
+static void nobodys_lost(struct world *w, unsigned which, bool trimmed)
+{
+    struct control mode = {.kind = MEDIA_C_ATTR, .id = w->id, .flags = MEDIA_A_MODE, .mode = 0600};
+    const struct log *log = w->f.log;
+    uint64_t number;
+    memset(w->session, 0, sizeof w->session);
+    alone(w, 0);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    if (which == 0)
+        (void)fixture_control(&w->f, mode);
+    number = log->seq.next + which;
+    struct batch left = {.topic = names_id(&w->f.log->names, w->id), .length = 10, .count = 1};
+    assert_int_equal(log_reserve(w->f.log, &left), 0); /* the pair is a run of its own */
+    pair(w);
+    log_abandon(w->f.log, &left);
+    if (which == 1)
+        (void)fixture_control(&w->f, mode);
+    alone(w, 0);
+    if (trimmed)
+        (void)fixture_control(&w->f,
+                              (struct control){.kind = MEDIA_C_TRIM, .id = w->id, .value = LENGTH});
+    trial_take(&w->t, &w->f, true, NULL);
+    struct media_entry *line = in_image(w, pool_entry(&log->pool, 0, number));
+    struct media_entry *action = in_image(w, pool_entry(&log->pool, 0, number + 2 * which - 1));
+    assert_int_equal(line->kind, MEDIA_BATCH);
+    assert_int_equal(action->kind, MEDIA_CONTROL);
+    memset(&line->crc, 0x5a, sizeof line->crc);
+    memset(action, 0, MEDIA_LINE);
+    right(w, 1);
+    assert_int_equal(w->belied, 1);
+}
+
+static void nobodys_first(void **state)
+{
+    nobodys_lost(*state, 0, false);
+}
+
+static void nobodys_second(void **state)
+{
+    nobodys_lost(*state, 1, false);
+}
+
+/* What was whole before the first that is still held was trimmed, but for what stands behind it in its extent. */
+static void nobodys_trimmed(void **state)
+{
+    nobodys_lost(*state, 1, true);
+}
+
 static void table_zero(struct world *w)
 {
     const struct topic *t = names_id(&w->f.log->names, w->id);
@@ -260,6 +311,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(index_lapped, begin, end),
         cmocka_unit_test_setup_teardown(lines_gone, begin, end),
         cmocka_unit_test_setup_teardown(one_publisher, begin, end),
+        cmocka_unit_test_setup_teardown(nobodys_first, begin, end),
+        cmocka_unit_test_setup_teardown(nobodys_second, begin, end),
+        cmocka_unit_test_setup_teardown(nobodys_trimmed, begin, end),
         cmocka_unit_test_setup_teardown(table_pairs, begin, end),
         cmocka_unit_test_setup_teardown(table_one, begin, end),
     };
