@@ -5,7 +5,8 @@
  * of its session, or because its worker slept. Extents tell who reserved first, not who was taken first; lines
  * of other topics and checkpoints tell nothing of it. So among several publishers the times go for the
  * order only where they are FSCK_SLACK apart; of one session its sequences do. What has no session may be of
- * many publishers, too, which none of it tells: there the times go, unless the places within one extent gainsay.
+ * many publishers, too, which none of it tells: there the times go, unless the places gainsay: those of an epoch
+ * are taken from the lowest place up, and the later one has the lower place, which was reserved first.
  * Changes nothing but the marks.
  */
 #include <errno.h>
@@ -13,10 +14,25 @@
 
 #include "core/fsck_salvage.h"
 
-static bool same_extent(const struct pool *p, const struct side *a, const struct side *b)
+static uint64_t extent_of(const struct pool *p, const struct side *s)
 {
-    return a->order0 == b->order0 &&
-           pool_extent_base(p, a->run0, a->order0) == pool_extent_base(p, b->run0, b->order0);
+    return pool_extent_base(p, s->run0, s->order0);
+}
+
+/* Does it go on in the extent that the other one begins in? */
+static bool goes_into(const struct pool *p, const struct side *s, const struct side *other)
+{
+    return s->run1 && pool_extent_base(p, s->run1, s->order1) == extent_of(p, other);
+}
+
+/* Was the place of b reserved before that of a? A topic fills one extent at a time: who stands first in one came
+ * behind all of the extents before it. */
+static bool is_reserved_before(const struct pool *p, const struct side *b, const struct side *a)
+{
+    uint64_t of_a = extent_of(p, a), of_b = extent_of(p, b);
+    if (of_a == of_b)
+        return b->run0 < a->run0;
+    return goes_into(p, b, a) || (!goes_into(p, a, b) && a->run0 == of_a && b->run0 != of_b);
 }
 
 /* a stands before b in the order of their times. */
@@ -26,7 +42,7 @@ static bool is_close(const struct pool *p, const struct side *a, const struct si
         return false;
     if (a->session != b->session)
         return true;
-    return a->session == 0 && a->run0 > b->run0 && same_extent(p, a, b);
+    return a->session == 0 && a->run0 > b->run0 && is_reserved_before(p, b, a);
 }
 
 /* Where cuts between two neighbours tell nothing: for some x before it and y behind, x and y are close. Of each y

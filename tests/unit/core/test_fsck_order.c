@@ -12,12 +12,15 @@
 
 #define PAIRS  6u
 #define LENGTH 1000u
+#define LARGE  6000u /* to be split where an extent ends */
+#define ENOUGH 4200u /* to be split for */
 #define COUNT  10u
 
 struct world {
     struct fixture f;
     uint32_t id;
     uint64_t session[2], sequence[2];
+    uint32_t length;
     unsigned belied; /* pairs whose times do not say how they stand */
     struct trial t;
     char save[TRIAL_SAVE];
@@ -28,6 +31,7 @@ static int begin(void **state)
     static struct world w;
     struct log_options o = {.manual = true, .geo.index_entries = 64};
     memset(&w, 0, sizeof w);
+    w.length = LENGTH;
     trial_save_make(w.save);
     fixture_open_as(&w.f, TRIAL_SIZE, &o);
     w.id = fixture_topic(&w.f, "t");
@@ -47,44 +51,44 @@ static int end(void **state)
     return 0;
 }
 
-static void data_of(unsigned who, uint64_t sequence, char *data)
+static void data_of(const struct world *w, unsigned who, uint64_t sequence, char *data)
 {
-    for (unsigned i = 0; i < LENGTH; i++)
-        data[i] = (char)('a' + (who * 13 + sequence * 7 + i) % 26);
+    for (unsigned i = 0; i < w->length; i++)
+        data[i] = (char)('a' + (sequence * 7 + (1 + who) * i) % 26);
 }
 
 static void alone(struct world *w, unsigned who)
 {
     struct topic *t = log_topic(w->f.log, w->id);
-    char data[LENGTH];
-    data_of(who, ++w->sequence[who], data);
-    struct commit c =
-        fixture_publish(&w->f, t, w->session[who], 1, w->sequence[who], data, LENGTH, NULL, COUNT);
+    char data[LARGE];
+    data_of(w, who, ++w->sequence[who], data);
+    struct commit c = fixture_publish(&w->f, t, w->session[who], 1, w->sequence[who], data,
+                                      w->length, NULL, COUNT);
     assert_int_equal(c.status, 0);
     topic_put(t);
 }
 
-/* Both reserve, the second one is whole first, and one epoch takes both. */
-static void pair(struct world *w)
+/* Both reserve, the second one is whole first, and one epoch takes both. Is the first one split? */
+static bool pair(struct world *w)
 {
     struct topic *t = log_topic(w->f.log, w->id);
     struct sent s[2];
     memset(s, 0, sizeof s);
     for (unsigned i = 0; i < 2; i++) {
-        char data[LENGTH];
-        data_of(i, ++w->sequence[i], data);
+        char data[LARGE];
+        data_of(w, i, ++w->sequence[i], data);
         s[i].completion.done = fixture_told;
         s[i].batch = (struct batch){.topic = t,
-                                    .length = LENGTH,
+                                    .length = w->length,
                                     .count = COUNT,
                                     .equal = true,
                                     .session = w->session[i],
                                     .epoch = 1,
                                     .sequence = w->sequence[i],
-                                    .payload_crc = crc32c(0, data, LENGTH),
+                                    .payload_crc = crc32c(0, data, w->length),
                                     .completion = &s[i].completion};
         assert_int_equal(log_reserve(w->f.log, &s[i].batch), 0);
-        assert_int_equal(log_store(w->f.log, &s[i].batch, 0, data, LENGTH, NULL), 0);
+        assert_int_equal(log_store(w->f.log, &s[i].batch, 0, data, w->length, NULL), 0);
     }
     for (unsigned i = 2; i-- > 0;)
         assert_int_equal(log_announce(log_producer(w->f.log, w->session[i] ? 0 : i), &s[i].batch),
@@ -95,6 +99,7 @@ static void pair(struct world *w)
     assert_true(s[0].batch.time > s[1].batch.time);
     w->belied += s[0].commit.offset < s[1].commit.offset; /* unless they are in two extents */
     topic_put(t);
+    return s[0].batch.run1;
 }
 
 static void *in_image(struct world *w, const void *at)
@@ -142,7 +147,7 @@ static void index_gone(void **state)
     alone(w, 0);
     assert_int_equal(log_checkpoint(w->f.log), 0);
     for (unsigned i = 0; i < PAIRS; i++)
-        pair(w);
+        (void)pair(w);
     trial_take(&w->t, &w->f, true, NULL);
     lines_zero(w);
     right(w, 2 * PAIRS);
@@ -167,7 +172,7 @@ static void index_lapped(void **state)
     for (unsigned i = 0; i < 20; i++)
         alone(w, 0);
     for (unsigned i = 0; i < 2 * PAIRS; i++)
-        pair(w);
+        (void)pair(w);
     assert_int_equal(atomic_load(&log->checkpoint), older + 24);
     assert_true(log->seq.next - 1 > older + entries);
     trial_take(&w->t, &w->f, true, NULL);
@@ -186,11 +191,43 @@ static void lines_gone(void **state)
     assert_int_equal(log_checkpoint(w->f.log), 0);
     uint64_t number = log->seq.next + 2;
     for (unsigned i = 0; i < PAIRS; i++)
-        pair(w);
+        (void)pair(w);
     trial_take(&w->t, &w->f, true, NULL);
     for (unsigned i = 0; i < 2; i++)
         memset(in_image(w, pool_entry(&log->pool, 0, number + i)), 0, MEDIA_LINE);
     right(w, 2);
+}
+
+/* Without sessions, when what the topic fills has so much room: only their places gainsay their times. */
+static bool plain_pair(struct world *w, uint64_t least, uint64_t most)
+{
+    const struct topic *t = names_id(&w->f.log->names, w->id);
+    uint64_t room = 0;
+    w->session[0] = w->session[1] = 0;
+    w->length = LARGE;
+    for (unsigned i = 0; i < 100 && (room < least || room > most); i++) {
+        alone(w, 0);
+        room = t->fill->top - t->fill->bottom;
+    }
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    bool split = pair(w);
+    trial_take(&w->t, &w->f, true, NULL);
+    lines_zero(w);
+    right(w, 2);
+    ends(w);
+    return split;
+}
+
+/* The first ends one extent and begins the one that the second stands in. */
+static void plain_split(void **state)
+{
+    assert_true(plain_pair(*state, ENOUGH, LARGE));
+}
+
+/* The first ends one extent, the second begins the next. */
+static void plain_apart(void **state)
+{
+    assert_false(plain_pair(*state, LARGE + MEDIA_LINE, LARGE + ENOUGH - LENGTH));
 }
 
 /* The same of one publisher: its numbers tell. */
@@ -221,7 +258,7 @@ static void nobodys_lost(struct world *w, unsigned which, bool trimmed)
     number = log->seq.next + which;
     struct batch left = {.topic = names_id(&w->f.log->names, w->id), .length = 10, .count = 1};
     assert_int_equal(log_reserve(w->f.log, &left), 0); /* the pair is a run of its own */
-    pair(w);
+    (void)pair(w);
     log_abandon(w->f.log, &left);
     if (which == 1)
         (void)fixture_control(&w->f, mode);
@@ -273,7 +310,7 @@ static void table_gone(struct world *w, unsigned before, unsigned pairs, unsigne
     for (unsigned i = 0; i < before; i++)
         alone(w, 0);
     for (unsigned i = 0; i < pairs; i++)
-        pair(w);
+        (void)pair(w);
     for (unsigned i = 0; i < behind; i++)
         alone(w, 1);
     for (unsigned i = 0; i < 2; i++)
@@ -287,7 +324,7 @@ static void table_gone(struct world *w, unsigned before, unsigned pairs, unsigne
 static unsigned told(const struct world *w)
 {
     const struct topic *t = names_id(&w->f.log->names, w->id);
-    return (unsigned)(topic_run(t, t->run_count - 1)->offset / LENGTH);
+    return (unsigned)(topic_run(t, t->run_count - 1)->offset / w->length);
 }
 
 static void table_pairs(void **state)
@@ -310,6 +347,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(index_gone, begin, end),
         cmocka_unit_test_setup_teardown(index_lapped, begin, end),
         cmocka_unit_test_setup_teardown(lines_gone, begin, end),
+        cmocka_unit_test_setup_teardown(plain_split, begin, end),
+        cmocka_unit_test_setup_teardown(plain_apart, begin, end),
         cmocka_unit_test_setup_teardown(one_publisher, begin, end),
         cmocka_unit_test_setup_teardown(nobodys_first, begin, end),
         cmocka_unit_test_setup_teardown(nobodys_second, begin, end),
