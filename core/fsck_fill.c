@@ -371,8 +371,13 @@ static int fill_place(struct salvage *v, struct topic *t, const struct fill *g, 
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < g->left; i++)
         rc = fill_fold(v, t, g->at[i].o, number);
-    if (rc == 0 && topic_end(t) < end - g->sum)
+    if (rc == 0 && topic_end(t) < end - g->sum) {
         rc = salvage_lose(v, t, end - g->sum, number);
+        /* What may be in there came before all that follows, however many are missing. */
+        for (size_t i = g->left; i < g->count - g->right; i++)
+            if (g->at[i].o->s.time > t->ordered_time)
+                t->ordered_time = g->at[i].o->s.time;
+    }
     for (size_t i = g->count - g->right; rc == 0 && i < g->count; i++)
         rc = fill_fold(v, t, g->at[i].o, number);
     return rc;

@@ -293,6 +293,32 @@ static void nobodys_trimmed(void **state)
     nobodys_lost(*state, 1, true);
 }
 
+/* A trim that stands tells where all of them ended, which begin an extent: none is put behind that, though as many
+ * are left as entries are missing. */
+static void trim_tells_the_end(void **state)
+{
+    struct world *w = *state;
+    struct log *log = w->f.log;
+    const struct topic *t = names_id(&log->names, w->id);
+    memset(w->session, 0, sizeof w->session);
+    do
+        alone(w, 0);
+    while (t->fill->top - t->fill->bottom >= LENGTH + MEDIA_LINE);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    uint64_t number = log->seq.next;
+    for (unsigned i = 0; i < 2; i++)
+        alone(w, 0);
+    (void)pair(w);
+    assert_int_equal(log->seq.next, number + 4);
+    (void)fixture_control(&w->f,
+                          (struct control){.kind = MEDIA_C_TRIM, .id = w->id, .value = LENGTH / 2});
+    trial_take(&w->t, &w->f, true, NULL);
+    for (unsigned i = 0; i < 4; i++)
+        memset(in_image(w, pool_entry(&log->pool, 0, number + i)), 0, MEDIA_LINE);
+    right(w, 4);
+    ends(w);
+}
+
 static void table_zero(struct world *w)
 {
     const struct topic *t = names_id(&w->f.log->names, w->id);
@@ -353,6 +379,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(nobodys_first, begin, end),
         cmocka_unit_test_setup_teardown(nobodys_second, begin, end),
         cmocka_unit_test_setup_teardown(nobodys_trimmed, begin, end),
+        cmocka_unit_test_setup_teardown(trim_tells_the_end, begin, end),
         cmocka_unit_test_setup_teardown(table_pairs, begin, end),
         cmocka_unit_test_setup_teardown(table_one, begin, end),
     };
