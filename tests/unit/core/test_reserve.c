@@ -391,6 +391,36 @@ static void full_pool_frees_and_wakes(void **state)
     fixture_close(&f);
 }
 
+/* While others wait for space: what a topic has is its own, and leaves of the bound what they need. */
+static void there_is_what_a_topic_fills(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open_as(&f, 16u << 20, &(struct log_options){.manual = true});
+    struct topic *t = log_topic(f.log, fixture_topic(&f, "t"));
+    struct batch none = {.topic = t, .length = 100, .count = 1, .equal = true}, first = none,
+                 second = none, large = none;
+    assert_int_equal(log_reserve_there(f.log, &none, 0), -EMBAR_EFULL); /* it has nothing yet */
+    assert_int_equal(log_reserve(f.log, &first), 0);
+    assert_int_equal(log_reserve_there(f.log, &second, UINT32_MAX), 0);
+    assert_ptr_equal(second.extent0, first.extent0);
+    large.length = (uint32_t)log_pool(f.log)->max_batch;
+    assert_int_equal(log_reserve_there(f.log, &large, 0), -EMBAR_EFULL); /* it would need more */
+    struct batch many[64];
+    unsigned n = 0;
+    for (uint64_t sum = 0; sum <= reserve_bound(f.log) / 8; sum += many[n++].length) {
+        many[n] = large;
+        assert_int_equal(log_reserve(f.log, &many[n]), 0);
+    }
+    assert_int_equal(log_reserve_there(f.log, &none, UINT32_MAX), -EMBAR_EFULL); /* the bound */
+    while (n > 0)
+        log_abandon(f.log, &many[--n]);
+    log_abandon(f.log, &second);
+    log_abandon(f.log, &first);
+    topic_put(t);
+    fixture_close(&f);
+}
+
 static void bad_batches_are_refused(void **state)
 {
     (void)state;
@@ -453,6 +483,7 @@ int main(void)
         cmocka_unit_test(split_batches_read_back),
         cmocka_unit_test(bound_and_space_watch),
         cmocka_unit_test(full_pool_frees_and_wakes),
+        cmocka_unit_test(there_is_what_a_topic_fills),
         cmocka_unit_test(bad_batches_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
