@@ -30,6 +30,20 @@ void trial_save_drop(const char *dir)
     assert_int_equal(system(command), 0);
 }
 
+void trial_open(struct fixture *f, char save[TRIAL_SAVE], const struct log_options *o)
+{
+    trial_save_make(save);
+    fixture_open_as(f, TRIAL_SIZE, o);
+}
+
+void trial_close(struct trial *t, struct fixture *f, const char *save)
+{
+    if (t->image)
+        trial_free(t);
+    fixture_close(f);
+    trial_save_drop(save);
+}
+
 /* ---- What it holds ---------------------------------------------------------------------------- */
 
 static void area_add(struct trial *t, const char *name, uint64_t at, uint64_t size)

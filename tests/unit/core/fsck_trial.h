@@ -89,6 +89,10 @@ void trial_run(struct trial *t, const char *save, struct trial_outcome *out);
 void trial_save_make(char dir[TRIAL_SAVE]);
 void trial_save_drop(const char *dir);
 
+/* A pool to live in by hand and then take, with such a directory; the end of all that. */
+void trial_open(struct fixture *f, char save[TRIAL_SAVE], const struct log_options *o);
+void trial_close(struct trial *t, struct fixture *f, const char *save);
+
 /* The image as a region, checked or repaired. */
 int trial_fsck(struct trial *t, bool repair, const char *save, struct fsck_report *r,
                struct embar_error *err);

@@ -32,8 +32,7 @@ static int begin(void **state)
     struct log_options o = {.manual = true, .geo.index_entries = 64};
     memset(&w, 0, sizeof w);
     w.length = LENGTH;
-    trial_save_make(w.save);
-    fixture_open_as(&w.f, TRIAL_SIZE, &o);
+    trial_open(&w.f, w.save, &o);
     w.id = fixture_topic(&w.f, "t");
     for (unsigned i = 0; i < 2; i++)
         w.session[i] = fixture_session(&w.f, w.id, 0);
@@ -44,10 +43,7 @@ static int begin(void **state)
 static int end(void **state)
 {
     struct world *w = *state;
-    if (w->t.image)
-        trial_free(&w->t);
-    fixture_close(&w->f);
-    trial_save_drop(w->save);
+    trial_close(&w->t, &w->f, w->save);
     return 0;
 }
 

@@ -24,8 +24,7 @@ static int begin(void **state)
     static struct world w;
     struct log_options o = {.manual = true, .geo.index_entries = 2048};
     memset(&w, 0, sizeof w);
-    trial_save_make(w.save);
-    fixture_open_as(&w.f, TRIAL_SIZE, &o);
+    trial_open(&w.f, w.save, &o);
     w.x = fixture_topic(&w.f, "x");
     w.y = fixture_topic(&w.f, "y");
     *state = &w;
@@ -35,10 +34,7 @@ static int begin(void **state)
 static int end(void **state)
 {
     struct world *w = *state;
-    if (w->t.image)
-        trial_free(&w->t);
-    fixture_close(&w->f);
-    trial_save_drop(w->save);
+    trial_close(&w->t, &w->f, w->save);
     return 0;
 }
 
