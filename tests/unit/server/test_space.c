@@ -1,7 +1,7 @@
 /* Who waits for pool space gets it in the order in which they came: when an extent comes free, the first
  * of a thousand looks, and not all of them; and a large batch that was first is not passed by small ones,
  * however little comes free each time. The first with a tick that never comes: nobody is forgotten. Linked
- * with --wrap=log_reserve. */
+ * with --wrap=log_reserve and --wrap=log_reserve_there. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,7 +23,7 @@
 #define MOST   (1u << 20)
 #define PIECES 40u
 
-static atomic_uint looks;
+static atomic_uint looks, own; /* own: for those that may look only in what their topic fills */
 
 int __real_log_reserve(struct log *log, struct batch *b);
 int __wrap_log_reserve(struct log *log, struct batch *b);
@@ -32,6 +32,15 @@ int __wrap_log_reserve(struct log *log, struct batch *b)
 {
     atomic_fetch_add(&looks, 1);
     return __real_log_reserve(log, b);
+}
+
+int __real_log_reserve_there(struct log *log, struct batch *b, uint64_t owed);
+int __wrap_log_reserve_there(struct log *log, struct batch *b, uint64_t owed);
+
+int __wrap_log_reserve_there(struct log *log, struct batch *b, uint64_t owed)
+{
+    atomic_fetch_add(&own, 1);
+    return __real_log_reserve_there(log, b, owed);
 }
 
 static uint8_t data[MOST];
@@ -171,6 +180,8 @@ static void a_large_one_is_not_passed(void **state)
         publish(late[n], 1, 1, 0, data, SMALL, NULL, 1);
         room = log_space_room(r.log);
     }
+    /* Behind it they are asked for what their topics have, which is nobody else's. */
+    assert_true(atomic_load(&own) >= N);
     /* With so much only who came first is in, or is being received. */
     assert_true(n > 5 && n < PIECES);
     until(large_is_in, &r);
