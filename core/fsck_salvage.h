@@ -1,6 +1,6 @@
 /* What the files that go around a damaged index share (recovery): fsck_replay.c walks it, fsck_break.c
- * and fsck_single.c pass breaks in its chain, fsck_fold.c takes entries into the state, fsck_fill.c finds what
- * they should have told. */
+ * and fsck_single.c pass breaks in its chain, fsck_fold.c takes entries into the state, fsck_fill.c and
+ * fsck_rest.c find what they should have told. */
 #ifndef CORE_FSCK_SALVAGE_H
 #define CORE_FSCK_SALVAGE_H
 
@@ -41,9 +41,9 @@ struct salvage {
     uint64_t missing_before;    /* what they named had come by then, or UINT64_MAX */
     bool maybe;    /* none is known to be missing, but the end of the index is damaged */
     bool unproved; /* there were any */
-    size_t placed; /* batches by fsck_fill.c */
+    size_t placed; /* batches by fsck_fill.c and fsck_rest.c */
     struct standing *standing; /* fsck_evict.c: what stands where; NULL: not asked for yet; owned */
-    struct source *source;     /* fsck_fill.c, while it looks at what nothing follows */
+    struct source *source;     /* fsck_rest.c */
 };
 
 static inline struct fsck_range one(uint64_t number)
@@ -94,7 +94,15 @@ int salvage_fill(struct salvage *v, struct topic *t, const struct hole *h)
 /* Before an action is folded whose record is of this time: a trim knows where its topic ended. */
 int salvage_trim(struct salvage *v, const struct control *c, uint64_t time, uint64_t number)
     __attribute__((warn_unused_result));
-/* At the end: batches that must be among the entries that are missing, and that nothing follows. */
+/* Does it stand right behind the topic's last known batch, payload and record? */
+bool salvage_tail_joins(const struct topic *t, const struct orphan *o);
+/* Can it be none of the entries that are missing? */
+bool salvage_is_not_missing(const struct salvage *v, const struct orphan *o);
+/* Behind all that the topic holds. */
+int salvage_put(struct salvage *v, const struct topic *t, struct orphan *o, uint64_t number)
+    __attribute__((warn_unused_result));
+
+/* fsck_rest.c: at the end, batches that must be among the entries that are missing, and that nothing follows. */
 int salvage_rest(struct salvage *v) __attribute__((warn_unused_result));
 /* fsck_orphan.c: does an entry that stands name it? Then it has its place, or was trimmed. */
 bool salvage_named(const struct salvage *v, const struct orphan *o);
