@@ -105,6 +105,8 @@ int log_announce(struct producer *p, struct batch *b)
     b->time = now > last ? now : last + (last < UINT64_MAX);
     b->status = 0;
     b->duplicate = false;
+    b->producer = p->index + 1;
+    b->after = atomic_load_explicit(&log->committed, memory_order_relaxed); /* or an earlier one */
     if (!ring_room(p))
         return -EAGAIN;
     uint64_t tail = atomic_load_explicit(&p->tail, memory_order_relaxed);

@@ -57,7 +57,8 @@ int background_sync(struct log *log)
     uint64_t number = atomic_load_explicit(&log->committed, memory_order_acquire);
     int rc = region_sync(log->region);
     if (rc == 0)
-        rc = index_synced(&log->pool, log->slot, &log->syncs, number, log->term);
+        rc = index_synced(&log->pool, log->slot, &log->syncs,
+                          &(struct mark){.number = number, .term = log->term});
     if (rc) {
         log_fault(log, rc);
         return rc;

@@ -305,7 +305,7 @@ int fsck_records(struct fsck *f, struct log *log,
     for (uint64_t at = p->data_base; rc == 0 && at < end; at += MEDIA_LINE) {
         if ((at & ((64u << 20) - 1)) == 0)
             fsck_progress(f, "looking for lost batches", at, end);
-        if (le32_get(((const struct media_side *)pool_at(p, at))->magic) != MEDIA_SIDE_MAGIC)
+        if (!side_begins(p, at))
             continue;
         struct side s;
         if (side_read(p, at, &s) == 0 && placed(p, at, &s) && !covered(p, &c, at))

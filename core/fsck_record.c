@@ -37,8 +37,8 @@ static int record_push(struct records *all, const struct record *r)
 static bool record_there(const struct pool *p, const struct topic *t, unsigned order, uint64_t at,
                          struct side *s)
 {
-    return le32_get(((const struct media_side *)pool_at(p, at))->magic) == MEDIA_SIDE_MAGIC &&
-           side_read(p, at, s) == 0 && s->topic == t->id && s->order0 == order && !s->run1;
+    return side_begins(p, at) && side_read(p, at, s) == 0 && s->topic == t->id &&
+           s->order0 == order && !s->run1;
 }
 
 static int highest_first(const void *a, const void *b)

@@ -325,6 +325,7 @@ static int lines_write(struct fsck *f)
 {
     int rc = 0;
     struct log *log = f->log;
+    const struct mark mark = {f->number, log->seq.chain, log->term};
     for (unsigned slot = 0; rc == 0 && slot < f->pool.geo.slots; slot++) {
         if (!(f->lines_damaged >> slot & 1) && !(f->state_damaged && slot == log->slot))
             continue;
@@ -336,9 +337,9 @@ static int lines_write(struct fsck *f)
         if (rc == 0 && !mine)
             rc = region_zero(f->region, second, 2 * MEDIA_LINE);
         if (rc == 0 && mine)
-            rc = index_watermark(&log->pool, slot, &marks, f->number, log->term);
+            rc = index_watermark(&log->pool, slot, &marks, &mark);
         if (rc == 0 && mine)
-            rc = index_synced(&log->pool, slot, &syncs, f->number, log->term);
+            rc = index_synced(&log->pool, slot, &syncs, &mark);
         if (rc == 0 && mine)
             rc = log_claim(log, 0);
     }

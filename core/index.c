@@ -181,9 +181,10 @@ static int watermark_put(void *arg)
 }
 
 static int watermark_write(const struct pool *pool, struct media_watermark *at[2], unsigned *turn,
-                           uint64_t number, uint32_t term)
+                           const struct mark *m)
 {
-    struct media_watermark w = {.number = le64_of(number), .term = le32_of(term)};
+    struct media_watermark w = {
+        .number = le64_of(m->number), .term = le32_of(m->term), .chain = le32_of(m->chain)};
     memcpy(w.boot_id, pool->boot_id, sizeof w.boot_id);
     w.crc = le32_of(watermark_crc(&w));
     struct pool_record r = {pool, at[*turn & 1], &w, sizeof w};
@@ -196,18 +197,16 @@ static int watermark_write(const struct pool *pool, struct media_watermark *at[2
     return rc;
 }
 
-int index_watermark(const struct pool *pool, unsigned slot, unsigned *turn, uint64_t number,
-                    uint32_t term)
+int index_watermark(const struct pool *pool, unsigned slot, unsigned *turn, const struct mark *m)
 {
     struct media_watermark *at[] = {pool_watermark(pool, slot, 0), pool_watermark(pool, slot, 1)};
-    return watermark_write(pool, at, turn, number, term);
+    return watermark_write(pool, at, turn, m);
 }
 
-int index_synced(const struct pool *pool, unsigned slot, unsigned *turn, uint64_t number,
-                 uint32_t term)
+int index_synced(const struct pool *pool, unsigned slot, unsigned *turn, const struct mark *m)
 {
     struct media_watermark *at[] = {pool_synced(pool, slot, 0), pool_synced(pool, slot, 1)};
-    return watermark_write(pool, at, turn, number, term);
+    return watermark_write(pool, at, turn, m);
 }
 
 uint64_t index_watermark_read(const struct pool *pool, const struct media_watermark *w,

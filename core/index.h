@@ -39,14 +39,21 @@ int index_check(const struct pool *pool, const struct entry *e) __attribute__((w
 int index_harden(const struct pool *pool, unsigned slot, uint64_t first, uint64_t n)
     __attribute__((warn_unused_result));
 
+/* What a watermark says. */
+struct mark {
+    uint64_t number;
+    uint32_t chain; /* behind entry `number`, or 0: not told */
+    uint32_t term;
+};
+
 /* Ordering rule "watermark": all up to `number` is durable; say so without waiting. 0 or
  * -EMBAR_EFAULTED. In one of the two lines in turn, which *turn counts; from 0 on in both, so that
  * none from before stays. */
-int index_watermark(const struct pool *pool, unsigned slot, unsigned *turn, uint64_t number,
-                    uint32_t term) __attribute__((warn_unused_result));
+int index_watermark(const struct pool *pool, unsigned slot, unsigned *turn, const struct mark *m)
+    __attribute__((warn_unused_result));
 /* The same for a file's sync. */
-int index_synced(const struct pool *pool, unsigned slot, unsigned *turn, uint64_t number,
-                 uint32_t term) __attribute__((warn_unused_result));
+int index_synced(const struct pool *pool, unsigned slot, unsigned *turn, const struct mark *m)
+    __attribute__((warn_unused_result));
 /* The number a watermark line holds, 0 when it is not valid. *same_boot: written since this
  * machine booted. */
 uint64_t index_watermark_read(const struct pool *pool, const struct media_watermark *w,

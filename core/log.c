@@ -332,9 +332,10 @@ int log_open(struct log **out, const struct log_options *opt, struct embar_error
 static void log_sign_off(struct log *log)
 {
     log->marks = log->syncs = 0;
-    int rc = index_watermark(&log->pool, log->slot, &log->marks, log->seq.next - 1, log->term);
+    const struct mark m = {log->seq.next - 1, log->seq.chain, log->term};
+    int rc = index_watermark(&log->pool, log->slot, &log->marks, &m);
     if (rc == 0)
-        rc = index_synced(&log->pool, log->slot, &log->syncs, log->seq.next - 1, log->term);
+        rc = index_synced(&log->pool, log->slot, &log->syncs, &m);
     if (rc == 0)
         rc = log_claim(log, 0);
     if (rc == 0 && log->region->needs_sync)

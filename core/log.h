@@ -105,7 +105,9 @@ struct batch {
     /* log's own */
     uint64_t run0, run1, side; /* pool offsets */
     uint32_t run0_length;
-    uint32_t check; /* CRC of the side record */
+    uint32_t check;    /* CRC of the side record */
+    uint32_t producer; /* whose announced it + 1, 0: the sequencer's own */
+    uint64_t after;    /* an entry committed before it was announced */
     struct extent *extent0, *extent1;
     uint64_t time;
     struct batch *next; /* hold list of its session, then list of what is told */

@@ -1,4 +1,4 @@
-/* The pool's on-media format, version 4: every struct that stands in a pool, and nothing else.
+/* The pool's on-media format, version 5: every struct that stands in a pool, and nothing else.
  *
  * All integers are little-endian; all structs are line-sized or line-aligned; a CRC field covers
  * its whole struct with the field itself as zero, unless its comment says otherwise. Sizes and
@@ -23,7 +23,7 @@
 #define MEDIA_LINE      64u
 #define MEDIA_PAGE      4096u
 #define MEDIA_MAGIC     "EMBARFS" /* with its NUL: 8 bytes */
-#define MEDIA_VERSION   4u
+#define MEDIA_VERSION   5u
 #define MEDIA_SUPER_AT  0u
 #define MEDIA_SUPER_ALT 4096u
 
@@ -67,7 +67,8 @@ struct media_super {
     le64 created;        /* 144..151 CLOCK_REALTIME ns */
     uint8_t boot_id[16]; /* 152..167 of the host that made it */
     le32 durability;     /* 168..171 enum media_durability, as chosen at creation */
-    uint8_t zero[84];    /* 172..255 */
+    uint8_t secret[8];   /* 172..179 random; of this pool alone, told to nobody: see media_side */
+    uint8_t zero[76];    /* 180..255 */
 };
 
 /* A slot's claim: who serves it. Rewritten at each open; a term is one open. */
@@ -99,7 +100,8 @@ struct media_watermark {
     le32 term;           /*  8..11 */
     le32 crc;            /* 12..15 */
     uint8_t boot_id[16]; /* 16..31 */
-    uint8_t zero[32];    /* 32..63 */
+    le32 chain;          /* 32..35 crc of entry `number`, or 0: not told */
+    uint8_t zero[28];    /* 36..63 */
 };
 
 enum media_kind {
@@ -148,22 +150,27 @@ struct media_entry {
 /* A batch's side record: this header, and unless MEDIA_F_EQUAL le32 lengths[count], which stand
  * right below it: they begin at header - roundup(4 * count, 64). Side records grow down from the
  * top of the extent in which the payload begins, line-aligned, so that from one header the next
- * one down is found without an index. */
+ * one down is found without an index. A payload may hold anything, so that nobody can write into one
+ * what passes for a record, magic and crc go by the pool's secret. */
 struct media_side {
-    le32 magic;       /*  0..3  MEDIA_SIDE_MAGIC */
-    le32 crc;         /*  4..7  of header (crc as zero) and lengths */
+    le32 magic;       /*  0..3  MEDIA_SIDE_MAGIC, xor the upper half of the secret */
+    le32 crc;         /*  4..7  of header (crc as zero) and lengths, seeded by the lower half */
     le64 time;        /*  8..15 broker's CLOCK_REALTIME ns when the batch was whole; after
                         * anything that was committed then */
     le32 topic;       /* 16..19 */
     le32 payload_crc; /* 20..23 CRC32C of the payload */
-    le64 session;     /* 24..31 */
-    le64 sequence;    /* 32..39 low 48: sequence; high 16: MEDIA_F_... */
+    le64 session;     /* 24..31 low 48: session, 0: none; high 16: `after`, bits 0..15 */
+    le64 sequence;    /* 32..39 low 48: sequence; without a session its producer: the pending ring
+                        * + 1, 0: the sequencer. Then MEDIA_F_..., 8 bits, and `after`, bits 16..23.
+                        * `after`: an entry that was committed when it was announced, so that its own
+                        * comes behind; MEDIA_AFTER_BITS low bits of that number */
     le64 run0;        /* 40..47 low 48: pool offset; high 16: messages - 1 */
     le64 run1;        /* 48..55 low 48: pool offset, 0 if none; high 16: order0 | order1 << 8 */
     le32 run0_length; /* 56..59 */
     le32 length;      /* 60..63 payload bytes in all */
 };
 #define MEDIA_SIDE_MAGIC 0x45444953u
+#define MEDIA_AFTER_BITS 24u
 
 enum media_control_kind {
     MEDIA_C_MKDIR = 1,  /* id, parent, name, mode, uid, gid, time */

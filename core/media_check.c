@@ -37,7 +37,8 @@ AT(media_super, brokers, 140, 4);
 AT(media_super, created, 144, 8);
 AT(media_super, boot_id, 152, 16);
 AT(media_super, durability, 168, 4);
-AT(media_super, zero, 172, 84);
+AT(media_super, secret, 172, 8);
+AT(media_super, zero, 180, 76);
 SIZE(media_super, 256);
 
 AT(media_claim, magic, 0, 4);
@@ -61,7 +62,8 @@ AT(media_watermark, number, 0, 8);
 AT(media_watermark, term, 8, 4);
 AT(media_watermark, crc, 12, 4);
 AT(media_watermark, boot_id, 16, 16);
-AT(media_watermark, zero, 32, 32);
+AT(media_watermark, chain, 32, 4);
+AT(media_watermark, zero, 36, 28);
 SIZE(media_watermark, 64);
 
 AT(media_entry, number, 0, 8);

@@ -195,6 +195,8 @@ static int fill_super(struct media_super *s, const struct region *r, const struc
     memcpy(s->magic, MEDIA_MAGIC, sizeof(s->magic));
     if (getrandom(s->uuid, sizeof(s->uuid), 0) != (ssize_t)sizeof(s->uuid))
         return -EMBAR_EFAULTED;
+    if (getrandom(s->secret, sizeof(s->secret), 0) != (ssize_t)sizeof(s->secret))
+        return -EMBAR_EFAULTED;
     s->uuid[6] = (uint8_t)((s->uuid[6] & 0x0f) | 0x40); /* RFC 4122: random */
     s->uuid[8] = (uint8_t)((s->uuid[8] & 0x3f) | 0x80);
     struct timespec now;
@@ -474,6 +476,10 @@ int pool_attach(struct pool *p, struct region *r, struct embar_error *err)
     host_boot_id(p->boot_id);
     memcpy(p->uuid, s->uuid, sizeof(p->uuid));
     p->incarnation = le64_get(s->incarnation);
+    le32 secret[2];
+    memcpy(secret, s->secret, sizeof(secret));
+    p->side_seed = le32_get(secret[0]);
+    p->side_magic = MEDIA_SIDE_MAGIC ^ le32_get(secret[1]);
     p->max_batch = max_batch_of(&p->geo);
     /* What the pool was made for, unless this opening asked otherwise or the memory it has come to
      * (a copy on tmpfs) cannot give it. */

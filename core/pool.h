@@ -27,6 +27,7 @@ struct pool {
     uint64_t size;
     uint8_t uuid[16];
     uint64_t incarnation;
+    uint32_t side_magic, side_seed; /* of side records, by the pool's secret */
     enum media_durability durability;
     struct pool_geometry geo;
     uint64_t slot_base, slot_stride;

@@ -168,6 +168,11 @@ int seq_fail(struct log *log, int status)
     return -EMBAR_EFAULTED;
 }
 
+static struct mark mark_of(const struct log *log)
+{
+    return (struct mark){log->seq.next - 1, log->seq.chain, log->term};
+}
+
 /* Make entries [first, next) durable in the sense of the pool. */
 int seq_harden(struct log *log, uint64_t first)
 {
@@ -180,7 +185,8 @@ int seq_harden(struct log *log, uint64_t first)
     if (rc)
         return seq_fail(log, rc);
     if (background_only(log)) {
-        if (index_synced(&log->pool, log->slot, &log->syncs, log->seq.next - 1, log->term))
+        const struct mark m = mark_of(log);
+        if (index_synced(&log->pool, log->slot, &log->syncs, &m))
             return seq_fail(log, -EMBAR_EFAULTED);
         atomic_store_explicit(&log->synced, log->seq.next - 1, memory_order_release);
     }
@@ -192,8 +198,8 @@ int seq_harden(struct log *log, uint64_t first)
 /* Behind what was hardened. What was told by then stays told. */
 void seq_watermark(struct log *log)
 {
-    if (!log_faulted(log) &&
-        index_watermark(&log->pool, log->slot, &log->marks, log->seq.next - 1, log->term) != 0)
+    const struct mark m = mark_of(log);
+    if (!log_faulted(log) && index_watermark(&log->pool, log->slot, &log->marks, &m) != 0)
         log_fault(log, -EMBAR_EFAULTED);
 }
 

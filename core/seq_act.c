@@ -49,6 +49,7 @@ static int control_place(struct log *log, const struct control *c, struct record
                         .length = (uint32_t)(sizeof m + name),
                         .count = 1,
                         .equal = true,
+                        .after = log->seq.next - 1,
                         .time = now_realtime()};
     int rc = reserve_in(log, b, EXTENT_META);
     if (rc)

@@ -7,12 +7,20 @@
 #include "core/extent.h"
 #include "core/guard.h"
 
-static uint32_t record_crc(const struct media_side *m, const le32 *lengths, uint32_t count)
+#define AFTER_LOW 16u /* bits of `after` beside the session */
+
+static uint32_t record_crc(const struct pool *pool, const struct media_side *m, const le32 *lengths,
+                           uint32_t count)
 {
     struct media_side head = *m;
     head.crc = le32_of(0);
-    uint32_t crc = crc32c(0, &head, sizeof head);
+    uint32_t crc = crc32c(pool->side_seed, &head, sizeof head);
     return lengths ? crc32c(crc, lengths, (size_t)count * 4) : crc;
+}
+
+uint32_t side_crc(const struct pool *pool, const struct media_side *m, const le32 *lengths)
+{
+    return record_crc(pool, m, lengths, (uint32_t)le64_high16(m->run0) + 1);
 }
 
 static uint64_t lengths_sum(const le32 *lengths, uint32_t count)
@@ -40,18 +48,20 @@ static int side_store(void *arg)
 
     uint8_t order1 = b->extent1 ? b->extent1->order : 0;
     struct media_side m = {
-        .magic = le32_of(MEDIA_SIDE_MAGIC),
+        .magic = le32_of(pool->side_magic),
         .time = le64_of(b->time),
         .topic = le32_of(topic_id(b->topic)),
         .payload_crc = le32_of(b->payload_crc),
-        .session = le64_of(b->session),
-        .sequence = le64_pack(b->sequence, b->equal ? MEDIA_F_EQUAL : 0),
+        .session = le64_pack(b->session, (uint16_t)b->after),
+        .sequence = le64_pack(
+            b->session ? b->sequence : b->producer,
+            (uint16_t)((b->equal ? MEDIA_F_EQUAL : 0u) | (b->after >> AFTER_LOW & 0xff) << 8)),
         .run0 = le64_pack(b->run0, (uint16_t)(b->count - 1)),
         .run1 = le64_pack(b->run1, (uint16_t)(b->extent0->order | order1 << 8)),
         .run0_length = le32_of(b->run0_length),
         .length = le32_of(b->length),
     };
-    b->check = record_crc(&m, lengths, b->count);
+    b->check = record_crc(pool, &m, lengths, b->count);
     m.crc = le32_of(b->check);
     *at = m;
     flush_writeback(pool->flush, pool_at(pool, b->side - below), below + MEDIA_LINE);
@@ -79,7 +89,7 @@ static int side_load(void *arg)
     struct media_side m;
     flush_invalidate(pool->flush, pool_at(pool, at), sizeof m);
     memcpy(&m, pool_at(pool, at), sizeof m);
-    if (le32_get(m.magic) != MEDIA_SIDE_MAGIC)
+    if (le32_get(m.magic) != pool->side_magic)
         return -EMBAR_ECORRUPT;
 
     s->count = (uint32_t)(le64_get(m.run0) >> 48) + 1;
@@ -89,13 +99,15 @@ static int side_load(void *arg)
         return -EMBAR_ECORRUPT;
     s->lengths = s->equal ? NULL : pool_at(pool, at - below);
     flush_invalidate(pool->flush, s->lengths, below);
-    if (record_crc(&m, s->lengths, s->count) != le32_get(m.crc))
+    if (record_crc(pool, &m, s->lengths, s->count) != le32_get(m.crc))
         return -EMBAR_ECORRUPT;
 
     s->time = le64_get(m.time);
     s->topic = le32_get(m.topic);
-    s->session = le64_get(m.session);
-    s->sequence = le64_low48(m.sequence);
+    s->session = le64_low48(m.session);
+    s->sequence = s->session ? le64_low48(m.sequence) : 0;
+    s->producer = s->session ? 0 : (uint32_t)le64_low48(m.sequence);
+    s->after = le64_high16(m.session) | (uint32_t)(le64_high16(m.sequence) >> 8) << AFTER_LOW;
     s->payload_crc = le32_get(m.payload_crc);
     s->run0 = le64_low48(m.run0);
     s->run1 = le64_low48(m.run1);
@@ -119,6 +131,11 @@ static int side_load(void *arg)
     return 0;
 }
 
+bool side_begins(const struct pool *pool, uint64_t at)
+{
+    return le32_get(((const struct media_side *)pool_at(pool, at))->magic) == pool->side_magic;
+}
+
 int side_read(const struct pool *pool, uint64_t at, struct side *s)
 {
     return guard_run(pool->region, side_load, &(struct load){pool, at, s});
@@ -133,7 +150,7 @@ void side_move(const struct pool *pool, uint64_t from, uint64_t to, const struct
     m.run1 = le64_pack(s->run1, (uint16_t)(s->order0 | s->order1 << 8));
     if (lengths)
         memcpy(pool_at(pool, to - below), s->lengths, below);
-    m.crc = le32_of(record_crc(&m, lengths, s->count));
+    m.crc = le32_of(record_crc(pool, &m, lengths, s->count));
     *(struct media_side *)pool_at(pool, to) = m;
     flush_writeback(pool->flush, pool_at(pool, to - below), below + MEDIA_LINE);
 }

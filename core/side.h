@@ -15,6 +15,8 @@ static inline uint64_t side_size(uint32_t count, bool equal)
 /* A side record as read back and checked. */
 struct side {
     uint64_t time, session, sequence;
+    uint32_t producer;   /* without a session; + 1, 0: the sequencer */
+    uint32_t after;      /* low MEDIA_AFTER_BITS of the number of an entry committed before */
     uint64_t run0, run1; /* pool offsets; run1 0 when the payload is in one piece */
     uint32_t run0_length, length, count, payload_crc, topic;
     uint32_t crc; /* of the record itself */
@@ -32,6 +34,12 @@ int side_write(const struct pool *pool, struct batch *b) __attribute__((warn_unu
  * lengths). -EMBAR_ECORRUPT, -EMBAR_EFAULTED. */
 int side_read(const struct pool *pool, uint64_t at, struct side *s)
     __attribute__((warn_unused_result));
+
+/* Does that which stands at `at`, a line of the pool, begin as a record does? */
+bool side_begins(const struct pool *pool, uint64_t at);
+
+/* The CRC of a record that is changed by hand, which this has now. For tests. */
+uint32_t side_crc(const struct pool *pool, const struct media_side *m, const le32 *lengths);
 
 /* The checked record at `from` once more at `to`, with the places that s says now. Begins writing it
  * back. Under the caller's guard. */

@@ -410,7 +410,7 @@ static void seal_root(struct hostile *h, char *at, bool newest)
     memcpy(at, &r, sizeof r);
 }
 
-static void seal_side(struct hostile *h, uint64_t at)
+static void seal_side(struct hostile *h, const struct pool *p, uint64_t at)
 {
     struct media_side m;
     if (at % MEDIA_LINE || !inside(at, sizeof m))
@@ -424,11 +424,7 @@ static void seal_side(struct hostile *h, uint64_t at)
         return;
     if (inside(run0, n) && le64_low48(m.run1) == 0)
         m.payload_crc = le32_of(crc32c(0, h->image + run0, n));
-    m.crc = le32_of(0);
-    uint32_t crc = crc32c(0, &m, sizeof m);
-    if (!equal)
-        crc = crc32c(crc, h->image + at - below, (size_t)count * 4);
-    m.crc = le32_of(crc);
+    m.crc = le32_of(side_crc(p, &m, equal ? NULL : (const le32 *)(h->image + at - below)));
     memcpy(h->image + at, &m, sizeof m);
 }
 
@@ -449,8 +445,8 @@ void hostile_seal(struct hostile *h)
     }
     for (uint64_t at = p.data_base / MEDIA_LINE * MEDIA_LINE; inside(at, MEDIA_LINE);
          at += MEDIA_LINE)
-        if (le32_get(((struct media_side *)(h->image + at))->magic) == MEDIA_SIDE_MAGIC)
-            seal_side(h, at);
+        if (side_begins(&p, at))
+            seal_side(h, &p, at);
     struct media_root *newest = pool_root(&p, 0, 0), *other = pool_root(&p, 0, 1);
     if (le64_get(other->number) >= le64_get(newest->number)) {
         newest = other;

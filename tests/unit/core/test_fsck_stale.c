@@ -75,8 +75,7 @@ static void stale(struct world *w, unsigned i, uint32_t from, uint32_t length, u
     s->payload_crc = le32_of(~le32_get(s->payload_crc));
     s->run0 = le64_pack(topic_run(w->t, 0)->payload + from, (uint16_t)(messages - 1));
     s->run0_length = s->length = le32_of(length);
-    s->crc = le32_of(0);
-    s->crc = le32_of(crc32c(0, s, sizeof *s));
+    s->crc = le32_of(side_crc(&w->f.log->pool, s, NULL));
 }
 
 static void repair(struct world *w)

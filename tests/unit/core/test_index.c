@@ -338,6 +338,74 @@ static void breaks_below_the_watermark_are_told(void **state)
     fixture_close(&f);
 }
 
+/* What a checker goes by when lines are lost: a record says whose batch it is and behind which entry, and the
+ * watermark how the chain ends. */
+static void records_and_marks_tell_the_order(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct log_options o = {.manual = true};
+    fixture_open_as(&f, 0, &o);
+    uint32_t id = fixture_topic(&f, "t");
+    struct topic *t = log_topic(f.log, id);
+    uint64_t session = fixture_session(&f, id, 7);
+    const struct pool *p = log_pool(f.log);
+    struct sent sent[3];
+    struct log_stat st;
+    log_stat_all(f.log, &st);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(fixture_send(&f, i % 2, &sent[i], t, i == 2 ? session : 0, i == 2, i == 2,
+                                      "x", 1, NULL, 1),
+                         0);
+    log_commit(f.log);
+    for (unsigned i = 0; i < 3; i++) {
+        struct side s;
+        assert_true(sent[i].done);
+        assert_int_equal(side_read(p, sent[i].batch.side, &s), 0);
+        assert_int_equal(s.after, st.committed);
+        assert_int_equal(s.session, i == 2 ? session : 0);
+        assert_int_equal(s.sequence, i == 2);
+        assert_int_equal(s.producer, i == 2 ? 0 : i % 2 + 1);
+    }
+    log_stat_all(f.log, &st);
+    struct media_watermark *mark = pool_watermark(p, 0, 0), *second = pool_watermark(p, 0, 1);
+    mark = le64_get(second->number) > le64_get(mark->number) ? second : mark;
+    assert_int_equal(le64_get(mark->number), st.committed);
+    assert_int_equal(le32_get(mark->chain), le32_get(pool_entry(p, 0, st.committed)->crc));
+    topic_put(t);
+    fixture_close(&f);
+}
+
+/* All bits of it that a record holds. */
+static void records_hold_the_number_that_they_are_behind(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct log_options o = {.manual = true};
+    fixture_open_as(&f, 0, &o);
+    uint32_t id = fixture_topic(&f, "t");
+    struct topic *t = log_topic(f.log, id);
+    const struct pool *p = log_pool(f.log);
+    struct batch b = {.topic = t, .length = 6, .count = 2, .equal = true, .after = 0x12345678abcd};
+    assert_int_equal(log_reserve(f.log, &b), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        struct side s;
+        b.session = i ? MASK48 : 0;
+        b.sequence = i ? MASK48 - 1 : 0;
+        b.producer = 1024;
+        assert_int_equal(side_write(p, &b), 0);
+        assert_int_equal(side_read(p, b.side, &s), 0);
+        assert_int_equal(s.after, 0x78abcd);
+        assert_int_equal(s.session, b.session);
+        assert_int_equal(s.sequence, b.sequence);
+        assert_int_equal(s.producer, i ? 0 : 1024);
+        assert_true(s.equal);
+    }
+    log_abandon(f.log, &b);
+    topic_put(t);
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -349,6 +417,8 @@ int main(void)
         cmocka_unit_test(stale_entries_are_not_taken),
         cmocka_unit_test(other_histories_are_not_taken),
         cmocka_unit_test(breaks_below_the_watermark_are_told),
+        cmocka_unit_test(records_and_marks_tell_the_order),
+        cmocka_unit_test(records_hold_the_number_that_they_are_behind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
