@@ -171,7 +171,7 @@ static int fill_sift(struct fill *g, const struct topic *t)
 }
 
 /* Among those that are left, since what was damaged otherwise is told to stand around them. */
-static int fill_close(struct fill *g, const struct topic *t)
+static int fill_close(struct fill *g)
 {
     const struct side **s = malloc((g->count + 1) * sizeof(struct side *));
     bool *close = calloc(g->count + 1, sizeof *close);
@@ -179,7 +179,7 @@ static int fill_close(struct fill *g, const struct topic *t)
     for (size_t i = 0; rc == 0 && i < g->count; i++)
         s[i] = &g->at[i].o->s;
     if (rc == 0)
-        rc = fsck_close(&t->log->pool, s, close, g->count);
+        rc = fsck_close(s, close, g->count);
     for (size_t i = 0; rc == 0 && i < g->count; i++)
         g->at[i].close = close[i];
     free(s);
@@ -337,7 +337,7 @@ static int fill_choose(struct fill *g, const struct topic *t, const struct hole 
     for (size_t i = 0; i < g->count; i++)
         if (!g->at[i].ahead)
             sure.at[sure.count++] = g->at[i];
-    int rc = fill_close(&sure, t);
+    int rc = fill_close(&sure);
     if (rc == 0 && !fill_is_doubtful(&sure, live) &&
         (fill_exactly(&sure) || fill_from_end(&sure, live, messages))) {
         free(g->at);
@@ -347,7 +347,7 @@ static int fill_choose(struct fill *g, const struct topic *t, const struct hole 
     free(sure.at);
     if (fill_is_doubtful(g, live))
         g->count = 0;
-    rc = rc ? rc : fill_close(g, t);
+    rc = rc ? rc : fill_close(g);
     if (rc == 0)
         fill_joined(g, t, h->behind);
     return rc;

@@ -44,7 +44,7 @@ struct window {
 struct left {
     uint64_t at; /* record */
     uint64_t time, sequence;
-    uint32_t topic, length, payload_crc;
+    uint32_t producer, topic, length, payload_crc;
     size_t window;
     bool gone; /* it is served, saved, or proved to be gone */
 };
@@ -362,6 +362,7 @@ static int left_push(struct keep *k, uint64_t at, const struct side *s, size_t w
     k->left[k->count++] = (struct left){.at = at,
                                         .time = s->time,
                                         .sequence = s->sequence,
+                                        .producer = s->producer,
                                         .topic = s->topic,
                                         .length = s->length,
                                         .payload_crc = s->payload_crc,
@@ -479,7 +480,7 @@ static void batch_strike(struct keep *k, const struct side *s, bool saved)
     for (; low < k->count && k->left[low].topic == s->topic && k->left[low].time == s->time;
          low++) {
         struct left *l = &k->left[low];
-        if (l->sequence != s->sequence || l->length != s->length ||
+        if (l->sequence != s->sequence || l->producer != s->producer || l->length != s->length ||
             l->payload_crc != s->payload_crc)
             continue;
         l->gone = true;
@@ -519,7 +520,7 @@ static void left_settle(struct keep *k)
 static bool is_same(const struct left *a, const struct left *b)
 {
     return a->topic == b->topic && a->time == b->time && a->sequence == b->sequence &&
-           a->length == b->length && a->payload_crc == b->payload_crc;
+           a->producer == b->producer && a->length == b->length && a->payload_crc == b->payload_crc;
 }
 
 /* ---- What is proved to be gone ----------------------------------------------------------------- */

@@ -246,7 +246,7 @@ int fsck_unplaced(struct fsck *f, const struct topic *t, const struct orphan *o,
 bool fsck_same_batch(const struct side *a, const struct side *b)
 {
     return a->time == b->time && a->topic == b->topic && a->sequence == b->sequence &&
-           a->length == b->length && a->payload_crc == b->payload_crc;
+           a->producer == b->producer && a->length == b->length && a->payload_crc == b->payload_crc;
 }
 
 const struct orphan *fsck_as_named(const struct fsck *f, const struct orphan *o)

@@ -161,7 +161,7 @@ unsigned fsck_entry(const struct log *log, const struct orphan *o, uint64_t numb
 #define FSCK_SLACK 10000000000ull
 /* Of n batches of a topic, in the order of their times: close[i], when nothing tells whether the i-th came before
  * all that stand behind it, and after all before it. */
-int fsck_close(const struct pool *p, const struct side *const *s, bool *close, size_t n)
+int fsck_close(const struct side *const *s, bool *close, size_t n)
     __attribute__((warn_unused_result));
 
 /* ---- fsck_table.c: run tables that are damaged ------------------------------------------------ */

@@ -226,6 +226,37 @@ static void plain_apart(void **state)
     assert_false(plain_pair(*state, LARGE + MEDIA_LINE, LARGE + ENOUGH - LENGTH));
 }
 
+/* Each in an extent of its own: nothing gainsays their times. */
+static void plain_own(void **state)
+{
+    struct world *w = *state;
+    w->session[0] = w->session[1] = 0;
+    w->length = LARGE;
+    alone(w, 0);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    for (unsigned i = 0; i < PAIRS; i++)
+        (void)pair(w);
+    assert_true(w->belied > 0);
+    trial_take(&w->t, &w->f, true, NULL);
+    lines_zero(w);
+    right(w, 2 * PAIRS);
+    ends(w);
+}
+
+/* One worker's batches without a session: their times tell. */
+static void plain_one(void **state)
+{
+    struct world *w = *state;
+    w->session[0] = w->session[1] = 0;
+    alone(w, 0);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    for (unsigned i = 0; i < PAIRS; i++)
+        alone(w, 0);
+    trial_take(&w->t, &w->f, true, NULL);
+    lines_zero(w);
+    right(w, 0);
+}
+
 /* The same of one publisher: its numbers tell. */
 static void one_publisher(void **state)
 {
@@ -371,6 +402,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(lines_gone, begin, end),
         cmocka_unit_test_setup_teardown(plain_split, begin, end),
         cmocka_unit_test_setup_teardown(plain_apart, begin, end),
+        cmocka_unit_test_setup_teardown(plain_own, begin, end),
+        cmocka_unit_test_setup_teardown(plain_one, begin, end),
         cmocka_unit_test_setup_teardown(one_publisher, begin, end),
         cmocka_unit_test_setup_teardown(nobodys_first, begin, end),
         cmocka_unit_test_setup_teardown(nobodys_second, begin, end),
