@@ -35,6 +35,7 @@
 #include <sys/stat.h>
 
 #include "core/log.h"
+#include "core/made.h"
 #include "core/region.h"
 #include "embar/error.h"
 #include "net/server/topology.h"
@@ -439,13 +440,6 @@ void daemon_fail(int status, const char *fmt, ...) __attribute__((noreturn, form
 /* A remark: on the terminal while starting or in the foreground, in the system log afterwards. */
 void daemon_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* ---- made.c: what a start that fails takes away again ---------------------------------------------- */
-
-/* Before the default pool is opened: what of its path is not there is made by this start. */
-void made_expect(void);
-/* The file, and the directories that are empty then. Any thread, when the process is about to end. */
-void made_undo(const struct fs *fs);
-
 /* ---- mount.c: the mount point and the session ------------------------------------------------------ */
 
 /* Is the mount point one? A dead daemon's mount on it is taken away. */
@@ -515,7 +509,7 @@ struct fs {
     struct fuse_args fuse_args;
     struct fuse_session *session;
     struct region region;
-    atomic_bool made; /* region.spec names a file made by this start */
+    struct made made; /* by this start */
     struct log *log;
     pthread_mutex_t producer_lock; /* guards producer: it belongs to one thread at a time */
     struct producer *producer;

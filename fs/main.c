@@ -227,11 +227,11 @@ static int open_region(struct fs *fs, struct embar_error *err)
                                 .flush = fs->opt.flush,
                                 .durability = fs->opt.durability};
     if (!ro.spec)
-        made_expect();
+        made_expect(&fs->made);
     int rc = region_open(&fs->region, &ro, err);
     if (rc)
         return rc;
-    atomic_store(&fs->made, fs->region.created && fs->region.kind == REGION_FILE);
+    made_region(&fs->made, &fs->region);
     unsigned percent = 100;
     bool large = fs->region.size >= 256u << 20;
     region_prefault(&fs->region, large && isatty(STDERR_FILENO) ? show_progress : NULL, &percent);
@@ -302,7 +302,7 @@ static void __attribute__((noreturn)) give_up(struct fs *fs, int rc, const struc
         park_destroy(&fs->park);
         log_close(fs->log);
     }
-    made_undo(fs);
+    made_undo(&fs->made);
     region_close(&fs->region);
     daemon_fail(exit_status(rc), "%s", *err->text ? err->text : embar_strerror(rc));
 }

@@ -280,7 +280,7 @@ static void *wait_for_signal(void *arg)
         ;
     int starting = STARTING;
     if (atomic_compare_exchange_strong(&ender.phase, &starting, ENDED)) {
-        made_undo(ender.fs);
+        made_undo(&ender.fs->made);
         daemon_fail(EX_TEMPFAIL, "told to end (signal %d, %s) while starting.", which,
                     strsignal(which));
     }

@@ -6,9 +6,9 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/crc.h"
+#include "core/made.h"
 #include "core/pool.h"
 #include "net/cmd/cmd.h"
 #include "net/mounts.h"
@@ -164,20 +164,23 @@ static int create(const char *name, struct pool_args *a)
 {
     struct region r;
     struct embar_error err;
+    struct made made = {.pool = NULL};
     a->region.create = true;
-    if (mounted_explain(a->spec, region_open(&r, &a->region, &err), &err) != 0)
-        return cmd_fail(name, &err);
-    int rc;
-    if (r.is_volatile) {
+    if (!a->spec)
+        made_expect(&made);
+    int rc = mounted_explain(a->spec, region_open(&r, &a->region, &err), &err);
+    if (rc == 0)
+        made_region(&made, &r);
+    if (rc == 0 && r.is_volatile) {
         rc = embar_fail(&err, -EMBAR_ESPEC,
                         "%s would be gone when this command ends: give it to embarfs directly.",
                         r.spec);
-    } else {
+    } else if (rc == 0) {
         rc = format_new(name, &r, &a->geo, &err);
-        /* A file made here and not formatted is no use to anybody. */
-        if (rc && r.created)
-            (void)unlink(r.spec);
     }
+    if (rc)
+        made_undo(&made); /* a file that is not formatted is no use to anybody */
+    made_free(&made);
     region_close(&r);
     return rc ? cmd_fail(name, &err) : CMD_OK;
 }

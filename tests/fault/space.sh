@@ -16,12 +16,18 @@ equal "size of the file that was there" "$(stat -c %s "$pool")" 0
 rm "$pool"
 
 # Nor do the default pool's directories stay, but for those that were there.
+nothing_left() {
+    equal "what is left in $scratch/home" "$(find "$scratch/home" -mindepth 1 | sort)" \
+        "${1:+$(printf '%s\n' "$scratch/home/state" "$scratch/home/$1" | sort -u)}"
+}
 for there in '' state state/embar; do
     mkdir -p "$scratch/home/$there"
     refuses "no space left" with_fault posix_fallocate=ENOSPC env XDG_STATE_HOME="$scratch/home/state" \
         embarfs "$mnt" -f --size 64M --listen 127.0.0.1:0 --socket "$scratch/socket"
-    equal "what is left in $scratch/home" "$(find "$scratch/home" -mindepth 1 | sort)" \
-        "${there:+$(printf '%s\n' "$scratch/home/state" "$scratch/home/$there" | sort -u)}"
+    nothing_left "$there"
+    refuses "no space left" with_fault posix_fallocate=ENOSPC env XDG_STATE_HOME="$scratch/home/state" \
+        embar pool create --size 64M
+    nothing_left "$there"
 done
 
 # A disk that is full indeed.
