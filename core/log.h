@@ -217,6 +217,8 @@ struct node_stat {
 
 /* One valid name component: 0, -EMBAR_ENAME. */
 int name_check(const char *name, size_t length);
+/* All of a path, as of log_resolve: the same. The root is one, too, and has no names. */
+int path_check(const char *path, size_t length);
 /* Child of a directory. -ENOENT, -ENOTDIR, -EMBAR_ENAME. */
 int log_lookup(struct log *log, uint32_t parent, const char *name, size_t length,
                struct node_stat *st);

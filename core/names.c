@@ -32,6 +32,23 @@ int name_check(const char *name, size_t length)
     return 0;
 }
 
+int path_check(const char *path, size_t length)
+{
+    size_t at = length > 0 && path[0] == '/';
+    if (length > MEDIA_MAX_PATH)
+        return -EMBAR_ENAME;
+    if (at == length)
+        return 0;
+    for (;;) {
+        const char *slash = memchr(path + at, '/', length - at);
+        size_t n = slash ? (size_t)(slash - (path + at)) : length - at;
+        int rc = name_check(path + at, n);
+        if (rc || !slash)
+            return rc;
+        at += n + 1;
+    }
+}
+
 int names_init(struct log *log)
 {
     struct names *n = &log->names;

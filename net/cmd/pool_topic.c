@@ -42,24 +42,12 @@ static int make(struct log *log, uint32_t parent, const char *name, size_t lengt
     return rc;
 }
 
-/* All of its names: none is made where another cannot be. */
-static int check_names(const char *p)
-{
-    for (;; p++) {
-        size_t n = strcspn(p, "/");
-        int rc = name_check(p, n);
-        p += n;
-        if (rc || !*p)
-            return rc;
-    }
-}
-
 /* Walk the path, making what is missing. */
 static int find_or_make(struct log *log, const char *path, uint32_t *id, struct embar_error *err)
 {
     uint32_t at = LOG_ROOT_ID;
     const char *p = path + (*path == '/');
-    int rc = check_names(p);
+    int rc = path_check(path, strlen(path)); /* none is made where another cannot be */
     if (rc)
         return embar_fail(err, rc, "\"%s\"", path);
     for (;;) {

@@ -105,24 +105,6 @@ int walk(const struct conn *c, const char *path, size_t length, struct walked *o
 
 enum { STAGE_PARENT = 1, STAGE_LAST = 2 };
 
-/* All of its names: none is made where another cannot be. */
-static int check_path(const char *path, size_t length)
-{
-    size_t at = length > 0 && path[0] == '/';
-    if (length > MEDIA_MAX_PATH)
-        return -EMBAR_ENAME;
-    if (at == length)
-        return 0; /* the root itself */
-    for (;;) {
-        const char *slash = memchr(path + at, '/', length - at);
-        size_t n = slash ? (size_t)(slash - (path + at)) : length - at;
-        int rc = name_check(path + at, n);
-        if (rc || !slash)
-            return rc;
-        at += n + 1;
-    }
-}
-
 int make_path(struct conn *c, const char *path, size_t length, const struct making *how,
               struct walked *out, bool *made)
 {
@@ -130,7 +112,7 @@ int make_path(struct conn *c, const char *path, size_t length, const struct maki
     *made = false;
     if (a && a->result.status && a->result.status != -EEXIST)
         return a->result.status;
-    int rc = check_path(path, length);
+    int rc = path_check(path, length); /* none is made where another cannot be */
     if (rc == 0)
         rc = walk(c, path, length, out);
     if (rc == 0) {

@@ -54,6 +54,7 @@ fails 1 'no topic' embar dump "$pool" nope
 fails 1 'directory' embar dump "$pool" logs
 fails 1 'name' embar append "$pool" a/../b
 fails 1 'name' embar append "$pool" fresh/but//not
+fails 1 'name' embar append "$pool" "fresh/$(printf '%0200d/' 1 2 3 4 5 6)long"
 fails 1 'no topic' embar dump "$pool" fresh
 fails 1 'reserved' embar append "$pool" .embar/b
 fails 1 '' embar append "$scratch/absent" t
