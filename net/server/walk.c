@@ -5,12 +5,13 @@
  * when committed; between them the walk starts anew, so others may make or remove things meanwhile.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "net/server/internal.h"
 
-#define GROUPS_MAX 256
+#define GROUPS_USUAL 256 /* the kernel allows 65,536 */
 
 static bool in_group(const struct conn *c, uint32_t gid)
 {
@@ -18,14 +19,18 @@ static bool in_group(const struct conn *c, uint32_t gid)
         return true;
     if (!c->local)
         return false;
-    gid_t groups[GROUPS_MAX];
-    socklen_t size = sizeof(groups);
-    if (getsockopt(c->fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size))
-        return false;
-    for (size_t i = 0; i < size / sizeof(groups[0]); i++)
-        if (groups[i] == gid)
-            return true;
-    return false;
+    gid_t usual[GROUPS_USUAL], *groups = usual, *more = NULL;
+    socklen_t size = sizeof(usual);
+    int rc = getsockopt(c->fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size);
+    if (rc && errno == ERANGE) { /* size says how many there are: as they were when it connected */
+        groups = more = malloc(size);
+        rc = more ? getsockopt(c->fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) : -1;
+    }
+    bool found = false;
+    for (size_t i = 0; rc == 0 && !found && i < size / sizeof(groups[0]); i++)
+        found = groups[i] == gid;
+    free(more);
+    return found;
 }
 
 static bool is_privileged(const struct conn *c)

@@ -433,8 +433,8 @@ static void passed_descriptors(void **state)
 
 /* ---- Another user ---------------------------------------------------------------------------- */
 
-/* Runs f as uid 65534 with a connection over the Unix socket. */
-static void as_nobody(int (*f)(int fd))
+/* Runs f as uid 65534, and in these groups, too, with a connection over the Unix socket. */
+static void as_nobody(int (*f)(int fd), size_t n, const gid_t *groups)
 {
     if (geteuid() != 0)
         skip();
@@ -442,7 +442,7 @@ static void as_nobody(int (*f)(int fd))
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        if (setgroups(0, NULL) || setgid(65534) || setuid(65534))
+        if (setgroups(n, groups) || setgid(65534) || setuid(65534))
             _exit(99);
         _exit(f(peer(&r, true)));
     }
@@ -553,7 +553,7 @@ static void permissions(void **state)
     own(MEDIA_C_CREATE, own(MEDIA_C_MKDIR, LOG_ROOT_ID, "sticky", 01777, 0), "roots", 0666, 0);
     own(MEDIA_C_MKDIR, LOG_ROOT_ID, "readonly", 0755, 0);
     own(MEDIA_C_MKDIR, LOG_ROOT_ID, "group", 02777, 77);
-    as_nobody(nobody);
+    as_nobody(nobody, 0, NULL);
     assert_int_equal(log_resolve(r.log, "sticky/roots", &st), 0);
     assert_int_equal(log_resolve(r.log, "open/still", &st), 0);
     assert_int_equal(log_resolve(r.log, "group/t", &st), 0);
@@ -577,6 +577,28 @@ static void permissions(void **state)
     assert_int_equal(fails(fd, b, open_bytes(b, "open/theirs", 1, WIRE_S_RESUME, id, 1)),
                      EMBAR_EAUTH);
     close(fd);
+}
+
+static int one_of_the_group(int fd)
+{
+    uint8_t b[256];
+    CHECK(admin(fd, WIRE_V_ATTR, "groups", NULL, 0, 9, MEDIA_A_BYTES, NULL, NULL) == 0);
+    CHECK(admin(fd, WIRE_V_ATTR, "others", NULL, 0, 9, MEDIA_A_BYTES, NULL, NULL) == EACCES);
+    CHECK(fails(fd, b, open_bytes(b, "others", 1, WIRE_S_NONE, 0, 1)) == EACCES);
+    return 0;
+}
+
+/* Whoever is in very many groups is in each of them. */
+static void many_groups(void **state)
+{
+    (void)state;
+    enum { FIRST = 60000, GROUPS = 3000 };
+    gid_t groups[GROUPS];
+    for (unsigned i = 0; i < GROUPS; i++)
+        groups[i] = FIRST + i;
+    own(MEDIA_C_CREATE, LOG_ROOT_ID, "groups", 0060, FIRST + GROUPS - 1);
+    own(MEDIA_C_CREATE, LOG_ROOT_ID, "others", 0060, FIRST + GROUPS);
+    as_nobody(one_of_the_group, GROUPS, groups);
 }
 
 /* The server's end of a connection: it is in this process, too. */
@@ -623,6 +645,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(no_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(passed_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(permissions, setup, teardown),
+        cmocka_unit_test_setup_teardown(many_groups, setup, teardown),
         cmocka_unit_test_setup_teardown(machine_gone, setup, teardown),
     };
     return cmocka_run_group_tests_name("server peer", tests, NULL, NULL);
