@@ -47,6 +47,11 @@ int client_dial(struct embar_client *c, const atomic_bool *cancel, struct outage
 struct link_limit client_limit(const struct embar_client *c, const atomic_bool *cancel,
                                struct outage *o);
 
+/* When to dial again after *backoff_ms was in vain (0: after something that was of use): 10 ms, then twice as
+ * long each time, a second at most; up to a quarter sooner, so that those whom a broker lost at once do
+ * not all come back at once. */
+uint64_t client_retry_at(unsigned *backoff_ms);
+
 /* Whoever asked for it is told of an outage that lasts, and of its end. With no lock held.
  * The last connection broke; there is still none, for this reason; there is one. */
 void outage_begins(struct outage *o);

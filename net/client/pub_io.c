@@ -10,13 +10,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MS          1000000ull /* ns */
-#define BACKOFF_MIN 10u        /* ms */
-#define BACKOFF_MAX 1000u
-#define STEADY      (5000 * MS) /* a connection that stood this long begins a new outage */
-#define EVENTS      (PUB_MAX_CONNECTIONS + 1)
-#define FOREVER     UINT64_MAX
-#define DRIVE_MAX   (64u << 10) /* bytes */
+#define MS        1000000ull  /* ns */
+#define STEADY    (5000 * MS) /* a connection that stood this long begins a new outage */
+#define EVENTS    (PUB_MAX_CONNECTIONS + 1)
+#define FOREVER   UINT64_MAX
+#define DRIVE_MAX (64u << 10) /* bytes */
 
 static unsigned up(const struct embar_publisher *p)
 {
@@ -71,6 +69,24 @@ void pub_fail(struct embar_publisher *p, const struct embar_error *why)
     pthread_mutex_unlock(&p->lock);
 }
 
+/* No connection serves, for longer than one is waited for. */
+static bool fail_late(struct embar_publisher *p, uint64_t now, const struct embar_error *why)
+{
+    pthread_mutex_lock(&p->lock);
+    if (!p->head && !pub_lanes_begun(p))
+        p->down_since = now; /* nobody waits: no deadline runs */
+    bool over =
+        up(p) == 0 && p->down_since != 0 && now - p->down_since > p->client->reconnect_ms * MS;
+    pthread_mutex_unlock(&p->lock);
+    if (!over)
+        return false;
+    struct embar_error last;
+    (void)embar_fail(&last, -ETIMEDOUT, "The broker could not be reached again for %u ms. %s",
+                     p->client->reconnect_ms, why->text);
+    pub_fail(p, &last);
+    return true;
+}
+
 void pub_lost(struct pub_conn *c, const struct embar_error *why)
 {
     struct embar_publisher *p = c->pub;
@@ -78,9 +94,10 @@ void pub_lost(struct pub_conn *c, const struct embar_error *why)
     uint64_t now = clock_ns();
     bool steady = now - c->up_since > STEADY;
     pub_conn_close(c);
-    if (steady || c->backoff_ms == 0)
-        c->backoff_ms = BACKOFF_MIN;
-    c->retry_at = now + c->backoff_ms * MS;
+    /* Dialled and opened is not yet of use: that is one that was acked on, or stood. */
+    if (steady)
+        c->backoff_ms = 0;
+    c->retry_at = client_retry_at(&c->backoff_ms);
     unsigned unknown = 0;
     pthread_mutex_lock(&p->lock);
     if (up(p) == 0 && (steady || p->down_since == 0))
@@ -106,6 +123,8 @@ void pub_lost(struct pub_conn *c, const struct embar_error *why)
                          "not known whether they were committed. %s",
                          unknown, why->text);
         pub_fail(p, &lost);
+    } else if (none) {
+        (void)fail_late(p, now, why);
     }
 }
 
@@ -324,24 +343,12 @@ static uint64_t redial(struct pub_conn *c, uint64_t now)
         pub_fail(p, &why);
         return FOREVER;
     }
-    c->backoff_ms = c->backoff_ms == 0 ? BACKOFF_MIN : c->backoff_ms * 2;
-    if (c->backoff_ms > BACKOFF_MAX)
-        c->backoff_ms = BACKOFF_MAX;
-    now = clock_ns();
-    c->retry_at = now + c->backoff_ms * MS;
-    pthread_mutex_lock(&p->lock);
-    if (!p->head && !pub_lanes_begun(p))
-        p->down_since = now; /* nobody waits: no deadline runs */
-    bool none = up(p) == 0;
-    bool over = none && p->down_since != 0 && now - p->down_since > p->client->reconnect_ms * MS;
-    pthread_mutex_unlock(&p->lock);
-    if (over) {
-        struct embar_error last;
-        (void)embar_fail(&last, -ETIMEDOUT, "The broker could not be reached again for %u ms. %s",
-                         p->client->reconnect_ms, why.text);
-        pub_fail(p, &last);
+    c->retry_at = client_retry_at(&c->backoff_ms);
+    if (fail_late(p, clock_ns(), &why))
         return FOREVER;
-    }
+    pthread_mutex_lock(&p->lock);
+    bool none = up(p) == 0;
+    pthread_mutex_unlock(&p->lock);
     if (none)
         outage_lasts(&p->outage, &why);
     return c->retry_at;

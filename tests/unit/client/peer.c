@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -66,6 +67,10 @@ static bool hello(struct peer *p, int fd, uint64_t ref)
     pthread_mutex_lock(&p->lock);
     while (p->silent && !p->stop)
         pthread_cond_wait(&p->moved, &p->lock);
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (p->hellos < PEER_HELD)
+        p->hello_ns[p->hellos] = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
     bool refused = p->hellos++ >= 2 && p->hello_refusals > 0;
     if (refused)
         p->hello_refusals--;

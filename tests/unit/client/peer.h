@@ -63,10 +63,11 @@ struct peer {
     uint32_t epoch;
     bool fenced, forgotten;
     unsigned hellos, frames, breaks, connections;
-    unsigned mismatches;     /* frames whose payload was another than their checksum says */
-    uint64_t heard;          /* the mark that was told last */
-    unsigned beyond;         /* batches further above it than the window allows */
-    unsigned behind, before; /* frames of more than PEER_LARGE with the checksum there */
+    uint64_t hello_ns[PEER_HELD]; /* when the first of them came: CLOCK_MONOTONIC */
+    unsigned mismatches;          /* frames whose payload was another than their checksum says */
+    uint64_t heard;               /* the mark that was told last */
+    unsigned beyond;              /* batches further above it than the window allows */
+    unsigned behind, before;      /* frames of more than PEER_LARGE with the checksum there */
     struct peer_batch *log;
     struct peer_batch held[PEER_HELD];
     uint32_t counts[PEER_LOOSE]; /* loose: messages of what is committed, by sequence */
