@@ -17,12 +17,10 @@
 #include "core/crc.h"
 #include "net/client/client.h"
 
-#define CHANNEL     1u
-#define FIRST       (1u << 20) /* bytes of the buffer to begin with */
-#define READ_AHEAD  (256u << 10)
-#define BACKOFF_MIN 10u /* ms */
-#define BACKOFF_MAX 1000u
-#define MS          1000000ull /* ns */
+#define CHANNEL    1u
+#define FIRST      (1u << 20) /* bytes of the buffer to begin with */
+#define READ_AHEAD (256u << 10)
+#define MS         1000000ull /* ns */
 
 struct embar_subscription {
     struct embar_client *client;
@@ -35,7 +33,7 @@ struct embar_subscription {
     struct link_peer peer;
     struct embar_error failed; /* code 0: alive */
     bool ended;                /* the broker said END, or the limit is reached */
-    uint64_t down_since, retry_at;
+    uint64_t retry_at;
     uint64_t wake; /* what the timer is set to; UINT64_MAX: nothing */
     struct outage outage;
     unsigned backoff_ms;
@@ -190,16 +188,13 @@ static void wake_at(struct embar_subscription *s, uint64_t ns)
 /* The connection broke: try again at retry_at. */
 static void lose(struct embar_subscription *s, const struct embar_error *why)
 {
-    uint64_t now = clock_ns();
+    uint64_t before = s->outage.since;
     drop_connection(s);
     outage_begins(&s->outage);
+    if (s->outage.since != before)
+        s->backoff_ms = 0; /* nothing may have come for long, but the connection stood */
     outage_lasts(&s->outage, why);
-    if (s->down_since == 0)
-        s->down_since = now;
-    s->backoff_ms = s->backoff_ms == 0 ? BACKOFF_MIN : s->backoff_ms * 2;
-    if (s->backoff_ms > BACKOFF_MAX)
-        s->backoff_ms = BACKOFF_MAX;
-    s->retry_at = now + s->backoff_ms * MS;
+    s->retry_at = client_retry_at(&s->backoff_ms);
     wake_at(s, s->retry_at);
 }
 
@@ -217,7 +212,7 @@ static int reattach(struct embar_subscription *s, struct embar_error *err)
     if (!link_transient(rc))
         return end_with(s, &why, err);
     lose(s, &why);
-    if (clock_ns() - s->down_since > s->client->reconnect_ms * MS) {
+    if (clock_ns() - s->outage.since > s->client->reconnect_ms * MS) {
         struct embar_error last;
         (void)embar_fail(&last, -ETIMEDOUT, "The broker could not be reached again for %u ms. %s",
                          s->client->reconnect_ms, why.text);
@@ -310,7 +305,6 @@ static int take_data(struct embar_subscription *s, const struct wire_frame *f,
     s->info.offset += payload;
     s->info.message += count;
     s->received += count;
-    s->down_since = 0;
     s->backoff_ms = 0;
     outage_ends(&s->outage);
     return 1;

@@ -1,14 +1,17 @@
-/* How a broker is dialled again that is there and of no use: ever more rarely, and not for ever. What must
- * take time is tested to take it, and nothing to take less.
+/* How a broker is dialled again that is there and of no use: ever more rarely, and not for ever; and that a
+ * subscription nothing comes for has its time for each outage anew. What must take time is tested to take it, and
+ * nothing to take less; hours pass by the clock that the library reads (the linker's --wrap).
  */
 #include <errno.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -16,6 +19,18 @@
 #include "peer.h"
 
 enum { PATIENCE_MS = 60000, MS = 1000000 };
+
+static atomic_uint_fast64_t ahead; /* seconds that the clock was put forward */
+
+int __real_clock_gettime(clockid_t id, struct timespec *ts);
+int __wrap_clock_gettime(clockid_t id, struct timespec *ts);
+
+int __wrap_clock_gettime(clockid_t id, struct timespec *ts)
+{
+    int rc = __real_clock_gettime(id, ts);
+    ts->tv_sec += (time_t)atomic_load(&ahead);
+    return rc;
+}
 
 /* Connections are closed behind each answer from now on, or no more; those that are, now. */
 static void behave(struct peer *p, bool brief)
@@ -129,12 +144,51 @@ static void not_for_ever(void **state)
     peer_stop(&p);
 }
 
+static void until_reconnected(struct embar_subscription *s, uint64_t times)
+{
+    struct embar_message m;
+    struct embar_error err;
+    struct embar_sub_info info = {.reconnects = 0};
+    for (int i = 0; info.reconnects < times && i < PATIENCE_MS / 10; i++) {
+        if (embar_next(s, &m, 10, &err) != -ETIMEDOUT || !strstr(err.text, "No message"))
+            fail_msg("%s", err.text);
+        embar_sub_info(s, &info);
+    }
+    assert_int_equal(info.reconnects, times);
+}
+
+/* Nothing comes for an hour between two outages, of which the second one's first dial is in vain. */
+static void each_outage_anew(void **state)
+{
+    (void)state;
+    struct peer p = {.incarnation = 1};
+    struct embar_client *c = start(&p, PATIENCE_MS);
+    struct embar_subscription *s;
+    struct embar_error err;
+    struct embar_subscribe_options o = {.follow = true};
+    assert_int_equal(embar_subscribe(&s, c, "t", &o, &err), 0);
+    behave(&p, true);
+    behave(&p, false);
+    until_reconnected(s, 1);
+    atomic_store(&ahead, 3600);
+    pthread_mutex_lock(&p.lock);
+    p.hello_refusals = 1;
+    pthread_mutex_unlock(&p.lock);
+    behave(&p, true);
+    behave(&p, false);
+    until_reconnected(s, 2);
+    embar_unsubscribe(s);
+    embar_disconnect(c);
+    peer_stop(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(put_off),
         cmocka_unit_test(ever_more_rarely),
         cmocka_unit_test(not_for_ever),
+        cmocka_unit_test(each_outage_anew),
     };
     return cmocka_run_group_tests_name("client redial", tests, NULL, NULL);
 }
