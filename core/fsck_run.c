@@ -36,9 +36,8 @@ struct walk {
     size_t before;
     struct records *records; /* of the run, when it is walked closely; owned */
     struct pieces *out;
-    size_t first; /* of this run's pieces */
-    uint64_t batches, low,
-        top; /* all that fit; from `low` up to `top` the records of those not trimmed */
+    size_t first;     /* of this run's pieces */
+    uint64_t batches; /* all that fit */
 };
 
 /* What stands at w's position up to `end` is of this state: a new piece, or more of the last. */
@@ -64,6 +63,7 @@ static int piece_put(struct walk *w, uint64_t end, enum state state, uint64_t me
     last->run.message = w->at.message;
     last->run.payload = (w->r->payload + (w->at.offset - w->r->offset)) & MASK48;
     last->run.side = w->at.side & MASK48;
+    last->low = last->top = w->at.side + MEDIA_LINE;
     last->run.batches = 1;
     /* A search by time does not go by what begins within a run: it may be late. */
     bool late = w->at.offset > w->r->offset || w->r->flags & MEDIA_RUN_LATE;
@@ -151,8 +151,9 @@ static bool end_is_wrong(const struct walk *w)
            record_next(&since, w->limit, &side, &offset);
 }
 
-static int place_put(struct walker *w, const struct walk *k, uint64_t from, uint64_t to)
+static int place_put(const struct walk *k, const struct piece *p, uint64_t from, uint64_t to)
 {
+    struct walker *w = k->w;
     int rc = 0;
     if (from >= to)
         return 0;
@@ -166,7 +167,7 @@ static int place_put(struct walker *w, const struct walk *k, uint64_t from, uint
             w->place = grown, w->place_capacity = capacity;
     }
     if (rc == 0)
-        w->place[w->places++] = (struct place){from, to, k->r->offset, k->t->id};
+        w->place[w->places++] = (struct place){from, to, p->run.offset, k->t->id};
     pthread_mutex_unlock(&w->lock);
     return rc;
 }
@@ -307,22 +308,24 @@ static int record_put(struct walk *w, const struct side *s)
     }
     w->unproved = !whole;
     int rc = piece_put(w, end, whole ? WHOLE : live ? BAD_PAYLOAD : TRIMMED, s->count, true);
-    w->low = w->at.side - (side_size(s->count, s->equal) - MEDIA_LINE);
-    w->top = live ? w->top : w->low; /* trimmed: its place may have been given away */
+    if (rc)
+        return rc;
+    struct piece *p = &w->out->at[w->out->count - 1];
+    p->low = w->at.side - (side_size(s->count, s->equal) - MEDIA_LINE);
+    p->top = live ? p->top : p->low; /* trimmed: its place may have been given away */
     w->at.offset = end;
     w->at.message += s->count;
-    w->at.side = w->low - MEDIA_LINE;
+    w->at.side = p->low - MEDIA_LINE;
     w->at.seen.bytes += s->length;
     w->at.seen.messages += live ? s->count : 0;
     w->at.seen.batches += live;
     w->batches++;
-    return rc;
+    return 0;
 }
 
 static void records_begin(struct walk *w)
 {
     w->at = (struct stand){.offset = w->r->offset, .message = w->r->message, .side = w->r->side};
-    w->low = w->top = w->r->side + MEDIA_LINE;
     w->batches = 0;
     w->out->count = w->first;
     w->unproved = false;
@@ -393,18 +396,25 @@ static void moved_say(const struct walk *w)
              w->r->offset, w->limit);
 }
 
-/* Where it stands, all of it whole. */
+/* Where what is whole of it stands; also of a run that is damaged elsewhere. */
 static int places_put(const struct walk *w)
 {
-    struct walker *all = w->w;
-    const struct run *r = w->r, *part = w->part;
-    uint64_t base = topic_base(w->t), trimmed = base > r->offset ? base - r->offset : 0;
-    int rc = place_put(all, w, r->payload + trimmed, r->payload + (w->limit - r->offset));
-    if (rc == 0)
-        rc = place_put(all, w, w->low, w->top);
-    if (rc == 0 && part)
-        rc = place_put(all, w, part->payload,
-                       part->payload + (topic_run_end(w->t, w->i + 1) - part->offset));
+    uint64_t base = topic_base(w->t);
+    const struct run *part = w->part;
+    int rc = 0;
+    for (size_t i = w->first; rc == 0 && i < w->out->count; i++) {
+        const struct piece *p = &w->out->at[i];
+        const struct run *r = &p->run;
+        uint64_t trimmed = base > r->offset ? base - r->offset : 0;
+        if (p->state != WHOLE)
+            continue;
+        rc = place_put(w, p, r->payload + trimmed, r->payload + (p->end - r->offset));
+        if (rc == 0)
+            rc = place_put(w, p, p->low, p->top);
+        if (rc == 0 && part)
+            rc = place_put(w, p, part->payload,
+                           part->payload + (topic_run_end(w->t, w->i + 1) - part->offset));
+    }
     return rc;
 }
 
@@ -439,7 +449,7 @@ static int walk_run(struct walk *w, struct slice *s)
     pieces_say(w);
     if (w->moved)
         moved_say(w);
-    return whole ? places_put(w) : 0;
+    return places_put(w);
 }
 
 /* The second half follows its first as it is, but for the flags. */

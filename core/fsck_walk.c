@@ -201,27 +201,20 @@ static int by_place(const void *a, const void *b)
     return x->to < y->to ? -1 : x->to > y->to;
 }
 
-static void overlaps_say(struct walker *w)
+static void overlap_say(struct fsck *f, const struct place *a, const struct place *b)
 {
     char name[FSCK_NAME];
-    if (w->places > 1)
-        qsort(w->place, w->places, sizeof *w->place, by_place);
-    for (size_t i = 1; i < w->places; i++) {
-        const struct place *a = &w->place[i - 1], *b = &w->place[i];
-        if (b->from >= a->to)
-            continue;
-        fsck_say(w->f,
-                 &(struct finding){.kind = FSCK_OVERLAP,
-                                   .severity = FSCK_ERROR,
-                                   .action = FSCK_MARK,
-                                   .id = b->topic,
-                                   .offsets = {b->offset, b->offset},
-                                   .place = {b->from, a->to < b->to ? a->to : b->to}},
-                 "What stands from byte " U64 " on shares its place with %s from byte " U64
-                 " on. Nothing tells which of them is right, so neither is read; what is whole is "
-                 "saved aside.",
-                 b->offset, fsck_name(w->f->log, a->topic, name), a->offset);
-    }
+    fsck_say(f,
+             &(struct finding){.kind = FSCK_OVERLAP,
+                               .severity = FSCK_ERROR,
+                               .action = FSCK_MARK,
+                               .id = b->topic,
+                               .offsets = {b->offset, b->offset},
+                               .place = {b->from, a->to < b->to ? a->to : b->to}},
+             "What stands from byte " U64 " on shares its place with %s from byte " U64
+             " on. Nothing tells which of them is right, so neither is read; what is whole is "
+             "saved aside.",
+             b->offset, fsck_name(f->log, a->topic, name), a->offset);
 }
 
 static void overlap_lose(struct fsck *f, const struct place *x)
@@ -239,13 +232,24 @@ static void overlap_lose(struct fsck *f, const struct place *x)
 }
 
 /* One of the two serves what is another's: which, is not told. */
-static void overlaps_lose(const struct walker *w)
+static void overlap_settle(struct fsck *f, const struct place *a, const struct place *b)
 {
-    for (size_t i = 1; i < w->places; i++)
-        if (w->place[i].from < w->place[i - 1].to) {
-            overlap_lose(w->f, &w->place[i - 1]);
-            overlap_lose(w->f, &w->place[i]);
-        }
+    overlap_lose(f, a);
+    overlap_lose(f, b);
+}
+
+/* Each place with the one before it that reaches furthest, where they share a byte. */
+static void overlaps(struct walker *w,
+                     void (*each)(struct fsck *f, const struct place *a, const struct place *b))
+{
+    if (w->places > 1)
+        qsort(w->place, w->places, sizeof *w->place, by_place);
+    for (size_t i = 1, furthest = 0; i < w->places; i++) {
+        const struct place *a = &w->place[furthest], *b = &w->place[i];
+        if (b->from < a->to)
+            each(w->f, a, b);
+        furthest = b->to > a->to ? i : furthest;
+    }
 }
 
 /* No slice parts the halves of a split batch. */
@@ -303,14 +307,14 @@ int fsck_walk(struct fsck *f)
     for (size_t i = 0; i < w.slices; i++)
         rc = rc ? rc : w.slice[i].rc;
     if (rc == 0)
-        overlaps_say(&w);
+        overlaps(&w, overlap_say);
     for (size_t i = 0, n; rc == 0 && i < w.slices; i += n) {
         for (n = 1; i + n < w.slices && w.slice[i + n].t == w.slice[i].t; n++)
             ;
         rc = topic_settle(f, &w.slice[i], n);
     }
     if (rc == 0)
-        overlaps_lose(&w);
+        overlaps(&w, overlap_settle);
     if (rc == 0)
         fsck_bases(f);
     f->report->batches = w.batches;

@@ -14,6 +14,7 @@ struct piece {
     struct run run;
     uint64_t end;      /* log offset */
     uint64_t messages; /* in it, when known */
+    uint64_t low, top; /* WHOLE: from here up to there the records of those not trimmed */
     bool counted;
     enum state state;
 };
@@ -32,7 +33,7 @@ struct slice {
     int rc;
 };
 
-struct place { /* what a whole run holds */
+struct place { /* what a whole piece holds */
     uint64_t from, to, offset;
     uint32_t topic;
 };

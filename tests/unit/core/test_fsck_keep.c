@@ -232,6 +232,85 @@ static void odd_line(void **state)
     fsck_report_drop(&r);
 }
 
+/* Three bytes, in the run of those before it or in one of its own. */
+static void publish_three(struct world *w, struct topic *t, const char *data, bool own)
+{
+    struct batch left = {.topic = t, .length = 10, .count = 1, .equal = true};
+    if (own)
+        assert_int_equal(log_reserve(w->f.log, &left), 0);
+    assert_int_equal(fixture_publish(&w->f, t, 0, 0, 0, data, 3, NULL, 1).status, 0);
+    if (own)
+        log_abandon(w->f.log, &left);
+}
+
+/* Its run i is said to stand where batch `b` of its first run does. */
+static void stand_on(struct topic *t, size_t i, unsigned b)
+{
+    const struct run *r = topic_run(t, 0);
+    topic_run(t, i)->payload = (r->payload + 3ull * b) & MASK48;
+    topic_run(t, i)->side = (r->side - b * side_size(1, true)) & MASK48;
+    table_rewrite(t->log, t);
+}
+
+/* One repair settles it: these bytes of the topic are not served any more, and no others are lost. */
+static void settled(struct world *w, uint64_t from, uint64_t to)
+{
+    struct fsck_report r;
+    struct embar_error err;
+    assert_int_equal(trial_fsck(&w->t, true, w->save, &r, &err), 0);
+    assert_non_null(trial_finding(&r, FSCK_OVERLAP));
+    assert_int_equal(r.left, 0);
+    fsck_report_drop(&r);
+    assert_int_equal(trial_fsck(&w->t, false, NULL, &r, &err), 0);
+    if (r.errors + r.warnings > 0)
+        trial_print(&r);
+    assert_int_equal(r.errors + r.warnings, 0);
+    uint64_t lost = 0;
+    for (size_t i = 0; i < r.count; i++)
+        if (r.finding[i].kind == FSCK_KNOWN) {
+            assert_in_range(r.finding[i].offsets.from, from, to);
+            assert_in_range(r.finding[i].offsets.to, from, to);
+            lost += r.finding[i].offsets.to - r.finding[i].offsets.from;
+        }
+    assert_int_equal(lost, to - from);
+    fsck_report_drop(&r);
+}
+
+/* One of the two is damaged elsewhere: what is whole of it shares the place all the same. */
+static void shared_damaged(void **state)
+{
+    struct world *w = *state;
+    struct topic *t = log_topic(w->f.log, w->id);
+    publish_three(w, t, "aaa", false);
+    publish_three(w, t, "bbb", false);
+    publish_three(w, t, "ccc", true);
+    publish_three(w, t, "ddd", true);
+    topic_put(t);
+    assert_int_equal(t->run_count, 3);
+    stand_on(t, 1, 0);
+    uint64_t second = topic_run(t, 0)->payload + 3;
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    trial_take(&w->t, &w->f, true, NULL);
+    w->t.image[second] ^= 1;
+    settled(w, 0, 9);
+}
+
+/* One run holds what four others claim, one behind the other. */
+static void shared_by_five(void **state)
+{
+    struct world *w = *state;
+    struct topic *t = log_topic(w->f.log, w->id);
+    for (unsigned i = 0; i < 9; i++)
+        publish_three(w, t, &"aaabbbcccdddeeefffggghhhiii"[3 * i], i > 4);
+    topic_put(t);
+    assert_int_equal(t->run_count, 5);
+    for (unsigned i = 1; i < 5; i++)
+        stand_on(t, i, i);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    trial_take(&w->t, &w->f, true, NULL);
+    settled(w, 0, 27);
+}
+
 /* A table says of two batches that they stand in one place: neither is served, and what stands there is kept. */
 static void shared(void **state)
 {
@@ -241,17 +320,11 @@ static void shared(void **state)
     struct topic *t = log_topic(log, w->id);
     struct fsck_report r;
     struct embar_error err;
-    for (unsigned i = 0; i < 3; i++) {
-        struct batch left = {.topic = t, .length = 10, .count = 1, .equal = true};
-        assert_int_equal(log_reserve(log, &left), 0);
-        assert_int_equal(fixture_publish(&w->f, t, 0, 0, 0, &data[3 * i], 3, NULL, 1).status, 0);
-        log_abandon(log, &left);
-    }
+    for (unsigned i = 0; i < 3; i++)
+        publish_three(w, t, &data[3 * i], true);
     topic_put(t);
     assert_int_equal(t->run_count, 3);
-    topic_run(t, 1)->payload = topic_run(t, 0)->payload;
-    topic_run(t, 1)->side = topic_run(t, 0)->side;
-    table_rewrite(log, t);
+    stand_on(t, 1, 0);
     assert_int_equal(log_checkpoint(log), 0);
     trial_take(&w->t, &w->f, true, NULL);
     assert_int_equal(trial_fsck(&w->t, true, w->save, &r, &err), 0);
@@ -277,6 +350,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(copy, begin, end),
         cmocka_unit_test_setup_teardown(odd_line, begin, end),
         cmocka_unit_test_setup_teardown(shared, begin, end),
+        cmocka_unit_test_setup_teardown(shared_damaged, begin, end),
+        cmocka_unit_test_setup_teardown(shared_by_five, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
