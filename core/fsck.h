@@ -3,8 +3,8 @@
  * A check reads every structure that counts: superblock and copy, slot lines, roots, the newest
  * checkpoint, the index behind it, and every batch that can still be read, with its payload. It
  * never writes. A repair writes a fresh checkpoint of what was found, beside everything that stands,
- * and the root that names it last: killed at any moment it leaves a pool that can be repaired. What
- * it overwrites or gives up is copied aside first.
+ * and the root that names it, and only then clears what tells of the damage: cut off at any moment and
+ * made again it ends as it would have. What it overwrites or gives up is copied aside first.
  *
  * What cannot be brought back keeps its log offsets and answers EIO (MEDIA_RUN_DAMAGED, _LOST).
  */

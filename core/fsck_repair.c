@@ -259,8 +259,8 @@ static struct media_root *spare_root(const struct fsck *f)
     return f->base == b ? a : NULL;
 }
 
-/* Before the root: who finds such a line behind the end takes the ring for overwritten, and one that is of another
- * place for the damaged end of the index. */
+/* Who finds such a line behind the end takes the ring for overwritten, and one that is of another place for the
+ * damaged end of the index. Not before the root: until then nothing else says that something may be lost there. */
 static int lines_clear(struct fsck *f)
 {
     int rc = 0;
@@ -303,11 +303,9 @@ static int state_write(struct fsck *f, struct embar_error *err)
     for (struct topic *t = log->names.by_id; t; t = t->by_id.next)
         t->ordered_end = topic_end(t);
     uint64_t generation = log->root_generation;
-    int rc = checkpoint_fits(log); /* else nothing is changed */
+    int rc = checkpoint_write(log);
     if (rc == 0)
         rc = lines_clear(f);
-    if (rc == 0)
-        rc = checkpoint_write(log);
     /* Once more, over the root that the state came from: what it names may be damaged. */
     log->root_spare = NULL;
     log->manifest.whole = true;

@@ -72,6 +72,7 @@ static void campaign(void **state)
             if (only)
                 look_closely(&t);
             alarm(120);
+            trial_cuts(&t, save, d, 1);
             trial_run(&t, save, &o);
             alarm(0);
             tally_add(&tally[t.kind], &o);

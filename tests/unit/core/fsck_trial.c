@@ -171,8 +171,8 @@ static void numbers_find(struct trial *t, struct log *log)
     }
 }
 
-static int image_open(struct log **log, struct region *r, char *image, bool readonly,
-                      struct embar_error *err)
+int trial_image_open(struct log **log, struct region *r, char *image, bool readonly,
+                     struct embar_error *err)
 {
     struct log_options o = {.region = r, .readonly = readonly, .manual = true};
     region_wrap(r, image, TRIAL_SIZE, NULL);
@@ -192,7 +192,7 @@ void trial_take(struct trial *t, struct fixture *f, bool killed, char *earlier)
     memcpy(t->pristine, f->memory, TRIAL_SIZE);
     t->image = memory_new();
     memcpy(t->image, t->pristine, TRIAL_SIZE);
-    assert_int_equal(image_open(&log, &r, t->pristine, true, &err), 0);
+    assert_int_equal(trial_image_open(&log, &r, t->pristine, true, &err), 0);
     t->sessions = log->sessions.count;
     for (struct topic *x = log->names.by_id; x; x = x->by_id.next)
         if (!names_is_dir(x))
@@ -376,7 +376,7 @@ void trial_entries(struct trial *t)
     struct embar_error err;
     struct region r;
     struct log *log;
-    assert_int_equal(image_open(&log, &r, t->pristine, true, &err), 0);
+    assert_int_equal(trial_image_open(&log, &r, t->pristine, true, &err), 0);
     for (uint64_t n = log->seq.next - log->recovered; n < log->seq.next; n++) {
         const struct media_entry *line = pool_entry(&log->pool, 0, n);
         struct entry e;
@@ -571,7 +571,7 @@ static void image_compare(struct trial *t, const bool *hit, bool clean,
     struct log *log;
     char *copy = memory_new();
     memcpy(copy, t->image, TRIAL_SIZE);
-    int rc = image_open(&log, &r, copy, false, &err);
+    int rc = trial_image_open(&log, &r, copy, false, &err);
     if (rc)
         fail_msg("the pool does not open: %s", err.text);
     for (size_t i = 0; i < t->topics; i++) {

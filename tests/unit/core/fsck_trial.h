@@ -84,6 +84,11 @@ void trial_damage(struct trial *t, struct draws *d, char *text, size_t size);
 /* Check, repair, compare, check again; fails the test on a broken promise. `save`: a directory. */
 void trial_run(struct trial *t, const char *save, struct trial_outcome *out);
 
+/* fsck_cut.c: repair the image, but cut off at one of its operations, and repair what that left: it serves what the
+ * repair does that is not cut off, all of it and nothing else, and a check finds nothing. In `most` of the ways there
+ * are, by `d`; 0: in all. The image stays as it is; one that cannot be repaired is none of its business. */
+void trial_cuts(struct trial *t, const char *save, struct draws d, unsigned most);
+
 /* A private directory to save into, and its end with all that is in it. */
 #define TRIAL_SAVE 32
 void trial_save_make(char dir[TRIAL_SAVE]);
@@ -96,6 +101,9 @@ void trial_close(struct trial *t, struct fixture *f, const char *save);
 /* The image as a region, checked or repaired. */
 int trial_fsck(struct trial *t, bool repair, const char *save, struct fsck_report *r,
                struct embar_error *err);
+/* The log on an image, to look at or to go on with. */
+int trial_image_open(struct log **log, struct region *r, char *image, bool readonly,
+                     struct embar_error *err);
 /* A repair as fsck_run makes it, up to where the batches were walked: for who goes on step by step. Asserts
  * that nothing was found. */
 struct trial_step {
