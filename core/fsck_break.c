@@ -31,9 +31,9 @@ const struct media_entry *salvage_line(const struct salvage *v, uint64_t number)
     return NULL;
 }
 
-/* Does a term begin with this entry? Its claim says so. */
-static bool term_begins(const struct log *log, uint64_t number, struct entry *e)
+bool gap_term_begins(const struct salvage *v, uint64_t number, struct entry *e)
 {
+    const struct log *log = v->log;
     for (unsigned slot = 0; slot < log->pool.geo.slots; slot++) {
         struct media_claim c = *pool_claim(&log->pool, slot);
         uint32_t term = recover_claim_term(&log->pool, slot, NULL);
@@ -47,12 +47,13 @@ static bool term_begins(const struct log *log, uint64_t number, struct entry *e)
 }
 
 /* Does the entry's side record say the same as the entry, or the claim of its term? */
-static bool agrees(const struct log *log, const struct entry *e)
+static bool agrees(const struct salvage *v, const struct entry *e)
 {
+    const struct log *log = v->log;
     struct side s;
     struct entry begin;
     if (e->kind == MEDIA_TERM)
-        return term_begins(log, e->number, &begin) && begin.term == e->term;
+        return gap_term_begins(v, e->number, &begin) && begin.term == e->term;
     if (e->kind == MEDIA_MOVE)
         return e->side && index_check(&log->pool, e) == 0 &&
                side_read(&log->pool, e->side, &s) == 0 && s.topic == e->topic &&
@@ -82,7 +83,7 @@ static bool stands(const struct salvage *v, uint64_t number, struct entry *e, ui
     if (before && le32_get(before->crc) == index_chain_before(line))
         return true;
     bool goes_on = behind && index_decode(behind, number + 1, *next, &other, &unused);
-    return agrees(v->log, e) && (goes_on || !behind);
+    return agrees(v, e) && (goes_on || !behind);
 }
 
 /* The line as it was before one of its bits flipped; `behind`: the chain behind it, when known. */
@@ -327,7 +328,7 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
             continue;
         if (part && o->close)
             continue;
-        if (!part && term_begins(v->log, g->from + g->count, &g->e[g->count]))
+        if (!part && gap_term_begins(v, g->from + g->count, &g->e[g->count]))
             term = g->e[g->count++].term;
         uint64_t left = g->to - g->from - g->count;
         if (left < (o->s.run1 && !half ? 2 : 1) || g->count + 3 > LOST_MOST) {
@@ -344,7 +345,7 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
         g->count += half ? 1 : n;
     }
     if (rc == 0 && !part && g->count < g->to - g->from &&
-        term_begins(v->log, g->from + g->count, &g->e[g->count]))
+        gap_term_begins(v, g->from + g->count, &g->e[g->count]))
         g->count++;
     return rc;
 }
@@ -356,7 +357,7 @@ static int gap_rebuild(struct salvage *v, struct gap *g, bool part)
     bool counted = g->count == g->to - g->from && !v->unproved;
     bool whole = rc == 0 && (g->known ? gap_proved(v, g) : counted && actions_agree(v, g));
     if (rc == 0 && !part && !whole)
-        g->count = 0;
+        rc = gap_arrange(v, g);
     return rc;
 }
 
@@ -486,6 +487,30 @@ static void gap_say(struct salvage *v, const struct gap *g, bool found)
                           : "Topics may have lost what came last.");
 }
 
+/* Nothing stands behind it, but the watermark tells how it ended. */
+static bool gap_is_marked(const struct salvage *v, struct gap *g)
+{
+    for (unsigned slot = 0; !g->known && slot < v->log->pool.geo.slots; slot++) {
+        g->behind = index_watermark_chain(&v->log->pool, slot, g->to - 1);
+        if (g->behind)
+            return true;
+    }
+    return false;
+}
+
+/* What stood there, all of it. */
+static int gap_find(struct salvage *v, struct gap *g, uint32_t term, bool *found)
+{
+    *found = gap_mend(v, g) || gap_is_bare(v, g, term);
+    int rc = *found ? 0 : salvage_actions(v);
+    if (rc || *found)
+        return rc;
+    rc = gap_rebuild(v, g, false);
+    *found = rc == 0 && (g->count > 0 || gap_is_batch(v, g) || gap_term(v, g, term) ||
+                         gap_is_move(v, g, term));
+    return rc;
+}
+
 int salvage_break(struct salvage *v)
 {
     struct gap *g = calloc(1, sizeof *g);
@@ -504,7 +529,7 @@ int salvage_break(struct salvage *v)
             g->known = true;
             g->to = m;
             g->behind = index_chain_before(salvage_line(v, m));
-            if (e.kind != MEDIA_MOVE && agrees(v->log, &e) &&
+            if (e.kind != MEDIA_MOVE && agrees(v, &e) &&
                 side_read(&v->log->pool, e.side, &s) == 0) {
                 g->half = e.kind == MEDIA_PART;
                 g->half_side = e.side;
@@ -512,12 +537,12 @@ int salvage_break(struct salvage *v)
             }
         }
     uint32_t term = g->known && e.kind != MEDIA_TERM ? e.term : v->term;
-    bool found = gap_mend(v, g) || gap_is_bare(v, g, term);
-    int rc = found ? 0 : salvage_actions(v);
-    if (rc == 0 && !found) {
-        rc = gap_rebuild(v, g, false);
-        found = rc == 0 && (g->count > 0 || gap_is_batch(v, g) || gap_term(v, g, term) ||
-                            gap_is_move(v, g, term));
+    bool found = false, marked = gap_is_marked(v, g);
+    g->known = g->known || marked;
+    int rc = gap_find(v, g, term, &found);
+    if (rc == 0 && !found && marked) {
+        g->known = false;
+        rc = gap_find(v, g, term, &found);
     }
     if (rc == 0)
         gap_say(v, g, found);

@@ -27,6 +27,14 @@ uint64_t gap_end(const struct salvage *v, const struct gap *g, uint32_t topic);
 /* Does an entry before the gap tell of it? What that says was dealt with, wherever its record stands now. */
 bool gap_is_told(const struct salvage *v, const struct gap *g, const struct orphan *o);
 
+/* Does a term begin with this entry? Its claim says so. */
+bool gap_term_begins(const struct salvage *v, uint64_t number, struct entry *e);
+
+/* ---- fsck_epoch.c ------------------------------------------------------------------------- */
+
+/* The entries that are lost are in g, if the chain says in which order the log took them; else none is. */
+int gap_arrange(struct salvage *v, struct gap *g) __attribute__((warn_unused_result));
+
 /* ---- fsck_single.c ------------------------------------------------------------------------ */
 
 /* Is the one entry that is lost, in term `term`, one without a batch, a batch's, or a move? Then it is in g. */

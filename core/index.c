@@ -209,12 +209,28 @@ int index_synced(const struct pool *pool, unsigned slot, unsigned *turn, const s
     return watermark_write(pool, at, turn, m);
 }
 
+static bool watermark_fetch(const struct pool *pool, const struct media_watermark *w,
+                            struct media_watermark *copy)
+{
+    return guard_fetch(pool->region, copy, w, sizeof *copy) == 0 &&
+           watermark_crc(copy) == le32_get(copy->crc);
+}
+
+uint32_t index_watermark_chain(const struct pool *pool, unsigned slot, uint64_t number)
+{
+    struct media_watermark w;
+    for (unsigned which = 0; which < 2; which++)
+        if (watermark_fetch(pool, pool_watermark(pool, slot, which), &w) &&
+            le64_get(w.number) == number)
+            return le32_get(w.chain);
+    return 0;
+}
+
 uint64_t index_watermark_read(const struct pool *pool, const struct media_watermark *w,
                               bool *same_boot)
 {
     struct media_watermark copy;
-    if (guard_fetch(pool->region, &copy, w, sizeof copy) != 0 ||
-        watermark_crc(&copy) != le32_get(copy.crc))
+    if (!watermark_fetch(pool, w, &copy))
         return 0;
     *same_boot = memcmp(pool->boot_id, copy.boot_id, sizeof copy.boot_id) == 0;
     return le64_get(copy.number);

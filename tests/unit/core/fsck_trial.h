@@ -76,6 +76,9 @@ void trial_build(struct trial *t, struct draws *d);
 /* The pool of the fixture as it stands, which may go on. `earlier`: as it stood at some moment, or NULL; the
  * trial's from then on. */
 void trial_take(struct trial *t, struct fixture *f, bool killed, char *earlier);
+/* The watermarks do not tell the chain any more: nothing proves what stood at the end of the
+ * index. */
+void trial_unmark(struct trial *t, struct fixture *f);
 void trial_free(struct trial *t);
 /* Run i of the topic, which holds no split batch, goes elsewhere, as move.c does it. The entry's number. */
 uint64_t trial_move(struct log *log, struct topic *t, size_t i);

@@ -18,10 +18,11 @@
 
 struct world {
     struct fixture f;
-    uint32_t id;
+    uint32_t id, other;
     uint64_t session[2], sequence[2];
     uint32_t length;
     unsigned belied; /* pairs whose times do not say how they stand */
+    bool marked;     /* the watermark tells how the index ended */
     struct trial t;
     char save[TRIAL_SAVE];
 };
@@ -33,7 +34,8 @@ static int begin(void **state)
     memset(&w, 0, sizeof w);
     w.length = LENGTH;
     trial_open(&w.f, w.save, &o);
-    w.id = fixture_topic(&w.f, "t");
+    w.other = fixture_topic(&w.f, "other");
+    w.id = fixture_topic(&w.f, "t"); /* the newest: a trial's first */
     for (unsigned i = 0; i < 2; i++)
         w.session[i] = fixture_session(&w.f, w.id, 0);
     *state = &w;
@@ -103,6 +105,30 @@ static void *in_image(struct world *w, const void *at)
     return w->t.image + ((const char *)at - (const char *)w->f.memory);
 }
 
+static void take(struct world *w)
+{
+    trial_take(&w->t, &w->f, true, NULL);
+    if (!w->marked)
+        trial_unmark(&w->t, &w->f);
+}
+
+/* Of another topic. */
+static void strange(struct world *w)
+{
+    struct topic *t = log_topic(w->f.log, w->other);
+    assert_int_equal(fixture_publish(&w->f, t, 0, 0, 0, "strange", 7, NULL, 1).status, 0);
+    topic_put(t);
+}
+
+/* Line and record are gone: no chain goes over it. */
+static void strange_zero(struct world *w, uint64_t number)
+{
+    struct media_entry *line = in_image(w, pool_entry(&w->f.log->pool, 0, number));
+    assert_int_equal(le32_get(line->topic), w->other);
+    memset(w->t.image + le64_low48(line->side), 0, MEDIA_LINE);
+    memset(line, 0, MEDIA_LINE);
+}
+
 static void lines_zero(struct world *w)
 {
     const struct log *log = w->f.log;
@@ -137,17 +163,29 @@ static void ends(struct world *w)
 }
 
 /* Behind the checkpoint, and all lines are gone. */
-static void index_gone(void **state)
+static void all_gone(struct world *w, unsigned aside)
 {
-    struct world *w = *state;
     alone(w, 0);
     assert_int_equal(log_checkpoint(w->f.log), 0);
     for (unsigned i = 0; i < PAIRS; i++)
         (void)pair(w);
-    trial_take(&w->t, &w->f, true, NULL);
+    take(w);
     lines_zero(w);
-    right(w, 2 * PAIRS);
+    right(w, aside);
     ends(w);
+}
+
+static void index_gone(void **state)
+{
+    all_gone(*state, 2 * PAIRS);
+}
+
+/* The order of an epoch is known by its places, and the watermark's chain proves it. */
+static void index_gone_marked(void **state)
+{
+    struct world *w = *state;
+    w->marked = true;
+    all_gone(w, 0);
 }
 
 /* The same where an older checkpoint stands that the index has gone past: with that one fewer batches find no place,
@@ -171,7 +209,7 @@ static void index_lapped(void **state)
         (void)pair(w);
     assert_int_equal(atomic_load(&log->checkpoint), older + 24);
     assert_true(log->seq.next - 1 > older + entries);
-    trial_take(&w->t, &w->f, true, NULL);
+    take(w);
     for (unsigned i = 0; i < 4 * PAIRS; i++)
         memset(in_image(w, pool_entry(&log->pool, 0, log->seq.next - 1 - i)), 0, MEDIA_LINE);
     right(w, 4 * PAIRS);
@@ -179,19 +217,33 @@ static void index_lapped(void **state)
 }
 
 /* The lines of one pair are gone, and what stands behind tells where they began and ended. */
-static void lines_gone(void **state)
+static void pair_gone(struct world *w, bool proved)
 {
-    struct world *w = *state;
     const struct log *log = w->f.log;
     alone(w, 0);
     assert_int_equal(log_checkpoint(w->f.log), 0);
     uint64_t number = log->seq.next + 2;
-    for (unsigned i = 0; i < PAIRS; i++)
+    for (unsigned i = 0; i < PAIRS; i++) {
+        if (i == 2)
+            strange(w);
         (void)pair(w);
-    trial_take(&w->t, &w->f, true, NULL);
+    }
+    take(w);
+    if (!proved)
+        strange_zero(w, number + 2);
     for (unsigned i = 0; i < 2; i++)
         memset(in_image(w, pool_entry(&log->pool, 0, number + i)), 0, MEDIA_LINE);
-    right(w, 2);
+    right(w, proved ? 0 : 2);
+}
+
+static void lines_gone(void **state)
+{
+    pair_gone(*state, false);
+}
+
+static void lines_gone_proved(void **state)
+{
+    pair_gone(*state, true);
 }
 
 /* Without sessions, when what the topic fills has so much room: only their places gainsay their times. */
@@ -207,7 +259,7 @@ static bool plain_pair(struct world *w, uint64_t least, uint64_t most)
     }
     assert_int_equal(log_checkpoint(w->f.log), 0);
     bool split = pair(w);
-    trial_take(&w->t, &w->f, true, NULL);
+    take(w);
     lines_zero(w);
     right(w, 2);
     ends(w);
@@ -237,10 +289,17 @@ static void plain_own(void **state)
     for (unsigned i = 0; i < PAIRS; i++)
         (void)pair(w);
     assert_true(w->belied > 0);
-    trial_take(&w->t, &w->f, true, NULL);
+    take(w);
     lines_zero(w);
-    right(w, 2 * PAIRS);
+    right(w, w->marked ? 0 : 2 * PAIRS);
     ends(w);
+}
+
+static void plain_own_marked(void **state)
+{
+    struct world *w = *state;
+    w->marked = true;
+    plain_own(state);
 }
 
 /* One worker's batches without a session: their times tell. */
@@ -252,7 +311,7 @@ static void plain_one(void **state)
     assert_int_equal(log_checkpoint(w->f.log), 0);
     for (unsigned i = 0; i < PAIRS; i++)
         alone(w, 0);
-    trial_take(&w->t, &w->f, true, NULL);
+    take(w);
     lines_zero(w);
     right(w, 0);
 }
@@ -265,7 +324,7 @@ static void one_publisher(void **state)
     assert_int_equal(log_checkpoint(w->f.log), 0);
     for (unsigned i = 0; i < PAIRS; i++)
         alone(w, 0);
-    trial_take(&w->t, &w->f, true, NULL);
+    take(w);
     lines_zero(w);
     right(w, 0);
 }
@@ -282,24 +341,29 @@ static void nobodys_lost(struct world *w, unsigned which, bool trimmed)
     assert_int_equal(log_checkpoint(w->f.log), 0);
     if (which == 0)
         (void)fixture_control(&w->f, mode);
+    if (which == 0)
+        strange(w);
     number = log->seq.next + which;
     struct batch left = {.topic = names_id(&w->f.log->names, w->id), .length = 10, .count = 1};
     assert_int_equal(log_reserve(w->f.log, &left), 0); /* the pair is a run of its own */
     (void)pair(w);
     log_abandon(w->f.log, &left);
-    if (which == 1)
+    if (which == 1) {
+        strange(w);
         (void)fixture_control(&w->f, mode);
+    }
     alone(w, 0);
     if (trimmed)
         (void)fixture_control(&w->f,
                               (struct control){.kind = MEDIA_C_TRIM, .id = w->id, .value = LENGTH});
-    trial_take(&w->t, &w->f, true, NULL);
+    take(w);
     struct media_entry *line = in_image(w, pool_entry(&log->pool, 0, number));
-    struct media_entry *action = in_image(w, pool_entry(&log->pool, 0, number + 2 * which - 1));
+    struct media_entry *action = in_image(w, pool_entry(&log->pool, 0, number + 4 * which - 2));
     assert_int_equal(line->kind, MEDIA_BATCH);
     assert_int_equal(action->kind, MEDIA_CONTROL);
     memset(&line->crc, 0x5a, sizeof line->crc);
     memset(action, 0, MEDIA_LINE);
+    strange_zero(w, number + 2 * which - 1);
     right(w, 1);
     assert_int_equal(w->belied, 1);
 }
@@ -336,10 +400,12 @@ static void trim_tells_the_end(void **state)
     for (unsigned i = 0; i < 2; i++)
         alone(w, 0);
     (void)pair(w);
-    assert_int_equal(log->seq.next, number + 4);
+    strange(w);
+    assert_int_equal(log->seq.next, number + 5);
     (void)fixture_control(&w->f,
                           (struct control){.kind = MEDIA_C_TRIM, .id = w->id, .value = LENGTH / 2});
-    trial_take(&w->t, &w->f, true, NULL);
+    take(w);
+    strange_zero(w, number + 4);
     for (unsigned i = 0; i < 4; i++)
         memset(in_image(w, pool_entry(&log->pool, 0, number + i)), 0, MEDIA_LINE);
     right(w, 4);
@@ -368,7 +434,7 @@ static void table_gone(struct world *w, unsigned before, unsigned pairs, unsigne
         alone(w, 1);
     for (unsigned i = 0; i < 2; i++)
         assert_int_equal(log_checkpoint(w->f.log), 0);
-    trial_take(&w->t, &w->f, true, NULL);
+    take(w);
     lines_zero(w);
     table_zero(w);
 }
@@ -398,11 +464,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(index_gone, begin, end),
+        cmocka_unit_test_setup_teardown(index_gone_marked, begin, end),
         cmocka_unit_test_setup_teardown(index_lapped, begin, end),
         cmocka_unit_test_setup_teardown(lines_gone, begin, end),
+        cmocka_unit_test_setup_teardown(lines_gone_proved, begin, end),
         cmocka_unit_test_setup_teardown(plain_split, begin, end),
         cmocka_unit_test_setup_teardown(plain_apart, begin, end),
         cmocka_unit_test_setup_teardown(plain_own, begin, end),
+        cmocka_unit_test_setup_teardown(plain_own_marked, begin, end),
         cmocka_unit_test_setup_teardown(plain_one, begin, end),
         cmocka_unit_test_setup_teardown(one_publisher, begin, end),
         cmocka_unit_test_setup_teardown(nobodys_first, begin, end),

@@ -15,6 +15,7 @@
 struct world {
     struct fixture f;
     uint32_t x, y;
+    bool marked; /* the watermark tells how the index ended */
     struct trial t;
     char save[TRIAL_SAVE];
 };
@@ -131,6 +132,8 @@ static void leave(struct world *w, uint64_t session, uint64_t sequence)
 static void take(struct world *w)
 {
     trial_take(&w->t, &w->f, true, NULL);
+    if (!w->marked)
+        trial_unmark(&w->t, &w->f);
 }
 
 /* The line that says when the newest term began. */
@@ -162,6 +165,20 @@ static void last_line_of_two(void **state)
     claim_zero(w);
     line_zero(w, w->f.log->seq.next - 1);
     assert_int_equal(holds(w), 1);
+}
+
+/* But the watermark tells. */
+static void last_line_by_mark(void **state)
+{
+    struct world *w = *state;
+    w->marked = true;
+    leave(w, 0, 0);
+    publish(w, w->y, 'b', 0, 0);
+    publish(w, w->y, 'c', 0, 0);
+    take(w);
+    claim_zero(w);
+    line_zero(w, w->f.log->seq.next - 1);
+    assert_int_equal(holds(w), 0);
 }
 
 /* `n` lines amid others are gone with their records. */
@@ -349,6 +366,18 @@ static void at_once_last(void **state)
     holds(w);
 }
 
+static void at_once_last_marked(void **state)
+{
+    struct world *w = *state;
+    w->marked = true;
+    publish(w, w->x, 'a', 0, 0);
+    uint64_t first = at_once(w);
+    take(w);
+    line_zero(w, first);
+    line_zero(w, first + 1);
+    assert_int_equal(holds(w), 0);
+}
+
 static void at_once_between(void **state)
 {
     struct world *w = *state;
@@ -449,6 +478,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(last_line, begin, end),
         cmocka_unit_test_setup_teardown(last_line_of_two, begin, end),
+        cmocka_unit_test_setup_teardown(last_line_by_mark, begin, end),
         cmocka_unit_test_setup_teardown(line_and_record, begin, end),
         cmocka_unit_test_setup_teardown(lines_and_records, begin, end),
         cmocka_unit_test_setup_teardown(line_and_record_by_chain, begin, end),
@@ -461,6 +491,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(reversed_sessions, begin, end),
         cmocka_unit_test_setup_teardown(reversed_sessions_between, begin, end),
         cmocka_unit_test_setup_teardown(at_once_last, begin, end),
+        cmocka_unit_test_setup_teardown(at_once_last_marked, begin, end),
         cmocka_unit_test_setup_teardown(at_once_between, begin, end),
         cmocka_unit_test_setup_teardown(at_once_late, begin, end),
         cmocka_unit_test_setup_teardown(at_once_one_time, begin, end),

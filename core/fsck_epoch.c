@@ -1,0 +1,374 @@
+/* Lost entries of the index, when the log did not take their batches in the order of their times (recovery).
+ *
+ * A record names an entry that was committed when its batch was announced. So those numbers are ends of epochs, and
+ * what is behind one was taken by no epoch before it. Between two ends as many entries stand as their numbers say:
+ * those of the batches that were announced first, in the order that the sequencer gives an epoch (arrange.c). The
+ * checksum behind the gap says whether it was so. Where it was not, epochs may have ended that no record names,
+ * or one have been left in the order of its arrival: that is tried, within a bound. Never writes to the pool.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/fsck_gap.h"
+
+#define LINES_MOST (1u << 22) /* index lines that are tried at one gap */
+
+struct member {
+    const struct orphan *o;
+    const struct side *s;
+    uint64_t after;  /* its entry comes behind this one */
+    uint64_t number; /* of an action: its entry's, else 0 */
+    size_t tail;     /* of its topic */
+    unsigned lines;
+    bool used;
+};
+
+/* Of a topic, behind what was laid so far. */
+struct tail {
+    uint32_t topic;
+    uint64_t end, time;
+};
+
+/* The k-th epoch begins behind entry cut[k], and has so many members. */
+struct epochs {
+    const struct salvage *v;
+    struct gap *g;
+    uint32_t term;
+    struct member *member; /* in the order of their times */
+    struct member **pick;  /* of one epoch, and room to sort them once more */
+    size_t members;
+    struct tail *tail, *first_tail;
+    size_t tails;
+    uint32_t *made; /* topics that were made in the gap */
+    size_t mades;
+    uint64_t *cut;
+    size_t *size;
+    size_t cuts;
+    unsigned left; /* lines that may still be tried */
+};
+
+/* Up to two epochs that are tried another way than all others: 0: as their batches arrived; 1 + n: as if another
+ * epoch had ended behind the first n. */
+struct ways {
+    size_t epoch[2];
+    size_t way[2];
+};
+
+/* ---- What there is ------------------------------------------------------------------------------ */
+
+static uint64_t after_of(const struct gap *g, const struct side *s)
+{
+    uint64_t base = g->from - 1, mask = (1ull << MEDIA_AFTER_BITS) - 1;
+    uint64_t ahead = (s->after - base) & mask;
+    return ahead <= mask / 2 ? base + ahead : base > mask - ahead ? base - (mask + 1 - ahead) : 0;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const uint32_t *x = a, *y = b;
+    return *x < *y ? -1 : *x > *y;
+}
+
+/* May it be one of them? What is older than what its topic holds may be, too, if it was announced since the
+ * checkpoint: all entries from there on are known, and none is its own. */
+static bool may_be(const struct epochs *x, const struct orphan *o, uint64_t after)
+{
+    const struct salvage *v = x->v;
+    const struct gap *g = x->g;
+    uint32_t topic = o->s.topic;
+    bool late = o->s.time <= salvage_newer_than(v, topic);
+    return topic != 0 && !o->taken && after + 1 < g->to && (!late || after >= v->start) &&
+           (o->named == 0 || (o->named >= g->from && o->named < g->to)) &&
+           (names_id(&v->log->names, topic) ||
+            bsearch(&topic, x->made, x->mades, sizeof topic, by_id)) &&
+           !salvage_is_void(v, o, g->from) && !salvage_is_taken(v, &o->s);
+}
+
+static int by_number(const void *a, const void *b)
+{
+    const uint64_t *x = a, *y = b;
+    return *x < *y ? -1 : *x > *y;
+}
+
+/* An action is an epoch of its own, and so is a term's begin. */
+static void cuts_make(struct epochs *x)
+{
+    const struct fsck *f = x->v->f;
+    const struct gap *g = x->g;
+    size_t n = 0;
+    x->cut[n++] = g->from - 1;
+    x->cut[n++] = g->to - 1;
+    for (size_t i = 0; i < f->orphans; i++) {
+        uint64_t after = after_of(g, &f->orphan[i].s);
+        if (after >= g->from && after < g->to)
+            x->cut[n++] = after;
+    }
+    for (size_t i = 0; i < x->members; i++)
+        if (x->member[i].number) {
+            x->cut[n++] = x->member[i].number - 1;
+            x->cut[n++] = x->member[i].number;
+        }
+    for (unsigned slot = 0; slot < x->v->log->pool.geo.slots; slot++) {
+        uint64_t start = le64_get(pool_claim(&x->v->log->pool, slot)->start);
+        if (start >= g->from && start < g->to) {
+            x->cut[n++] = start - 1;
+            x->cut[n++] = start;
+        }
+    }
+    qsort(x->cut, n, sizeof *x->cut, by_number);
+    for (size_t i = 0; i < n; i++)
+        if (x->cuts == 0 || x->cut[x->cuts - 1] != x->cut[i])
+            x->cut[x->cuts++] = x->cut[i];
+}
+
+static int by_time(const void *a, const void *b)
+{
+    const struct member *x = a, *y = b;
+    if (x->s->time != y->s->time)
+        return x->s->time < y->s->time ? -1 : 1;
+    return x->o->at < y->o->at ? -1 : x->o->at > y->o->at;
+}
+
+static void member_add(struct epochs *x, const struct orphan *o, uint64_t after, uint64_t number)
+{
+    /* The chain is made of what was said at the time, wherever the batch stands now. */
+    if (o->named >= x->g->from)
+        o = fsck_as_named(x->v->f, o);
+    x->member[x->members++] = (struct member){
+        .o = o, .s = &o->s, .after = after, .number = number, .lines = o->s.run1 ? 2 : 1};
+}
+
+static void members_find(struct epochs *x)
+{
+    const struct salvage *v = x->v;
+    const struct gap *g = x->g;
+    for (size_t i = 0; i < v->actions; i++) {
+        const struct action *a = &v->action[i];
+        if (a->o->taken || a->c.number < g->from || a->c.number >= g->to)
+            continue;
+        member_add(x, a->o, a->c.number - 1, a->c.number);
+        if (a->c.kind == MEDIA_C_CREATE)
+            x->made[x->mades++] = a->c.id;
+    }
+    if (x->mades > 1)
+        qsort(x->made, x->mades, sizeof *x->made, by_id);
+    for (size_t i = 0; i < v->f->orphans; i++) {
+        const struct orphan *o = &v->f->orphan[i];
+        uint64_t after = after_of(g, &o->s);
+        if (may_be(x, o, after))
+            member_add(x, o, after, 0);
+    }
+    if (x->members > 1)
+        qsort(x->member, x->members, sizeof *x->member, by_time);
+}
+
+static int by_topic(const void *a, const void *b)
+{
+    return by_id(&((const struct tail *)a)->topic, &((const struct tail *)b)->topic);
+}
+
+static void tails_find(struct epochs *x)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < x->members; i++)
+        x->first_tail[i] = (struct tail){.topic = x->member[i].s->topic};
+    if (x->members > 1)
+        qsort(x->first_tail, x->members, sizeof *x->first_tail, by_topic);
+    for (size_t i = 0; i < x->members; i++) {
+        uint32_t id = x->first_tail[i].topic;
+        if (n > 0 && x->first_tail[n - 1].topic == id)
+            continue;
+        const struct topic *t = id ? names_id(&x->v->log->names, id) : x->v->log->control;
+        x->first_tail[n++] =
+            (struct tail){id, t ? topic_end(t) : 0, t ? salvage_newer_than(x->v, id) : 0};
+    }
+    x->tails = n;
+    for (size_t i = 0; i < x->members; i++) {
+        const struct tail key = {.topic = x->member[i].s->topic};
+        const struct tail *t = bsearch(&key, x->first_tail, n, sizeof key, by_topic);
+        x->member[i].tail = (size_t)(t - x->first_tail);
+    }
+}
+
+/* ---- One way ------------------------------------------------------------------------------------ */
+
+static int by_place(const void *a, const void *b)
+{
+    const struct side *x = (*(struct member *const *)a)->s, *y = (*(struct member *const *)b)->s;
+    if (x->topic != y->topic)
+        return x->topic < y->topic ? -1 : 1;
+    return x->run0 < y->run0 ? -1 : x->run0 > y->run0;
+}
+
+static int by_arrival(const void *a, const void *b)
+{
+    const struct member *x = *(struct member *const *)a, *y = *(struct member *const *)b;
+    return x < y ? -1 : x > y; /* they stand in the order of their times */
+}
+
+/* By topic, publisher, and the order that he was promised. */
+static int by_publisher(const void *a, const void *b)
+{
+    const struct member *m = *(struct member *const *)a, *n = *(struct member *const *)b;
+    const struct side *x = m->s, *y = n->s;
+    if (x->topic != y->topic)
+        return x->topic < y->topic ? -1 : 1;
+    if (x->session != y->session)
+        return x->session < y->session ? -1 : 1;
+    if (x->producer != y->producer)
+        return x->producer < y->producer ? -1 : 1;
+    if (x->sequence != y->sequence)
+        return x->sequence < y->sequence ? -1 : 1;
+    return m < n ? -1 : m > n;
+}
+
+/* As seq_arrange does it. */
+static void arrange(struct member **pick, struct member **sorted, size_t n)
+{
+    qsort(pick, n, sizeof *pick, by_place);
+    memcpy(sorted, pick, n * sizeof *pick);
+    qsort(sorted, n, sizeof *sorted, by_publisher);
+    bool kept = true;
+    for (size_t i = 1; kept && i < n; i++) {
+        const struct side *a = sorted[i - 1]->s, *b = sorted[i]->s;
+        kept = a->topic != b->topic || a->session != b->session || a->producer != b->producer ||
+               a->run0 < b->run0;
+    }
+    if (!kept)
+        qsort(pick, n, sizeof *pick, by_arrival);
+}
+
+static void lay(struct epochs *x, const struct member *m)
+{
+    struct gap *g = x->g;
+    struct tail *t = &x->tail[m->tail];
+    struct entry *e = &g->e[g->count];
+    bool half = g->half && m->o->at == g->half_side;
+    unsigned n = fsck_entry(x->v->log, m->o, g->from + g->count, t->end, x->term, e);
+    if (m->s->topic != 0 && m->s->time < t->time)
+        e->flags |= MEDIA_F_LATE;
+    else
+        t->time = m->s->time;
+    t->end += m->s->length;
+    g->count += half ? 1 : n;
+}
+
+/* The members of the k-th epoch, in the order of their times; 0: they are not as many as its entries. */
+static size_t choose(struct epochs *x, size_t k, size_t low)
+{
+    struct gap *g = x->g;
+    uint64_t lines = x->cut[k + 1] - x->cut[k];
+    size_t n = 0;
+    for (size_t i = low; i < x->members && lines > 0; i++) {
+        struct member *m = &x->member[i];
+        bool half = g->half && m->o->at == g->half_side;
+        if (m->used || m->after > x->cut[k] || (m->number && m->number - 1 != x->cut[k]) ||
+            (half && k + 2 < x->cuts))
+            continue;
+        unsigned needs = half ? 1 : m->lines;
+        if (needs > lines)
+            return 0;
+        m->used = true;
+        x->pick[n++] = m;
+        lines -= needs;
+    }
+    return lines == 0 ? n : 0;
+}
+
+/* All of them that way: does the chain prove it? */
+static bool lay_all(struct epochs *x, const struct ways *w)
+{
+    struct gap *g = x->g;
+    struct entry begin;
+    size_t low = 0;
+    uint64_t lines = g->to - g->from;
+    if (lines > x->left)
+        return false;
+    x->left -= (unsigned)lines;
+    for (size_t i = 0; i < x->members; i++)
+        x->member[i].used = false;
+    memcpy(x->tail, x->first_tail, x->tails * sizeof *x->tail);
+    x->term = x->v->term;
+    g->count = 0;
+    for (size_t k = 0; k + 1 < x->cuts; k++) {
+        if (gap_term_begins(x->v, x->cut[k] + 1, &begin)) {
+            g->e[g->count++] = begin;
+            x->term = begin.term;
+            continue;
+        }
+        size_t n = x->size[k] = choose(x, k, low), way = 1 + n;
+        if (n == 0)
+            return false;
+        for (unsigned i = 0; i < 2; i++)
+            way = w->epoch[i] == k ? w->way[i] : way;
+        if (way > 0) {
+            arrange(x->pick, x->pick + n, way - 1);
+            arrange(x->pick + (way - 1), x->pick + n, n - (way - 1));
+        }
+        for (size_t i = 0; i < n; i++)
+            lay(x, x->pick[i]);
+        while (low < x->members && x->member[low].used)
+            low++;
+    }
+    return gap_proved(x->v, g);
+}
+
+/* ---- All ways ----------------------------------------------------------------------------------- */
+
+static bool lay_ways(struct epochs *x)
+{
+    const size_t none = x->cuts;
+    struct ways w = {{none, none}, {0, 0}};
+    if (lay_all(x, &w))
+        return true;
+    if (x->g->count < x->g->to - x->g->from)
+        return false; /* they are not as many as are lost, whichever way */
+    for (w.epoch[0] = 0; w.epoch[0] + 1 < x->cuts; w.epoch[0]++)
+        for (w.way[0] = 0; w.way[0] <= x->size[w.epoch[0]]; w.way[0]++)
+            if (x->size[w.epoch[0]] > 1 && lay_all(x, &w))
+                return true;
+    for (w.epoch[0] = 0; w.epoch[0] + 1 < x->cuts; w.epoch[0]++)
+        for (w.way[0] = 0; w.way[0] <= x->size[w.epoch[0]]; w.way[0]++)
+            for (w.epoch[1] = w.epoch[0] + 1; w.epoch[1] + 1 < x->cuts; w.epoch[1]++)
+                for (w.way[1] = 0; w.way[1] <= x->size[w.epoch[1]] && x->left > 0; w.way[1]++)
+                    if (x->size[w.epoch[0]] > 1 && x->size[w.epoch[1]] > 1 && lay_all(x, &w))
+                        return true;
+    return false;
+}
+
+int gap_arrange(struct salvage *v, struct gap *g)
+{
+    const struct fsck *f = v->f;
+    size_t n = f->orphans + v->actions + 1, cuts = 3 * n + 2 * v->log->pool.geo.slots + 2;
+    struct epochs x = {.v = v,
+                       .g = g,
+                       .member = calloc(n, sizeof *x.member),
+                       .pick = calloc(2 * n, sizeof *x.pick),
+                       .tail = calloc(n, sizeof *x.tail),
+                       .first_tail = calloc(n, sizeof *x.tail),
+                       .made = calloc(v->actions + 1, sizeof *x.made),
+                       .cut = calloc(cuts, sizeof *x.cut),
+                       .size = calloc(cuts, sizeof *x.size),
+                       .left = LINES_MOST};
+    bool found = false;
+    int rc =
+        x.member && x.pick && x.tail && x.first_tail && x.made && x.cut && x.size ? 0 : -ENOMEM;
+    g->count = 0;
+    if (rc == 0 && g->known && g->to - g->from + 1 < LOST_MOST) {
+        members_find(&x);
+        tails_find(&x);
+        cuts_make(&x);
+        found = lay_ways(&x);
+    }
+    if (!found)
+        g->count = 0;
+    free(x.member);
+    free(x.pick);
+    free(x.tail);
+    free(x.first_tail);
+    free(x.made);
+    free(x.cut);
+    free(x.size);
+    return rc;
+}
