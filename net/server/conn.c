@@ -98,6 +98,11 @@ void conn_ready(struct conn *c)
         conn_bulk(c); /* else those who are read soon are sent to soon, and get ever more turns */
         return;
     }
+    conn_next(c);
+}
+
+void conn_next(struct conn *c)
+{
     conn_unready(c);
     c->ready = true;
     TAILQ_INSERT_TAIL(&c->worker->ready, c, ready_link);

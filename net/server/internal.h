@@ -355,6 +355,8 @@ void conn_ready(struct conn *c);
 /* It had its share and could go on: a turn after those who have waited for something. Who had a
  * whole share since the bulk list went round gets there by conn_ready, too. */
 void conn_bulk(struct conn *c);
+/* It is its turn in this round or the next, whatever it had. */
+void conn_next(struct conn *c);
 void conn_unready(struct conn *c);
 /* Bytes that it may bring in a turn now. */
 uint32_t conn_share(const struct conn *c);
@@ -453,6 +455,8 @@ void line_leave(struct conn *c);
 bool line_waits(const struct worker *w);
 void line_open(struct worker *w); /* something was given back, somewhere */
 void line_call(struct worker *w); /* who is to look next */
+/* Who was called and has had its share already is to look in this round all the same. */
+void line_hurry(struct worker *w);
 
 /* ask.c */
 int ask_begin(struct conn *c, unsigned stage, struct ask **out) __attribute__((warn_unused_result));

@@ -12,7 +12,8 @@
  * to be: else who gives memory back would have it again before those who wait for it. Who holds memory already
  * may look at once, since others wait for it to get on. Who was called and found nothing is first again.
  * Between workers there is no order: who looks first has it. But who was called and found nothing a few
- * times has its worker look alone for what is given back next (staging_passed).
+ * times has its worker look alone for what is given back next (staging_passed): in one round, so that nobody
+ * waits for a worker with much to do, and nobody who was called stands behind all that in it (line_hurry).
  *
  * A line that is shut is opened again without fail: before it was shut its worker's bit was set, and its
  * first looked once more (staging.h). Must never leave an open line without a round that follows: those
@@ -137,6 +138,14 @@ static void call_first(struct worker *w, struct line *l)
     line_leave(c);
     c->called = true;
     conn_ready(c);
+}
+
+void line_hurry(struct worker *w)
+{
+    struct conn *c, *next;
+    for (c = TAILQ_FIRST(&w->bulk); c && (next = TAILQ_NEXT(c, ready_link), true); c = next)
+        if (c->called)
+            conn_next(c);
 }
 
 void line_call(struct worker *w)

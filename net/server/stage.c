@@ -51,6 +51,8 @@ static void deliver(struct worker *w, struct mail *m)
     w->first = staging_turn(w->server->staging, w->index);
     line_open(w);
     line_call(w);
+    if (w->first)
+        line_hurry(w); /* at the end of this round its turn is over */
 }
 
 void stage_init(struct worker *w)
@@ -216,8 +218,12 @@ enum turn stage_collect(struct conn *c)
             s->slow = true;
         bool enough;
         enum turn t = look(c, &enough);
-        if (t == TURN_WAIT || enough)
-            return t == TURN_WAIT ? t : publish_reserve(c);
+        if (t == TURN_WAIT)
+            return t;
+        if (enough) {
+            c->called = false; /* it needs none any more: others are before it when it does */
+            return publish_reserve(c);
+        }
     }
     uint32_t n;
     while (s->fill < needed(c) && c->in_from < c->in_to) {

@@ -173,6 +173,86 @@ static void two_kinds(void **state)
     assert_false(line_before(one[3]));
 }
 
+/* ---- A worker's turn ----------------------------------------------------------------------- */
+
+/* Memory was given back, for this worker first or for anybody. */
+static void given_back(bool first)
+{
+    struct worker *w = worker();
+    bool stirred = false;
+    struct piece *p = staging_take(server.staging, one[0]->tenant, STAGING_PIECE, false, &stirred);
+    assert_non_null(p);
+    if (first)
+        assert_true(staging_passed(server.staging, 0));
+    staging_give(server.staging, one[0]->tenant, p, false);
+    stage_init(w);
+    w->staging_mail.deliver(w, &w->staging_mail);
+    assert_int_equal(w->first, first);
+}
+
+/* It had its share of a worker with much to do. */
+static void had_its_share(struct conn *c)
+{
+    worker()->shared = 1;
+    c->used = TURN_SHARED;
+}
+
+/* Those who are called in it look in it, as those do who were called before, at the end of their list or not;
+ * nobody else goes before for it. */
+static void in_its_workers_turn(void **state)
+{
+    (void)state;
+    struct worker *w = worker();
+    for (unsigned i = 0; i < 6; i++)
+        had_its_share(one[i]);
+    belongs_to(one[1], BERT);
+    conn_bulk(one[2]);
+    line_join(one[1], false);
+    line_call(w);
+    conn_bulk(one[3]);
+    assert_true(one[1]->called && one[1]->bulk);
+    line_join(one[0], true);
+    line_join(one[4], false);
+    line_join(one[5], false);
+    given_back(true);
+    assert_ptr_equal(TAILQ_FIRST(&w->ready), one[1]);
+    for (struct conn *c = TAILQ_FIRST(&w->ready); c; c = TAILQ_NEXT(c, ready_link))
+        assert_true(c->called && c->ready && !c->bulk);
+    assert_true(one[0]->ready && one[4]->ready && one[5]->ready);
+    assert_ptr_equal(TAILQ_FIRST(&w->bulk), one[2]);
+    assert_ptr_equal(TAILQ_NEXT(one[2], ready_link), one[3]);
+    assert_null(TAILQ_NEXT(one[3], ready_link));
+}
+
+/* Nor do those who are called otherwise. */
+static void in_nobodys_turn(void **state)
+{
+    (void)state;
+    had_its_share(one[0]);
+    line_join(one[0], true);
+    given_back(false);
+    assert_true(one[0]->called && one[0]->bulk && !one[0]->ready);
+}
+
+enum turn __wrap_publish_reserve(struct conn *c);
+
+enum turn __wrap_publish_reserve(struct conn *c)
+{
+    (void)c;
+    return TURN_WAIT;
+}
+
+/* Who was called and needs no memory after all has not been called for its next batch. */
+static void who_needs_none(void **state)
+{
+    (void)state;
+    struct conn *c = one[0];
+    c->called = true;
+    c->cur.total = c->in_to = 100;
+    assert_int_equal(stage_collect(c), TURN_WAIT);
+    assert_false(c->called);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -181,6 +261,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(who_looked_rests, set_up, tear_down),
         cmocka_unit_test_setup_teardown(who_has_not_looked_does_not, set_up, tear_down),
         cmocka_unit_test_setup_teardown(two_kinds, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(in_its_workers_turn, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(in_nobodys_turn, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(who_needs_none, set_up, tear_down),
     };
     return cmocka_run_group_tests_name("server newcomer", tests, NULL, NULL);
 }
