@@ -58,15 +58,15 @@ struct channel *channel_new(struct conn *c, uint16_t id, enum channel_kind kind,
 {
     struct worker *w = c->worker;
     struct server *s = w->server;
-    if (atomic_fetch_add_explicit(&s->channels, 1, memory_order_relaxed) >= SERVER_CHANNELS)
-        *rc = -EMBAR_ELIMIT;
-    else
-        *rc = channels_grow(c);
+    *rc = -EMBAR_ELIMIT;
+    if (share_take(&s->channels, &c->tenant->channels, 1, SERVER_CHANNELS) != SHARE_TAKEN)
+        return NULL;
+    *rc = channels_grow(c);
     struct channel *ch = *rc ? NULL : calloc(1, sizeof(*ch));
     if (!ch) {
         if (*rc == 0)
             *rc = -ENOMEM;
-        atomic_fetch_sub_explicit(&s->channels, 1, memory_order_relaxed);
+        share_give(&s->channels, &c->tenant->channels, 1);
         return NULL;
     }
     unsigned at = position(c, id);
@@ -107,7 +107,7 @@ void channel_drop(struct channel *ch)
         count_sub(&w->count.channels, 1);
         if (ch->kind == CHANNEL_SUBSCRIBE)
             count_sub(&w->count.subscriptions, 1);
-        atomic_fetch_sub_explicit(&w->server->channels, 1, memory_order_relaxed);
+        share_give(&w->server->channels, &c->tenant->channels, 1);
     }
     /* Acquire: what the pusher did to the mail is done. */
     if (ch->inflight > 0 || atomic_load_explicit(&ch->queued, memory_order_acquire))

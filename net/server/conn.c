@@ -50,6 +50,42 @@ struct conn *conn_new(struct server *s, int fd, bool local)
     return c;
 }
 
+#define OWN_SHARE                                                                                  \
+    "one user has as many of the broker's connections as one may (the last eighth is for "         \
+    "others); "                                                                                    \
+    "close some of yours, or try again later"
+
+bool conn_join(struct conn *c, struct server *s, uint32_t uid, const char **why)
+{
+    struct tenant *t = staging_tenant(s->staging, uid);
+    enum share rc = share_take(&s->connections, &t->open, 1, s->max_connections);
+    if (rc == SHARE_TAKEN) {
+        c->tenant = t;
+        return true;
+    }
+    staging_leave(s->staging, t);
+    *why =
+        rc == SHARE_ALL ? "the broker has as many connections as it may; try again later"
+        : uid == STRANGER
+            ? "too many have connected here and not shown the token yet; try again later, or use "
+              "the broker's Unix socket"
+            : OWN_SHARE;
+    return false;
+}
+
+int conn_known(struct conn *c, const char **why)
+{
+    struct server *s = c->worker->server;
+    struct tenant *t = staging_tenant(s->staging, c->uid), *was = c->tenant;
+    bool moved = share_move(&was->open, &t->open, 1, s->max_connections);
+    if (moved)
+        c->tenant = t;
+    else
+        *why = OWN_SHARE;
+    staging_leave(s->staging, moved ? was : t);
+    return moved ? 0 : -EMBAR_ELIMIT;
+}
+
 void conn_free(struct server *s, struct conn *c)
 {
     free(c->ask);
@@ -173,6 +209,13 @@ void conn_unref(struct conn *c)
         TAILQ_INSERT_TAIL(&c->worker->dead, c, ready_link);
 }
 
+static void text_end(struct conn *c)
+{
+    share_give(&c->worker->server->text, &c->tenant->text, c->text_to);
+    free(c->text);
+    c->text = NULL;
+}
+
 void conn_close(struct conn *c)
 {
     if (c->closed)
@@ -185,21 +228,18 @@ void conn_close(struct conn *c)
     conn_unready(c);
     while (c->channel_count > 0)
         channel_drop(c->channels[c->channel_count - 1]);
-    if (c->text) {
-        atomic_fetch_sub_explicit(&w->server->text, c->text_to, memory_order_relaxed);
-        free(c->text);
-        c->text = NULL;
-    }
+    if (c->text)
+        text_end(c);
     if (c->ask && !c->ask->pending)
         ask_end(c);
-    staging_leave(w->server->staging, c->tenant);
-    c->tenant = NULL;
     close(c->fd); /* leaves the epoll set by itself: the descriptor is nowhere else */
     c->fd = -1;
     TAILQ_REMOVE(&w->all, c, all_link);
     count_sub(&w->count.connections, 1);
     atomic_fetch_sub_explicit(&w->placed, 1, memory_order_relaxed);
-    atomic_fetch_sub_explicit(&w->server->connections, 1, memory_order_relaxed);
+    share_give(&w->server->connections, &c->tenant->open, 1);
+    staging_leave(w->server->staging, c->tenant);
+    c->tenant = NULL;
     if (w->listeners_off && !w->stopping)
         listener_arm(w, true);
     if (c->refs == 0)
@@ -291,8 +331,7 @@ int conn_text(struct conn *c, const struct wire_frame *f, char *buf, uint32_t le
 {
     struct server *s = c->worker->server;
     uint32_t all = length + (uint32_t)sizeof(struct wire_frame);
-    if (atomic_fetch_add_explicit(&s->text, all, memory_order_relaxed) + all > SERVER_TEXT) {
-        atomic_fetch_sub_explicit(&s->text, all, memory_order_relaxed);
+    if (share_take(&s->text, &c->tenant->text, all, SERVER_TEXT) != SHARE_TAKEN) {
         free(buf);
         return -EMBAR_ELIMIT;
     }
@@ -357,9 +396,7 @@ static int write_text(struct conn *c)
             return (int)n;
         c->text_from += (uint32_t)n;
     }
-    atomic_fetch_sub_explicit(&c->worker->server->text, c->text_to, memory_order_relaxed);
-    free(c->text);
-    c->text = NULL;
+    text_end(c);
     conn_ready(c); /* input waited for it */
     return 1;
 }

@@ -58,6 +58,8 @@ enum turn hello_frame(struct conn *c, const struct wire_frame *f, const uint8_t 
         return TURN_WAIT;
     }
     int rc = check(c, f, body, &why);
+    if (rc == 0 && !c->local)
+        rc = conn_known(c, &why);
     if (rc == -EMBAR_EVERSION) {
         (void)snprintf(version, sizeof(version),
                        "this broker speaks version %u of the protocol, which the client does not: "

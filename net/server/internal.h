@@ -330,6 +330,9 @@ static inline void count_sub(atomic_uint_fast64_t *c, uint64_t n)
                           memory_order_relaxed);
 }
 
+/* The principal of those that have not said HELLO on TCP: nobody's uid (chown's -1). */
+#define STRANGER UINT32_MAX
+
 /* listener.c */
 int listener_tcp(struct server *s, struct embar_error *err) __attribute__((warn_unused_result));
 int listener_unix(struct server *s, struct embar_error *err) __attribute__((warn_unused_result));
@@ -348,6 +351,11 @@ void worker_wake(struct worker *w);
 void worker_timer(struct worker *w);
 
 /* conn.c */
+/* One more connection, counted as the principal's. False: not, and *why says at which bound. */
+bool conn_join(struct conn *c, struct server *s, uint32_t uid, const char **why)
+    __attribute__((warn_unused_result));
+/* Who was a stranger showed the token: from here on it counts as c->uid's. 0, -EMBAR_ELIMIT. */
+int conn_known(struct conn *c, const char **why) __attribute__((warn_unused_result));
 struct conn *conn_new(struct server *s, int fd, bool local);
 void conn_free(struct server *s, struct conn *c);
 void conn_adopt(struct worker *w, struct mail *m);
@@ -457,6 +465,16 @@ void line_open(struct worker *w); /* something was given back, somewhere */
 void line_call(struct worker *w); /* who is to look next */
 /* Who was called and has had its share already is to look in this round all the same. */
 void line_hurry(struct worker *w);
+
+/* share.c */
+enum share { SHARE_TAKEN, SHARE_OWN, SHARE_ALL }; /* else the bound that is reached */
+/* n more of at most `most`, of which a principal that has `own` never has the last eighth. */
+enum share share_take(atomic_uint *all, atomic_uint *own, uint32_t n, uint32_t most)
+    __attribute__((warn_unused_result));
+void share_give(atomic_uint *all, atomic_uint *own, uint32_t n);
+/* What one principal had is another one's. False: that one's bound is reached. */
+bool share_move(atomic_uint *from, atomic_uint *to, uint32_t n, uint32_t most)
+    __attribute__((warn_unused_result));
 
 /* ask.c */
 int ask_begin(struct conn *c, unsigned stage, struct ask **out) __attribute__((warn_unused_result));

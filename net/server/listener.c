@@ -251,18 +251,18 @@ static struct worker *least_loaded(struct worker *w)
     return best;
 }
 
-static void turn_away(struct worker *w, int fd)
+static void turn_away(struct worker *w, int fd, const char *why)
 {
-    static const char text[] = "the broker has as many connections as it may; try again later";
     struct {
         struct wire_frame f;
         struct wire_error e;
-        char text[sizeof(text) - 1];
-    } m = {.f = wire_frame_of(WIRE_ERROR, 0, 0, 0, sizeof(m.e) + sizeof(m.text)),
-           .e = {.code = le32_of(EMBAR_ELIMIT), .text = le16_of(sizeof(m.text))}};
-    memcpy(m.text, text, sizeof(m.text));
-    ssize_t n =
-        send(fd, &m, sizeof(m.f) + sizeof(m.e) + sizeof(m.text), MSG_NOSIGNAL | MSG_DONTWAIT);
+        char text[256];
+    } m;
+    uint16_t length = (uint16_t)strnlen(why, sizeof(m.text));
+    m.f = wire_frame_of(WIRE_ERROR, 0, 0, 0, (uint32_t)sizeof(m.e) + length);
+    m.e = (struct wire_error){.code = le32_of(EMBAR_ELIMIT), .text = le16_of(length)};
+    memcpy(m.text, why, length);
+    ssize_t n = send(fd, &m, sizeof(m.f) + sizeof(m.e) + length, MSG_NOSIGNAL | MSG_DONTWAIT);
     /* A courtesy; and what it has said already would reset the connection, and take the answer with it.
      * Who goes on talking does not keep the others on this worker waiting. */
     shutdown(fd, SHUT_WR);
@@ -275,12 +275,10 @@ static void turn_away(struct worker *w, int fd)
 static void admit(struct worker *w, int fd, bool local)
 {
     struct server *s = w->server;
-    struct conn *c = NULL;
-    if (atomic_fetch_add_explicit(&s->connections, 1, memory_order_relaxed) < s->max_connections)
-        c = conn_new(s, fd, local);
+    const char *why = "the broker has no memory for another connection; try again later";
+    struct conn *c = conn_new(s, fd, local);
     if (!c) {
-        atomic_fetch_sub_explicit(&s->connections, 1, memory_order_relaxed);
-        turn_away(w, fd);
+        turn_away(w, fd, why);
         return;
     }
     if (local) {
@@ -290,11 +288,15 @@ static void admit(struct worker *w, int fd, bool local)
             c->uid = cred.uid;
             c->gid = cred.gid;
         } else {
-            c->uid = c->gid = UINT32_MAX; /* nobody in particular: what everyone may */
+            c->uid = c->gid = STRANGER; /* nobody in particular: what everyone may */
         }
     }
     c->tells = !local && s->tells;
-    c->tenant = staging_tenant(s->staging, c->uid);
+    if (!conn_join(c, s, local ? c->uid : STRANGER, &why)) {
+        conn_free(s, c);
+        turn_away(w, fd, why);
+        return;
+    }
     count_add(&w->count.accepted, 1);
     c->mail.deliver = conn_adopt;
     struct worker *to = least_loaded(w);

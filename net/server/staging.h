@@ -35,7 +35,8 @@ struct piece {
 
 /* What one principal holds: its connections on all workers add to it. */
 struct tenant {
-    atomic_uint_fast64_t bytes; /* relaxed: a bound, it orders nothing */
+    atomic_uint_fast64_t bytes;       /* relaxed: a bound, it orders nothing */
+    atomic_uint open, channels, text; /* of what all share: see share.c */
     uint32_t uid;
     unsigned connections; /* the table's lock guards both */
 };
