@@ -20,7 +20,10 @@ struct member {
     uint64_t after;  /* its entry comes behind this one */
     uint64_t number; /* of an action: its entry's, else 0 */
     size_t tail;     /* of its topic */
+    size_t turn;     /* of its session */
     unsigned lines;
+    bool
+        fifo; /* taken only as the next of its session: else it is held, and may have been to the end */
     bool used;
 };
 
@@ -28,6 +31,11 @@ struct member {
 struct tail {
     uint32_t topic;
     uint64_t end, time;
+};
+
+/* Of a session, behind what was laid so far: the last that it took. */
+struct turn {
+    uint64_t session, last;
 };
 
 /* The k-th epoch begins behind entry cut[k], and has so many members. */
@@ -40,6 +48,8 @@ struct epochs {
     size_t members;
     struct tail *tail, *first_tail;
     size_t tails;
+    struct turn *turn, *first_turn;
+    size_t turns;
     uint32_t *made; /* topics that were made in the gap */
     size_t mades;
     uint64_t *cut;
@@ -191,6 +201,36 @@ static void tails_find(struct epochs *x)
     }
 }
 
+static int by_turn(const void *a, const void *b)
+{
+    return by_number(&((const struct turn *)a)->session, &((const struct turn *)b)->session);
+}
+
+static void turns_find(struct epochs *x)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < x->members; i++)
+        x->first_turn[i] = (struct turn){.session = x->member[i].s->session};
+    if (x->members > 1)
+        qsort(x->first_turn, x->members, sizeof *x->first_turn, by_turn);
+    for (size_t i = 0; i < x->members; i++) {
+        uint64_t id = x->first_turn[i].session;
+        if (n > 0 && x->first_turn[n - 1].session == id)
+            continue;
+        const struct session *s = id ? session_find(x->v->log, id) : NULL;
+        x->first_turn[n++] = (struct turn){id, s ? s->ordered : 0};
+    }
+    x->turns = n;
+    for (size_t i = 0; i < x->members; i++) {
+        struct member *m = &x->member[i];
+        const struct turn key = {.session = m->s->session};
+        const struct turn *t = bsearch(&key, x->first_turn, n, sizeof key, by_turn);
+        const struct topic *topic = names_id(&x->v->log->names, m->s->topic);
+        m->turn = (size_t)(t - x->first_turn);
+        m->fifo = m->s->session && (!topic || topic->topic_order == 5);
+    }
+}
+
 /* ---- One way ------------------------------------------------------------------------------------ */
 
 static int by_place(const void *a, const void *b)
@@ -239,41 +279,90 @@ static void arrange(struct member **pick, struct member **sorted, size_t n)
         qsort(pick, n, sizeof *pick, by_arrival);
 }
 
+static bool is_half(const struct gap *g, const struct member *m)
+{
+    return g->half && m->o->at == g->half_side;
+}
+
 static void lay(struct epochs *x, const struct member *m)
 {
     struct gap *g = x->g;
     struct tail *t = &x->tail[m->tail];
     struct entry *e = &g->e[g->count];
-    bool half = g->half && m->o->at == g->half_side;
     unsigned n = fsck_entry(x->v->log, m->o, g->from + g->count, t->end, x->term, e);
     if (m->s->topic != 0 && m->s->time < t->time)
         e->flags |= MEDIA_F_LATE;
     else
         t->time = m->s->time;
     t->end += m->s->length;
-    g->count += half ? 1 : n;
+    g->count += is_half(g, m) ? 1 : n;
+}
+
+/* What is chosen for an epoch. */
+struct choice {
+    size_t k, low, n;
+    uint64_t lines;  /* that its entries leave */
+    size_t held;     /* passed over, for their turn had not come */
+    bool impossible; /* a split batch would end in the next epoch */
+};
+
+static bool may_come(const struct epochs *x, const struct choice *c, const struct member *m)
+{
+    return !m->used && m->after <= x->cut[c->k] &&
+           (m->number == 0 || m->number - 1 == x->cut[c->k]) &&
+           (!is_half(x->g, m) || c->k + 2 == x->cuts);
+}
+
+static bool is_its_turn(const struct epochs *x, const struct member *m)
+{
+    return !m->fifo || m->s->sequence == x->turn[m->turn].last + 1;
+}
+
+static void come(struct epochs *x, struct choice *c, struct member *m)
+{
+    unsigned lines = is_half(x->g, m) ? 1 : m->lines;
+    if (lines > c->lines) {
+        c->impossible = true;
+        return;
+    }
+    m->used = true;
+    x->pick[c->n++] = m;
+    x->turn[m->turn].last = m->s->sequence;
+    c->lines -= lines;
+}
+
+/* The one that was held for the m-th, or NULL. */
+static struct member *released(const struct epochs *x, const struct choice *c, size_t m)
+{
+    for (size_t i = c->low; i < m; i++) {
+        struct member *o = &x->member[i];
+        if (o->fifo && o->turn == x->member[m].turn && may_come(x, c, o) && is_its_turn(x, o))
+            return o;
+    }
+    return NULL;
 }
 
 /* The members of the k-th epoch, in the order of their times; 0: they are not as many as its entries. */
 static size_t choose(struct epochs *x, size_t k, size_t low)
 {
-    struct gap *g = x->g;
-    uint64_t lines = x->cut[k + 1] - x->cut[k];
-    size_t n = 0;
-    for (size_t i = low; i < x->members && lines > 0; i++) {
+    struct choice c = {.k = k, .low = low, .lines = x->cut[k + 1] - x->cut[k]};
+    for (size_t i = low; i < x->members && c.lines > 0 && !c.impossible; i++) {
         struct member *m = &x->member[i];
-        bool half = g->half && m->o->at == g->half_side;
-        if (m->used || m->after > x->cut[k] || (m->number && m->number - 1 != x->cut[k]) ||
-            (half && k + 2 < x->cuts))
+        if (!may_come(x, &c, m))
             continue;
-        unsigned needs = half ? 1 : m->lines;
-        if (needs > lines)
-            return 0;
-        m->used = true;
-        x->pick[n++] = m;
-        lines -= needs;
+        if (!is_its_turn(x, m)) {
+            c.held++;
+            continue;
+        }
+        come(x, &c, m);
+        while (m && m->fifo && c.held > 0 && c.lines > 0 && !c.impossible) {
+            m = released(x, &c, i);
+            c.held -= m != NULL;
+            if (m)
+                come(x, &c, m);
+        }
     }
-    return lines == 0 ? n : 0;
+    return c.lines == 0 ? c.n : 0;
 }
 
 /* All of them that way: does the chain prove it? */
@@ -289,6 +378,7 @@ static bool lay_all(struct epochs *x, const struct ways *w)
     for (size_t i = 0; i < x->members; i++)
         x->member[i].used = false;
     memcpy(x->tail, x->first_tail, x->tails * sizeof *x->tail);
+    memcpy(x->turn, x->first_turn, x->turns * sizeof *x->turn);
     x->term = x->v->term;
     g->count = 0;
     for (size_t k = 0; k + 1 < x->cuts; k++) {
@@ -347,17 +437,22 @@ int gap_arrange(struct salvage *v, struct gap *g)
                        .pick = calloc(2 * n, sizeof *x.pick),
                        .tail = calloc(n, sizeof *x.tail),
                        .first_tail = calloc(n, sizeof *x.tail),
+                       .turn = calloc(n, sizeof *x.turn),
+                       .first_turn = calloc(n, sizeof *x.turn),
                        .made = calloc(v->actions + 1, sizeof *x.made),
                        .cut = calloc(cuts, sizeof *x.cut),
                        .size = calloc(cuts, sizeof *x.size),
                        .left = LINES_MOST};
     bool found = false;
-    int rc =
-        x.member && x.pick && x.tail && x.first_tail && x.made && x.cut && x.size ? 0 : -ENOMEM;
+    int rc = x.member && x.pick && x.tail && x.first_tail && x.turn && x.first_turn && x.made &&
+                     x.cut && x.size
+                 ? 0
+                 : -ENOMEM;
     g->count = 0;
     if (rc == 0 && g->known && g->to - g->from + 1 < LOST_MOST) {
         members_find(&x);
         tails_find(&x);
+        turns_find(&x);
         cuts_make(&x);
         found = lay_ways(&x);
     }
@@ -367,6 +462,8 @@ int gap_arrange(struct salvage *v, struct gap *g)
     free(x.pick);
     free(x.tail);
     free(x.first_tail);
+    free(x.turn);
+    free(x.first_turn);
     free(x.made);
     free(x.cut);
     free(x.size);

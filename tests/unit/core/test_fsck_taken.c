@@ -378,6 +378,38 @@ static void at_once_last_marked(void **state)
     assert_int_equal(holds(w), 0);
 }
 
+/* A batch is held for another of its session, which began among the lines that are lost: for ever, or until the
+ * other comes. */
+static void held(struct world *w, bool comes)
+{
+    static struct sent a;
+    w->marked = true;
+    publish(w, w->x, 'a', 0, 0);
+    uint64_t first = w->f.log->seq.next, session = fixture_session(&w->f, w->x, 1);
+    announce(w, &a, 0, w->x, 'A', session, 2);
+    log_commit(w->f.log);
+    publish(w, w->x, 'b', 0, 0);
+    publish(w, w->y, 'c', 0, 0);
+    if (comes)
+        publish(w, w->x, 'C', session, 1);
+    log_commit(w->f.log);
+    assert_int_equal(atomic_load(&a.done), comes);
+    take(w);
+    for (uint64_t n = first; n < w->f.log->seq.next; n++)
+        line_zero(w, n);
+    assert_int_equal(holds(w), 0);
+}
+
+static void held_for_ever(void **state)
+{
+    held(*state, false);
+}
+
+static void held_and_released(void **state)
+{
+    held(*state, true);
+}
+
 static void at_once_between(void **state)
 {
     struct world *w = *state;
@@ -492,6 +524,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(reversed_sessions_between, begin, end),
         cmocka_unit_test_setup_teardown(at_once_last, begin, end),
         cmocka_unit_test_setup_teardown(at_once_last_marked, begin, end),
+        cmocka_unit_test_setup_teardown(held_for_ever, begin, end),
+        cmocka_unit_test_setup_teardown(held_and_released, begin, end),
         cmocka_unit_test_setup_teardown(at_once_between, begin, end),
         cmocka_unit_test_setup_teardown(at_once_late, begin, end),
         cmocka_unit_test_setup_teardown(at_once_one_time, begin, end),
