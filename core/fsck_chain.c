@@ -116,15 +116,15 @@ int chain_make(const struct fsck *f, const struct topic *t, struct chain *c)
     uint64_t before = time_behind(t), base = topic_base(t);
     c->end = topic_run_end(t, 0);
     c->message = t->run_count > 1 ? topic_run(t, 1)->message : t->last_message_end;
-    c->count = 0;
-    c->at = calloc(f->orphans + 1, sizeof *c->at);
+    struct orphans own = fsck_orphans_of(f, t->id);
+    c->count = orphans_find(own, before);
+    f->report->compared += c->count;
+    c->at = calloc(c->count + 1, sizeof *c->at);
     if (!c->at)
         return -ENOMEM;
-    for (size_t i = 0; i < f->orphans && f->orphan[i].s.time < before; i++)
-        if (f->orphan[i].s.topic == t->id)
-            c->at[c->count++] = (struct link){.o = &f->orphan[i],
-                                              .offset = NOWHERE,
-                                              .refused = chain_is_refused(t, &f->orphan[i].s)};
+    for (size_t i = 0; i < c->count; i++)
+        c->at[i] = (struct link){
+            .o = own.at[i], .offset = NOWHERE, .refused = chain_is_refused(t, &own.at[i]->s)};
     chain_fill(c, c->end - base);
     int rc = doubt(t, c);
     return rc ? rc : close_find(t, c);

@@ -196,15 +196,18 @@ bool salvage_is_not_missing(const struct salvage *v, const struct orphan *o)
 static int fill_begin(const struct salvage *v, struct fill *g, const struct topic *t,
                       uint64_t before, uint64_t number)
 {
-    struct fsck *f = v->f;
     uint64_t after = salvage_newer_than(v, t->id);
-    g->at = calloc(f->orphans + 1, sizeof *g->at);
+    struct orphans own = fsck_orphans_of(v->f, t->id);
+    size_t i = after < before ? orphans_find(own, after + 1) : 0;
+    size_t end = after < before ? orphans_find(own, before) : 0;
+    v->f->report->compared += end - i;
+    g->at = calloc(end - i + 1, sizeof *g->at);
     if (!g->at)
         return -ENOMEM;
-    for (size_t i = 0; i < f->orphans; i++) {
-        struct orphan *o = &f->orphan[i];
-        if (!o->taken && o->s.topic == t->id && o->s.time > after && o->s.time < before &&
-            o->named < number && o->s.length <= g->bytes && !salvage_is_not_missing(v, o))
+    for (; i < end; i++) {
+        struct orphan *o = own.at[i];
+        if (!o->taken && o->named < number && o->s.length <= g->bytes &&
+            !salvage_is_not_missing(v, o))
             g->at[g->count++].o = o;
     }
     return fill_sift(g, t);

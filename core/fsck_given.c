@@ -46,7 +46,7 @@ struct given {
     uint64_t before; /* what stands behind was whole then */
     struct orphan *
         *own; /* its whole batches that have no place, in the order of their times; owned */
-    size_t owned;
+    size_t owned, settled; /* of those: they have a place now, or went aside */
 };
 
 static int given_begin(struct given *g)
@@ -57,8 +57,10 @@ static int given_begin(struct given *g)
     int rc = fsck_orphans(f, g->v->log);
     if (rc)
         return rc;
+    struct orphans all = fsck_orphans_of(f, t->id);
+    f->report->compared += all.count;
     g->after = calloc(t->run_count + 1, sizeof *g->after);
-    g->own = calloc(f->orphans + 1, sizeof(struct orphan *));
+    g->own = calloc(all.count + 1, sizeof(struct orphan *));
     if (!g->after || !g->own)
         return -ENOMEM;
     for (size_t i = 0; i < t->run_count; i++) {
@@ -66,34 +68,25 @@ static int given_begin(struct given *g)
         g->after[i] = last;
         last = time ? time : last;
     }
-    for (size_t i = 0; i < f->orphans; i++)
-        if (f->orphan[i].s.topic == t->id && f->orphan[i].whole && !f->orphan[i].taken)
-            g->own[g->owned++] = &f->orphan[i];
+    for (size_t i = 0; i < all.count; i++)
+        if (all.at[i]->whole && !all.at[i]->taken)
+            g->own[g->owned++] = all.at[i];
     return 0;
 }
 
-/* Those that have a place now, or went aside, are no candidates any more. */
-static void given_taken(struct given *g)
+/* Those are no candidates any more. They are left in until they are every second one, so that each is moved on
+ * a few times, however often some are settled. */
+static void given_taken(struct given *g, size_t settled)
 {
     size_t kept = 0;
+    g->settled += settled;
+    if (g->settled < g->owned / 2)
+        return;
     for (size_t i = 0; i < g->owned; i++)
         if (!g->own[i]->taken)
             g->own[kept++] = g->own[i];
     g->owned = kept;
-}
-
-/* The first of them that was whole at `time` or later. */
-static size_t own_find(const struct given *g, uint64_t time)
-{
-    size_t low = 0, high = g->owned;
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (g->own[mid]->s.time < time)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
+    g->settled = 0;
 }
 
 /* The whole batches that may have stood there; where nothing tells what came before, the newest of them. */
@@ -101,19 +94,21 @@ static int candidates(struct given *g, const struct lost *lost, struct chain *c)
 {
     const struct topic *t = g->t;
     uint64_t from = g->after[lost->run], bytes = 0;
-    size_t first = own_find(g, from + 1), last = own_find(g, g->before), i = last;
+    struct orphans own = {g->own, g->owned};
+    size_t first = orphans_find(own, from + 1), last = orphans_find(own, g->before), i = last;
     c->bounded = from > 0 || lost->offset == 0;
     while (i > first && (c->bounded || bytes < c->end - lost->offset)) {
-        const struct side *s = &g->own[--i]->s;
-        bytes += chain_is_refused(t, s) ? 0 : s->length;
+        const struct orphan *o = g->own[--i];
+        bytes += o->taken || chain_is_refused(t, &o->s) ? 0 : o->s.length;
     }
     c->count = 0;
     c->at = calloc(last - i + 1, sizeof *c->at);
     if (!c->at)
         return -ENOMEM;
     for (; i < last; i++)
-        c->at[c->count++] =
-            (struct link){.o = g->own[i], .refused = chain_is_refused(t, &g->own[i]->s)};
+        if (!g->own[i]->taken)
+            c->at[c->count++] =
+                (struct link){.o = g->own[i], .refused = chain_is_refused(t, &g->own[i]->s)};
     chain_fill(c, c->end - lost->offset);
     return 0;
 }
@@ -279,8 +274,7 @@ static int given_settle(struct given *g, size_t i, size_t behind, bool given)
     }
     for (size_t k = first; k < c.count; k++)
         f->orphan[c.at[k].o - f->orphan].taken = true;
-    if (c.count > 0)
-        given_taken(g);
+    given_taken(g, c.count - first);
     free(c.at);
     return rc;
 }

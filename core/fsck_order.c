@@ -45,15 +45,6 @@ int fsck_close(const struct side *const *s, bool *close, size_t n)
     return 0;
 }
 
-/* By topic, of each in the order of their times, in which they stand. */
-static int by_topic(const void *a, const void *b)
-{
-    const struct orphan *x = *(struct orphan *const *)a, *y = *(struct orphan *const *)b;
-    if (x->s.topic != y->s.topic)
-        return x->s.topic < y->s.topic ? -1 : 1;
-    return x < y ? -1 : x > y;
-}
-
 struct lists {
     struct orphan **left;
     const struct side **s;
@@ -66,12 +57,10 @@ static int lists_close(const struct salvage *v, const struct lists *l)
     size_t n = 0;
     int rc = 0;
     for (size_t i = 0; i < f->orphans; i++) {
-        struct orphan *o = &f->orphan[i];
+        struct orphan *o = f->of_topic[i];
         if (!o->taken && o->s.topic != 0 && o->s.time > salvage_newer_than(v, o->s.topic))
             l->left[n++] = o;
     }
-    if (n > 1)
-        qsort(l->left, n, sizeof(struct orphan *), by_topic);
     for (size_t i = 0, k; rc == 0 && i < n; i += k) {
         for (k = 0; i + k < n && l->left[i + k]->s.topic == l->left[i]->s.topic; k++)
             l->s[k] = &l->left[i + k]->s;

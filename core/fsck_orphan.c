@@ -243,29 +243,6 @@ int fsck_unplaced(struct fsck *f, const struct topic *t, const struct orphan *o,
     return 0;
 }
 
-bool fsck_same_batch(const struct side *a, const struct side *b)
-{
-    return a->time == b->time && a->topic == b->topic && a->sequence == b->sequence &&
-           a->producer == b->producer && a->length == b->length && a->payload_crc == b->payload_crc;
-}
-
-const struct orphan *fsck_as_named(const struct fsck *f, const struct orphan *o)
-{
-    const struct orphan *twin = f->orphan + f->orphans;
-    size_t low = 0, high = o->named ? f->twins : 0; /* they are in the order of their times, too */
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (twin[mid].s.time < o->s.time)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    for (; o->named && low < f->twins && twin[low].s.time == o->s.time; low++)
-        if (twin[low].named == o->named && fsck_same_batch(&twin[low].s, &o->s))
-            return &twin[low];
-    return o;
-}
-
 /* A batch that was moved stands at its old place too, until that is used again: one of them will do,
  * a whole one before one that is named, and the others go behind all. */
 static int twins_part(struct fsck *f)
@@ -374,6 +351,8 @@ int fsck_orphans(struct fsck *f, struct log *log)
     if (rc == 0)
         rc = twins_part(f);
     if (rc == 0)
+        rc = fsck_lists_make(f);
+    if (rc == 0)
         rc = places_make(f);
     f->orphans_known = rc == 0;
     return rc;
@@ -383,8 +362,10 @@ void fsck_orphans_drop(struct fsck *f)
 {
     free(f->orphan);
     free(f->orphan_at);
+    free(f->of_topic);
     f->orphan = NULL;
     f->orphan_at = NULL;
+    f->of_topic = NULL;
     f->orphans = f->orphan_capacity = f->twins = 0;
     f->orphans_known = false;
 }

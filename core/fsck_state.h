@@ -38,7 +38,8 @@ struct fsck {
     struct orphan_at *orphan_at; /* where the copies of those stand, in that order; owned */
     struct orphan *orphan;       /* whole batches that nothing names (fsck_orphan.c) */
     size_t orphans, orphan_capacity;
-    size_t twins; /* behind those: second copies of batches that were moved */
+    size_t twins;             /* behind those: second copies of batches that were moved */
+    struct orphan **of_topic; /* both by themselves, by topic (fsck_list.c); owned */
     bool orphans_known;
 
     struct let_go *let_go; /* what a repair drops for want of space (fsck_room.c); owned */
@@ -132,14 +133,10 @@ int fsck_orphans(struct fsck *f, struct log *log) __attribute__((warn_unused_res
 int fsck_records(struct fsck *f, struct log *log,
                  int (*look)(void *arg, uint64_t at, const struct side *s), void *arg)
     __attribute__((warn_unused_result));
-/* Do two records tell of one batch, wherever it stands? */
-bool fsck_same_batch(const struct side *a, const struct side *b);
 /* The one whose record stands there, or did, has its place now. */
 void fsck_orphan_take(struct fsck *f, uint64_t side);
 /* Does the entry tell of the batch with this record, wherever that stands? */
 bool fsck_names(const struct entry *e, const struct side *s);
-/* The copy that the index line names; the one given where that is itself, or none is named. */
-const struct orphan *fsck_as_named(const struct fsck *f, const struct orphan *o);
 /* Say that a whole one has no place in `t` any more, for `what` named it and is damaged: it is
  * saved aside, also when the report is full. */
 struct unplaced {
@@ -153,6 +150,25 @@ void fsck_orphans_drop(struct fsck *f);
 /* The entry, or two, that named the batch. Returns how many. */
 unsigned fsck_entry(const struct log *log, const struct orphan *o, uint64_t number, uint64_t offset,
                     uint32_t term, struct entry e[2]);
+
+/* ---- fsck_list.c: those of one topic, or of one batch ------------------------------------------ */
+
+/* In the order of their times; fsck's own. */
+struct orphans {
+    struct orphan *const *at;
+    size_t count;
+};
+/* When all are found, and their twins parted from them. */
+int fsck_lists_make(struct fsck *f) __attribute__((warn_unused_result));
+struct orphans fsck_orphans_of(const struct fsck *f, uint32_t topic);
+/* Of those of one topic the first that was whole at `time` or later; their number when none was. */
+size_t orphans_find(struct orphans of, uint64_t time);
+/* The twins among which those of the batch with this record are: of its topic and its time. */
+struct orphans fsck_twins_of(const struct fsck *f, const struct side *s);
+/* Do two records tell of one batch, wherever it stands? */
+bool fsck_same_batch(const struct side *a, const struct side *b);
+/* The copy that the index line names; the one given where that is itself, or none is named. */
+const struct orphan *fsck_as_named(const struct fsck *f, const struct orphan *o);
 
 /* ---- fsck_order.c: in which order the log took them -------------------------------------------- */
 

@@ -103,8 +103,9 @@ static int batch_take(struct fsck *f, struct topic *t, const struct orphan *o,
                       const struct parts *parts)
 {
     int rc = o->whole ? orphan_append(t, o, NULL) : -EMBAR_ECORRUPT;
-    for (size_t i = 0; rc == -EMBAR_ECORRUPT && i < f->twins; i++) {
-        const struct orphan *twin = &f->orphan[f->orphans + i];
+    struct orphans twins = fsck_twins_of(f, &o->s);
+    for (size_t i = 0; rc == -EMBAR_ECORRUPT && i < twins.count; i++) {
+        const struct orphan *twin = twins.at[i];
         if (!fsck_same_batch(&twin->s, &o->s))
             continue;
         rc = orphan_append(t, twin, twin->whole ? NULL : parts);
@@ -216,11 +217,10 @@ static int chain_aside(struct fsck *f, const struct topic *t, const struct chain
         const struct orphan *o = c->at[i].o;
         if (c->at[i].offset != NOWHERE || c->at[i].trimmed)
             continue;
-        for (size_t k = 0; !o->whole && k < f->twins; k++) {
-            const struct orphan *twin = &f->orphan[f->orphans + k];
-            if (twin->whole && fsck_same_batch(&twin->s, &o->s))
-                o = twin;
-        }
+        struct orphans twins = fsck_twins_of(f, &o->s);
+        for (size_t k = 0; !o->whole && k < twins.count; k++)
+            if (twins.at[k]->whole && fsck_same_batch(&twins.at[k]->s, &o->s))
+                o = twins.at[k];
         if (!o->whole)
             continue;
         rc = fsck_unplaced(f, t, o,

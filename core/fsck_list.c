@@ -1,0 +1,89 @@
+/* Batches that nothing names, topic by topic (recovery): who asks for those of one topic, or for the copies of one
+ * batch, does not go through all of them. In the order of their times, as all of them stand. Reads only.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "core/fsck_state.h"
+
+static int by_topic(const void *a, const void *b)
+{
+    const struct orphan *x = *(struct orphan *const *)a, *y = *(struct orphan *const *)b;
+    if (x->s.topic != y->s.topic)
+        return x->s.topic < y->s.topic ? -1 : 1;
+    return x < y ? -1 : x > y;
+}
+
+int fsck_lists_make(struct fsck *f)
+{
+    size_t n = f->orphans + f->twins;
+    f->of_topic = malloc((n + 1) * sizeof(struct orphan *));
+    if (!f->of_topic)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        f->of_topic[i] = &f->orphan[i];
+    if (f->orphans > 1)
+        qsort(f->of_topic, f->orphans, sizeof(struct orphan *), by_topic);
+    if (f->twins > 1)
+        qsort(f->of_topic + f->orphans, f->twins, sizeof(struct orphan *), by_topic);
+    return 0;
+}
+
+/* The first that is not of a topic before `topic`, nor of this one and from before `time`. */
+static size_t list_find(struct orphans all, uint32_t topic, uint64_t time)
+{
+    size_t low = 0, high = all.count;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        const struct side *s = &all.at[mid]->s;
+        if (s->topic < topic || (s->topic == topic && s->time < time))
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static struct orphans list_part(struct orphans all, size_t from, size_t to)
+{
+    return (struct orphans){all.at + from, to - from};
+}
+
+struct orphans fsck_orphans_of(const struct fsck *f, uint32_t topic)
+{
+    struct orphans all = {f->of_topic, f->of_topic ? f->orphans : 0};
+    size_t from = list_find(all, topic, 0);
+    size_t to = topic < UINT32_MAX ? list_find(all, topic + 1, 0) : all.count;
+    return list_part(all, from, to);
+}
+
+size_t orphans_find(struct orphans of, uint64_t time)
+{
+    return of.count > 0 ? list_find(of, of.at[0]->s.topic, time) : 0;
+}
+
+struct orphans fsck_twins_of(const struct fsck *f, const struct side *s)
+{
+    struct orphans all = {f->of_topic + f->orphans, f->twins};
+    size_t from = list_find(all, s->topic, s->time), to = from;
+    while (to < all.count && all.at[to]->s.topic == s->topic && all.at[to]->s.time == s->time)
+        to++;
+    return list_part(all, from, to);
+}
+
+bool fsck_same_batch(const struct side *a, const struct side *b)
+{
+    return a->time == b->time && a->topic == b->topic && a->sequence == b->sequence &&
+           a->producer == b->producer && a->length == b->length && a->payload_crc == b->payload_crc;
+}
+
+const struct orphan *fsck_as_named(const struct fsck *f, const struct orphan *o)
+{
+    if (o->named == 0)
+        return o;
+    struct orphans twins = fsck_twins_of(f, &o->s);
+    for (size_t i = 0; i < twins.count; i++)
+        if (twins.at[i]->named == o->named && fsck_same_batch(&twins.at[i]->s, &o->s))
+            return twins.at[i];
+    return o;
+}
