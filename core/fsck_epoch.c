@@ -13,6 +13,15 @@
 #include "core/fsck_gap.h"
 
 #define LINES_MOST (1u << 22) /* index lines that are tried at one gap */
+/* Entries that come between one that was committed when a batch was announced and its own: what was announced before
+ * it. More where it was held: then it is not found. */
+#define REACH (1u << 16)
+
+/* An orphan and the entry that it is behind. */
+struct behind {
+    uint64_t after;
+    size_t orphan;
+};
 
 struct member {
     const struct orphan *o;
@@ -67,11 +76,61 @@ struct ways {
 
 /* ---- What there is ------------------------------------------------------------------------------ */
 
-static uint64_t after_of(const struct gap *g, const struct side *s)
+/* The whole number: no two that are looked at are so far apart. */
+static uint64_t after_of(const struct salvage *v, const struct side *s)
 {
-    uint64_t base = g->from - 1, mask = (1ull << MEDIA_AFTER_BITS) - 1;
-    uint64_t ahead = (s->after - base) & mask;
-    return ahead <= mask / 2 ? base + ahead : base > mask - ahead ? base - (mask + 1 - ahead) : 0;
+    uint64_t base = v->trusted, mask = (1ull << MEDIA_AFTER_BITS) - 1;
+    uint64_t ahead = (s->after - base) & mask, back = mask + 1 - ahead;
+    return ahead <= mask / 2 ? base + ahead : base > back ? base - back : 0;
+}
+
+static int by_after(const void *a, const void *b)
+{
+    const struct behind *x = a, *y = b;
+    if (x->after != y->after)
+        return x->after < y->after ? -1 : 1;
+    return x->orphan < y->orphan ? -1 : x->orphan > y->orphan;
+}
+
+static int behind_make(struct salvage *v)
+{
+    size_t n = v->f->orphans;
+    v->behind = malloc((n + 1) * sizeof *v->behind);
+    if (!v->behind)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        v->behind[i] = (struct behind){after_of(v, &v->f->orphan[i].s), i};
+    if (n > 1)
+        qsort(v->behind, n, sizeof *v->behind, by_after);
+    return 0;
+}
+
+/* The first that is behind this entry, or a later one. */
+static size_t behind_find(const struct salvage *v, uint64_t after)
+{
+    size_t low = 0, high = v->f->orphans;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (v->behind[mid].after < after)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+/* The first action from this entry on. */
+static size_t action_find(const struct salvage *v, uint64_t number)
+{
+    size_t low = 0, high = v->actions;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (v->action[mid].c.number < number)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
 }
 
 static int by_id(const void *a, const void *b)
@@ -88,7 +147,7 @@ static bool may_be(const struct epochs *x, const struct orphan *o, uint64_t afte
     const struct gap *g = x->g;
     uint32_t topic = o->s.topic;
     bool late = o->s.time <= salvage_newer_than(v, topic);
-    return topic != 0 && !o->taken && after + 1 < g->to && (!late || after >= v->start) &&
+    return topic != 0 && !o->taken && (!late || after >= v->start) &&
            (o->named == 0 || (o->named >= g->from && o->named < g->to)) &&
            (names_id(&v->log->names, topic) ||
             bsearch(&topic, x->made, x->mades, sizeof topic, by_id)) &&
@@ -104,23 +163,21 @@ static int by_number(const void *a, const void *b)
 /* An action is an epoch of its own, and so is a term's begin. */
 static void cuts_make(struct epochs *x)
 {
-    const struct fsck *f = x->v->f;
+    const struct salvage *v = x->v;
     const struct gap *g = x->g;
     size_t n = 0;
     x->cut[n++] = g->from - 1;
+    for (size_t i = behind_find(v, g->from); i < v->f->orphans && v->behind[i].after < g->to; i++)
+        if (v->behind[i].after > x->cut[n - 1])
+            x->cut[n++] = v->behind[i].after;
     x->cut[n++] = g->to - 1;
-    for (size_t i = 0; i < f->orphans; i++) {
-        uint64_t after = after_of(g, &f->orphan[i].s);
-        if (after >= g->from && after < g->to)
-            x->cut[n++] = after;
-    }
     for (size_t i = 0; i < x->members; i++)
         if (x->member[i].number) {
             x->cut[n++] = x->member[i].number - 1;
             x->cut[n++] = x->member[i].number;
         }
-    for (unsigned slot = 0; slot < x->v->log->pool.geo.slots; slot++) {
-        uint64_t start = le64_get(pool_claim(&x->v->log->pool, slot)->start);
+    for (unsigned slot = 0; slot < v->log->pool.geo.slots; slot++) {
+        uint64_t start = le64_get(pool_claim(&v->log->pool, slot)->start);
         if (start >= g->from && start < g->to) {
             x->cut[n++] = start - 1;
             x->cut[n++] = start;
@@ -149,13 +206,17 @@ static void member_add(struct epochs *x, const struct orphan *o, uint64_t after,
         .o = o, .s = &o->s, .after = after, .number = number, .lines = o->s.run1 ? 2 : 1};
 }
 
-static void members_find(struct epochs *x)
+/* What may be among them: a part of v->behind, and of v->action. */
+struct reach {
+    size_t first, end, action, action_end;
+};
+
+static void members_find(struct epochs *x, const struct reach *r)
 {
     const struct salvage *v = x->v;
-    const struct gap *g = x->g;
-    for (size_t i = 0; i < v->actions; i++) {
+    for (size_t i = r->action; i < r->action_end; i++) {
         const struct action *a = &v->action[i];
-        if (a->o->taken || a->c.number < g->from || a->c.number >= g->to)
+        if (a->o->taken)
             continue;
         member_add(x, a->o, a->c.number - 1, a->c.number);
         if (a->c.kind == MEDIA_C_CREATE)
@@ -163,11 +224,10 @@ static void members_find(struct epochs *x)
     }
     if (x->mades > 1)
         qsort(x->made, x->mades, sizeof *x->made, by_id);
-    for (size_t i = 0; i < v->f->orphans; i++) {
-        const struct orphan *o = &v->f->orphan[i];
-        uint64_t after = after_of(g, &o->s);
-        if (may_be(x, o, after))
-            member_add(x, o, after, 0);
+    for (size_t i = r->first; i < r->end; i++) {
+        const struct orphan *o = &v->f->orphan[v->behind[i].orphan];
+        if (may_be(x, o, v->behind[i].after))
+            member_add(x, o, v->behind[i].after, 0);
     }
     if (x->members > 1)
         qsort(x->member, x->members, sizeof *x->member, by_time);
@@ -427,10 +487,10 @@ static bool lay_ways(struct epochs *x)
     return false;
 }
 
-int gap_arrange(struct salvage *v, struct gap *g)
+static int arrange_in(struct salvage *v, struct gap *g, const struct reach *r, bool *found)
 {
-    const struct fsck *f = v->f;
-    size_t n = f->orphans + v->actions + 1, cuts = 3 * n + 2 * v->log->pool.geo.slots + 2;
+    size_t n = r->end - r->first + r->action_end - r->action + 1;
+    size_t cuts = g->to - g->from + 3 * n + 2 * v->log->pool.geo.slots + 2;
     struct epochs x = {.v = v,
                        .g = g,
                        .member = calloc(n, sizeof *x.member),
@@ -439,25 +499,21 @@ int gap_arrange(struct salvage *v, struct gap *g)
                        .first_tail = calloc(n, sizeof *x.tail),
                        .turn = calloc(n, sizeof *x.turn),
                        .first_turn = calloc(n, sizeof *x.turn),
-                       .made = calloc(v->actions + 1, sizeof *x.made),
+                       .made = calloc(n, sizeof *x.made),
                        .cut = calloc(cuts, sizeof *x.cut),
                        .size = calloc(cuts, sizeof *x.size),
                        .left = LINES_MOST};
-    bool found = false;
     int rc = x.member && x.pick && x.tail && x.first_tail && x.turn && x.first_turn && x.made &&
                      x.cut && x.size
                  ? 0
                  : -ENOMEM;
-    g->count = 0;
-    if (rc == 0 && g->known && g->to - g->from + 1 < LOST_MOST) {
-        members_find(&x);
+    if (rc == 0) {
+        members_find(&x, r);
         tails_find(&x);
         turns_find(&x);
         cuts_make(&x);
-        found = lay_ways(&x);
+        *found = lay_ways(&x);
     }
-    if (!found)
-        g->count = 0;
     free(x.member);
     free(x.pick);
     free(x.tail);
@@ -467,5 +523,23 @@ int gap_arrange(struct salvage *v, struct gap *g)
     free(x.made);
     free(x.cut);
     free(x.size);
+    return rc;
+}
+
+int gap_arrange(struct salvage *v, struct gap *g)
+{
+    bool found = false;
+    int rc = 0;
+    if (g->known && g->to - g->from + 1 < LOST_MOST) {
+        rc = v->behind ? 0 : behind_make(v);
+        const struct reach r = {.first =
+                                    rc ? 0 : behind_find(v, g->from > REACH ? g->from - REACH : 0),
+                                .end = rc ? 0 : behind_find(v, g->to - 1),
+                                .action = action_find(v, g->from),
+                                .action_end = action_find(v, g->to)};
+        rc = rc ? rc : arrange_in(v, g, &r, &found);
+    }
+    if (!found)
+        g->count = 0;
     return rc;
 }

@@ -162,6 +162,7 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
         rc = -EAGAIN;
     }
     free(v.action);
+    free(v.behind);
     salvage_places_drop(&v);
     recover_end(v.replay);
     f->number = v.number;

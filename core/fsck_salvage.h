@@ -39,9 +39,10 @@ struct salvage {
     uint64_t missing;           /* entries that nothing stands for so far */
     uint64_t missing_from;      /* the first of them, or UINT64_MAX */
     uint64_t missing_before;    /* what they named had come by then, or UINT64_MAX */
-    bool maybe;    /* none is known to be missing, but the end of the index is damaged */
-    bool unproved; /* there were any */
-    size_t placed; /* batches by fsck_fill.c and fsck_rest.c */
+    bool maybe;            /* none is known to be missing, but the end of the index is damaged */
+    bool unproved;         /* there were any */
+    size_t placed;         /* batches by fsck_fill.c and fsck_rest.c */
+    struct behind *behind; /* fsck_epoch.c: all orphans by that; NULL: not asked for yet; owned */
     struct standing *standing; /* fsck_evict.c: what stands where; NULL: not asked for yet; owned */
     struct source *source;     /* fsck_rest.c */
 };
