@@ -358,6 +358,19 @@ static void lay(struct epochs *x, const struct member *m)
     g->count += is_half(g, m) ? 1 : n;
 }
 
+/* Of a term that ended since no claim tells any more: nothing was announced between its first entry and what was
+ * committed before that. */
+static void lay_term(struct epochs *x)
+{
+    struct gap *g = x->g;
+    g->e[g->count] = (struct entry){.number = g->from + g->count,
+                                    .term = ++x->term,
+                                    .kind = MEDIA_TERM,
+                                    .session = x->v->log->slot,
+                                    .count = 1};
+    g->count++;
+}
+
 /* What is chosen for an epoch. */
 struct choice {
     size_t k, low, n;
@@ -402,8 +415,8 @@ static struct member *released(const struct epochs *x, const struct choice *c, s
     return NULL;
 }
 
-/* The members of the k-th epoch, in the order of their times; 0: they are not as many as its entries. */
-static size_t choose(struct epochs *x, size_t k, size_t low)
+/* The members of the k-th epoch, in the order of their times, and how many of its entries they leave. */
+static size_t choose(struct epochs *x, size_t k, size_t low, uint64_t *left)
 {
     struct choice c = {.k = k, .low = low, .lines = x->cut[k + 1] - x->cut[k]};
     for (size_t i = low; i < x->members && c.lines > 0 && !c.impossible; i++) {
@@ -422,7 +435,8 @@ static size_t choose(struct epochs *x, size_t k, size_t low)
                 come(x, &c, m);
         }
     }
-    return c.lines == 0 ? c.n : 0;
+    *left = c.lines;
+    return c.n;
 }
 
 /* All of them that way: does the chain prove it? */
@@ -447,8 +461,9 @@ static bool lay_all(struct epochs *x, const struct ways *w)
             x->term = begin.term;
             continue;
         }
-        size_t n = x->size[k] = choose(x, k, low), way = 1 + n;
-        if (n == 0)
+        uint64_t left;
+        size_t n = x->size[k] = choose(x, k, low, &left), way = 1 + n;
+        if (left > 1)
             return false;
         for (unsigned i = 0; i < 2; i++)
             way = w->epoch[i] == k ? w->way[i] : way;
@@ -458,6 +473,8 @@ static bool lay_all(struct epochs *x, const struct ways *w)
         }
         for (size_t i = 0; i < n; i++)
             lay(x, x->pick[i]);
+        if (left > 0)
+            lay_term(x);
         while (low < x->members && x->member[low].used)
             low++;
     }

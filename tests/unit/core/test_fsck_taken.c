@@ -410,6 +410,26 @@ static void held_and_released(void **state)
     held(*state, true);
 }
 
+/* Terms began among the lines that are lost, and the claim tells of the last one only. */
+static void terms(void **state)
+{
+    struct world *w = *state;
+    w->marked = true;
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    uint64_t first = w->f.log->seq.next;
+    for (int c = 'a'; c < 'e'; c++) {
+        publish(w, w->x, (char)c, 0, 0);
+        publish(w, w->y, (char)c, 0, 0);
+        fixture_kill(&w->f);
+    }
+    publish(w, w->x, 'e', 0, 0);
+    take(w);
+    assert_true(atomic_load(&w->f.log->checkpoint) < first);
+    for (uint64_t n = first; n < w->f.log->seq.next; n++)
+        line_zero(w, n);
+    assert_int_equal(holds(w), 0);
+}
+
 static void at_once_between(void **state)
 {
     struct world *w = *state;
@@ -525,6 +545,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(at_once_last, begin, end),
         cmocka_unit_test_setup_teardown(at_once_last_marked, begin, end),
         cmocka_unit_test_setup_teardown(held_for_ever, begin, end),
+        cmocka_unit_test_setup_teardown(terms, begin, end),
         cmocka_unit_test_setup_teardown(held_and_released, begin, end),
         cmocka_unit_test_setup_teardown(at_once_between, begin, end),
         cmocka_unit_test_setup_teardown(at_once_late, begin, end),
