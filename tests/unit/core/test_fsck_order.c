@@ -246,6 +246,30 @@ static void lines_gone_proved(void **state)
     pair_gone(*state, true);
 }
 
+/* The lines of a pair and the next one's first: half of a split batch, whose other half stands. */
+static void half_gone(void **state)
+{
+    struct world *w = *state;
+    const struct log *log = w->f.log;
+    uint64_t number = 0, before = 0;
+    w->length = LARGE;
+    alone(w, 0);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    for (unsigned i = 0; i < 100; i++) {
+        before = number;
+        number = log->seq.next;
+        if (pair(w) && before + 2 == number && before > atomic_load(&log->checkpoint))
+            break;
+        if (i % 4 == 0)
+            assert_int_equal(log_checkpoint(w->f.log), 0);
+    }
+    assert_true(before + 2 == number && before > atomic_load(&log->checkpoint));
+    trial_take(&w->t, &w->f, true, NULL);
+    for (uint64_t n = before; n <= number; n++)
+        memset(in_image(w, pool_entry(&log->pool, 0, n)), 0, MEDIA_LINE);
+    right(w, 0);
+}
+
 /* Without sessions, when what the topic fills has so much room: only their places gainsay their times. */
 static bool plain_pair(struct world *w, uint64_t least, uint64_t most)
 {
@@ -468,6 +492,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(index_lapped, begin, end),
         cmocka_unit_test_setup_teardown(lines_gone, begin, end),
         cmocka_unit_test_setup_teardown(lines_gone_proved, begin, end),
+        cmocka_unit_test_setup_teardown(half_gone, begin, end),
         cmocka_unit_test_setup_teardown(plain_split, begin, end),
         cmocka_unit_test_setup_teardown(plain_apart, begin, end),
         cmocka_unit_test_setup_teardown(plain_own, begin, end),
