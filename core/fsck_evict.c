@@ -22,8 +22,7 @@ static struct topic *topic_of(const struct salvage *v, uint32_t id)
     return id ? names_id(&v->log->names, id) : v->log->control;
 }
 
-/* Does what is said to stand there still do? Its run then. */
-static bool place_stands(struct salvage *v, const struct place *p, struct topic **t, size_t *i)
+bool salvage_stands(const struct salvage *v, const struct place *p, struct topic **t, size_t *i)
 {
     *t = topic_of(v, p->topic);
     if (!*t || (*t)->run_count == 0 || p->offset < topic_run(*t, 0)->offset)
@@ -60,7 +59,8 @@ static int place_add(struct salvage *v, struct place place)
     if (!p)
         return -ENOMEM;
     *p = place;
-    while ((there = places_add(&all->places, p)) && there != p && !place_stands(v, there, &t, &i)) {
+    while ((there = places_add(&all->places, p)) && there != p &&
+           !salvage_stands(v, there, &t, &i)) {
         places_take(&all->places, there);
         free(there);
     }
@@ -117,7 +117,7 @@ void salvage_places_drop(struct salvage *v)
     v->standing = NULL;
 }
 
-static void run_evict(struct salvage *v, struct topic *t, size_t i)
+void salvage_run_evict(struct salvage *v, struct topic *t, size_t i)
 {
     struct run *r = topic_run(t, i);
     struct extent *x = extent_find(v->log->extents, r->payload, r->order);
@@ -137,8 +137,8 @@ static void place_evict(struct salvage *v, struct place *p)
 {
     struct topic *t;
     size_t i;
-    if (place_stands(v, p, &t, &i))
-        run_evict(v, t, i);
+    if (salvage_stands(v, p, &t, &i))
+        salvage_run_evict(v, t, i);
     free(p);
 }
 
@@ -178,7 +178,7 @@ static void evict_overlapping(struct salvage *v, struct topic *t, uint64_t low, 
         uint64_t base = pool_extent_base(p, r->payload, r->order);
         if (!(r->flags & MEDIA_RUN_LOST) && base < high &&
             base + (1ull << (r->order + p->geo.block_shift)) > low)
-            run_evict(v, t, i);
+            salvage_run_evict(v, t, i);
     }
 }
 

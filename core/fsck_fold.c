@@ -170,12 +170,16 @@ void salvage_times(struct salvage *v)
 }
 
 /* The place of its record may have been given away, to a batch of the same topic too. */
-static void time_note(const struct salvage *v, struct topic *t, const struct entry *e)
+static int record_note(struct salvage *v, struct topic *t, const struct entry *e)
 {
     struct side s;
-    if (side_read(&v->log->pool, e->side, &s) == 0 && s.topic == t->id && s.run0 == e->payload &&
-        (e->session ? (uint16_t)s.crc == e->check : s.crc == e->check) && s.time > t->ordered_time)
+    if (side_read(&v->log->pool, e->side, &s) != 0 || s.topic != t->id || s.run0 != e->payload)
+        return 0;
+    if (!fsck_names(e, &s))
+        return e->kind == MEDIA_BATCH ? salvage_other(v, e) : 0;
+    if (s.time > t->ordered_time)
         t->ordered_time = s.time;
+    return 0;
 }
 
 static const char *control_name(const struct control *c)
@@ -373,8 +377,8 @@ int salvage_fold(struct salvage *v, const struct entry *e, const struct entry *p
         rc = recover_fold(v->replay, &mine, part);
     }
     if (rc == 0) {
-        time_note(v, t, e);
-        rc = salvage_place(v, t->id, e);
+        rc = record_note(v, t, e);
+        rc = rc ? rc : salvage_place(v, t->id, e);
         rc = rc || !part ? rc : salvage_place(v, t->id, part);
         return rc;
     }

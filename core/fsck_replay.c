@@ -142,7 +142,7 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
         v.missing_from = 0;
         f->outrun = true;
     }
-    int rc = 1;
+    int rc = salvage_since(&v, base ? le64_get(base->root.clock) : 0) ? -ENOMEM : 1;
     while (rc == 1) {
         if ((v.number & 0xffff) == 0)
             fsck_progress(f, "reading the index", v.number, v.trusted);
@@ -152,6 +152,8 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
         rc = salvage_tail(&v);
     if (rc == 0)
         rc = salvage_rest(&v);
+    if (rc == 0)
+        salvage_since_settle(&v);
     if (rc == 0)
         rc = salvage_given(&v);
     if (rc == 0)
@@ -164,6 +166,7 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
     free(v.action);
     free(v.behind);
     salvage_places_drop(&v);
+    salvage_since_drop(&v);
     recover_end(v.replay);
     f->number = v.number;
     f->trusted = v.trusted;

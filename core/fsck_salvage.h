@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 
+#include "core/fsck_place.h"
 #include "core/fsck_state.h"
 
 #define U64       "%" PRIu64
@@ -44,6 +45,7 @@ struct salvage {
     size_t placed;         /* batches by fsck_fill.c and fsck_rest.c */
     struct behind *behind; /* fsck_epoch.c: all orphans by that; NULL: not asked for yet; owned */
     struct standing *standing; /* fsck_evict.c: what stands where; NULL: not asked for yet; owned */
+    struct since *since;       /* fsck_since.c; owned */
     struct source *source;     /* fsck_rest.c */
 };
 
@@ -75,6 +77,18 @@ void salvage_evict_extent(struct salvage *v, const struct entry *e);
 int salvage_place(struct salvage *v, uint32_t topic, const struct entry *e)
     __attribute__((warn_unused_result));
 void salvage_places_drop(struct salvage *v);
+/* Does what is said to stand there still do? Its run then. */
+bool salvage_stands(const struct salvage *v, const struct place *p, struct topic **t, size_t *i);
+/* The place of run i was given away. */
+void salvage_run_evict(struct salvage *v, struct topic *t, size_t i);
+
+/* fsck_since.c: begin, with what the checkpoint tells, its newest batch being of the time `clock`. */
+int salvage_since(struct salvage *v, uint64_t clock) __attribute__((warn_unused_result));
+/* Note it when a record stands in the place of the entry's that is another batch's. */
+int salvage_other(struct salvage *v, const struct entry *e) __attribute__((warn_unused_result));
+/* When all is folded: what such records are newer than has no place any more. */
+void salvage_since_settle(struct salvage *v);
+void salvage_since_drop(struct salvage *v);
 
 /* fsck_fill.c: look for the control actions that stand; where the topic will begin, by those, and the
  * number of the message there. */
