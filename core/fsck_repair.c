@@ -1,7 +1,7 @@
 /* Writing a repair: a fresh checkpoint of the state that was found (the "root" rule of checkpoint.c).
  *
  * Order: what is about to be written is checked as a load would; what is overwritten is saved; tables and manifest go beside everything that
- * stands, then the root into the area that the state was not loaded from; then the lines of the
+ * stands and told of what was found, then the root into the area that the state was not loaded from; then the lines of the
  * slots and the superblocks. Killed before the root is whole, the pool is as damaged as it was. Must
  * never write before all slots are locked, nor into a root that the state came from.
  */
@@ -303,7 +303,11 @@ static int state_write(struct fsck *f, struct embar_error *err)
     for (struct topic *t = log->names.by_id; t; t = t->by_id.next)
         t->ordered_end = topic_end(t);
     uint64_t generation = log->root_generation;
-    int rc = checkpoint_write(log);
+    int rc = fsck_hold(f);
+    if (rc == 0)
+        rc = checkpoint_write(log);
+    if (fsck_release(f) && rc == -EMBAR_EFULL)
+        rc = checkpoint_write(log); /* nothing was written yet */
     if (rc == 0)
         rc = lines_clear(f);
     /* Once more, over the root that the state came from: what it names may be damaged. */

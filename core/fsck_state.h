@@ -42,6 +42,10 @@ struct fsck {
     struct orphan **of_topic; /* both by themselves, by topic (fsck_list.c); owned */
     bool orphans_known;
 
+    struct extent *
+        *held; /* what its first checkpoint leaves as it is; owned, but for the extents */
+    size_t held_count, held_capacity;
+
     struct let_go *let_go; /* what a repair drops for want of space (fsck_room.c); owned */
     size_t let_go_count, let_go_capacity;
 
@@ -233,6 +237,12 @@ int fsck_sane(struct fsck *f) __attribute__((warn_unused_result));
 void fsck_run_lose(struct topic *t, struct run *r);
 /* Would a load take the topic or directory as it is? */
 bool fsck_loads(const struct log *log, const struct topic *t);
+
+/* ---- fsck_hold.c: while the first root of a repair is written ------------------------------------ */
+
+/* All that whole records tell of stays where it is from now on; give it up: false, when there was none. */
+int fsck_hold(struct fsck *f) __attribute__((warn_unused_result));
+bool fsck_release(struct fsck *f);
 
 /* ---- fsck_repair.c ---------------------------------------------------------------------------- */
 

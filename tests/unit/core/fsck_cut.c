@@ -16,7 +16,8 @@ struct cutter {
     uint64_t count, at;            /* operations so far; before which one it is cut, 0: none */
     enum way way;
     struct draws d;
-    char *left; /* the pool as it stands then */
+    char *left;    /* the pool as it stands then */
+    size_t errors; /* that the repair found */
 };
 
 static char *image_of(const char *from)
@@ -99,6 +100,7 @@ static int cut_repair(struct cutter *c, const char *save)
     region_wrap(&region, c->memory, TRIAL_SIZE, &flush);
     struct fsck_options o = {.region = &region, .repair = true, .threads = 1, .save = save};
     int rc = fsck_run(&o, &r, &err);
+    c->errors = r.errors;
     fsck_report_drop(&r);
     return rc;
 }
@@ -162,7 +164,8 @@ static void served_same(const char *cut, char *uncut, char *again)
 }
 
 /* Made again on what was left, and checked. */
-static void cut_again(struct trial *t, const char *save, const char *cut, char *uncut)
+static void cut_again(struct trial *t, const char *save, const char *cut,
+                      const struct cutter *uncut)
 {
     struct fsck_report r;
     struct embar_error err;
@@ -170,6 +173,8 @@ static void cut_again(struct trial *t, const char *save, const char *cut, char *
         fail_msg("%s: not repaired: %s", cut, err.text);
     if (r.left > 0)
         fail_msg("%s: something is left", cut);
+    if (r.errors > uncut->errors)
+        fail_msg("%s: %zu errors, not %zu", cut, r.errors, uncut->errors);
     fsck_report_drop(&r);
     assert_int_equal(trial_fsck(t, false, NULL, &r, &err), 0);
     if (r.errors + r.warnings > 0) {
@@ -178,7 +183,7 @@ static void cut_again(struct trial *t, const char *save, const char *cut, char *
     }
     assert_int_equal(r.errors + r.warnings, 0);
     fsck_report_drop(&r);
-    served_same(cut, uncut, t->image);
+    served_same(cut, uncut->memory, t->image);
 }
 
 void trial_cuts(struct trial *t, const char *save, struct draws d, unsigned most)
@@ -195,7 +200,7 @@ void trial_cuts(struct trial *t, const char *save, struct draws d, unsigned most
         cut_begin(&c, damaged, which / WAYS + 1, (enum way)(which % WAYS), d);
         assert_int_equal(cut_repair(&c, save), 0);
         t->image = c.left;
-        cut_again(t, save, cut, whole.memory);
+        cut_again(t, save, cut, &whole);
         cut_end(&c);
     }
     t->image = damaged;
