@@ -11,8 +11,6 @@
 
 #include "core/fsck_gap.h"
 
-#define TERM_MOST 512u /* entries among which a term's begin is looked for */
-
 static struct fsck_range place_of(const struct pool *p, const void *at, uint64_t size)
 {
     uint64_t from = (uint64_t)((const char *)at - p->base);
@@ -257,9 +255,7 @@ static bool adjacent(const struct salvage *v, const struct gap *g, const struct 
            side == o->at + side_size(s.count, s.equal);
 }
 
-/* Is the topic there, or made by one of the actions in g? Batches of others are of topics that were
- * removed. */
-static bool topic_there(const struct salvage *v, const struct gap *g, uint32_t topic)
+bool gap_topic_there(const struct salvage *v, const struct gap *g, uint32_t topic)
 {
     if (topic == 0 || names_id(&v->log->names, topic))
         return true;
@@ -322,7 +318,7 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
         bool half = g->half && o->at == g->half_side;
         if (f->orphan[i].taken || o->s.time <= salvage_newer_than(v, o->s.topic) ||
             o->s.time >= g->before || (o->named >= g->to && !half) ||
-            !topic_there(v, g, o->s.topic) || (part && !adjacent(v, g, o)) ||
+            !gap_topic_there(v, g, o->s.topic) || (part && !adjacent(v, g, o)) ||
             salvage_is_void(v, o, g->from) || salvage_is_taken(v, &o->s) ||
             (!g->known && (is_ahead(v, g, o) || gap_is_told(v, g, o))))
             continue;
@@ -359,39 +355,6 @@ static int gap_rebuild(struct salvage *v, struct gap *g, bool part)
     if (rc == 0 && !part && !whole)
         rc = gap_arrange(v, g);
     return rc;
-}
-
-/* A term began among them, and a later one has the claim: it is where the chain says. */
-static bool gap_term(struct salvage *v, struct gap *g, uint32_t term)
-{
-    uint64_t n = g->to - g->from;
-    bool likely = g->known && term == v->term + 1 && n <= TERM_MOST;
-    if (!likely || gap_collect(v, g, false) || g->count + 1 != n) {
-        g->count = 0;
-        return false;
-    }
-    memmove(&g->e[1], &g->e[0], g->count * sizeof g->e[0]);
-    g->count++;
-    for (size_t i = 1; i < g->count; i++) {
-        g->e[i].number++;
-        g->e[i].term = term;
-    }
-    for (size_t at = 0;; at++) {
-        g->e[at] = (struct entry){.number = g->from + at,
-                                  .term = term,
-                                  .kind = MEDIA_TERM,
-                                  .session = v->log->slot,
-                                  .count = 1};
-        if (gap_proved(v, g))
-            return true;
-        if (at + 1 == g->count)
-            break;
-        g->e[at] = g->e[at + 1];
-        g->e[at].number--;
-        g->e[at].term = v->term;
-    }
-    g->count = 0;
-    return false;
 }
 
 /* From the i-th on nothing tells the order of the topic's batches, but how much they are. */
@@ -487,17 +450,6 @@ static void gap_say(struct salvage *v, const struct gap *g, bool found)
                           : "Topics may have lost what came last.");
 }
 
-/* Nothing stands behind it, but the watermark tells how it ended. */
-static bool gap_is_marked(const struct salvage *v, struct gap *g)
-{
-    for (unsigned slot = 0; !g->known && slot < v->log->pool.geo.slots; slot++) {
-        g->behind = index_watermark_chain(&v->log->pool, slot, g->to - 1);
-        if (g->behind)
-            return true;
-    }
-    return false;
-}
-
 /* What stood there, all of it. */
 static int gap_find(struct salvage *v, struct gap *g, uint32_t term, bool *found)
 {
@@ -506,9 +458,48 @@ static int gap_find(struct salvage *v, struct gap *g, uint32_t term, bool *found
     if (rc || *found)
         return rc;
     rc = gap_rebuild(v, g, false);
-    *found = rc == 0 && (g->count > 0 || gap_is_batch(v, g) || gap_term(v, g, term) ||
-                         gap_is_move(v, g, term));
+    *found = rc == 0 && (g->count > 0 || gap_is_batch(v, g));
+    if (rc == 0 && !*found) {
+        rc = gap_try(v, g);
+        *found = rc == 0 && (g->count > 0 || gap_is_move(v, g, term));
+    }
+    if (rc || *found || !g->known || !g->open || g->answer == GAP_REFUSED)
+        return rc;
+    /* Nothing follows, and the chain was not asked for all that stands: those that are just as many. */
+    g->known = false;
+    rc = gap_rebuild(v, g, false);
+    *found = rc == 0 && g->count > 0;
     return rc;
+}
+
+/* Is it known how the chain goes on from entry m? That stands then, or a mark tells. */
+static bool gap_close(const struct salvage *v, struct gap *g, uint64_t m, struct entry *e,
+                      uint32_t *next)
+{
+    const struct media_entry *line = salvage_line(v, m);
+    const struct mark *mark = salvage_mark(v, m - 1);
+    struct side s;
+    if (stands(v, m, e, next)) {
+        g->behind = index_chain_before(line);
+        g->term_open = e->kind == MEDIA_TERM;
+        g->term = e->term - g->term_open;
+    } else if (mark) {
+        g->behind = mark->chain;
+        g->term = mark->term;
+        if (!line || !index_decode(line, m, g->behind, e, next))
+            *e = (struct entry){0};
+    } else {
+        return false;
+    }
+    g->to = m;
+    g->open = e->number != m;
+    if (!g->open && e->kind != MEDIA_MOVE && agrees(v, e) &&
+        side_read(&v->log->pool, e->side, &s) == 0) {
+        g->half = e->kind == MEDIA_PART;
+        g->half_side = e->side;
+        g->before = s.time + g->half;
+    }
+    return true;
 }
 
 int salvage_break(struct salvage *v)
@@ -524,26 +515,10 @@ int salvage_break(struct salvage *v)
     g->before = UINT64_MAX;
     /* What stands right behind the watermark continues what it vouches for, too. */
     for (uint64_t m = g->from + 1; m <= v->trusted + 1 && !g->known; m++)
-        if (stands(v, m, &e, &next)) {
-            struct side s;
-            g->known = true;
-            g->to = m;
-            g->behind = index_chain_before(salvage_line(v, m));
-            if (e.kind != MEDIA_MOVE && agrees(v, &e) &&
-                side_read(&v->log->pool, e.side, &s) == 0) {
-                g->half = e.kind == MEDIA_PART;
-                g->half_side = e.side;
-                g->before = s.time + g->half;
-            }
-        }
-    uint32_t term = g->known && e.kind != MEDIA_TERM ? e.term : v->term;
-    bool found = false, marked = gap_is_marked(v, g);
-    g->known = g->known || marked;
+        g->known = gap_close(v, g, m, &e, &next);
+    uint32_t term = g->known && !g->term_open ? g->term : v->term;
+    bool found = false;
     int rc = gap_find(v, g, term, &found);
-    if (rc == 0 && !found && marked) {
-        g->known = false;
-        rc = gap_find(v, g, term, &found);
-    }
     if (rc == 0)
         gap_say(v, g, found);
     if (rc == 0 && !found) {
@@ -558,6 +533,8 @@ int salvage_break(struct salvage *v)
     }
     if (rc == 0)
         rc = gap_fold(v, g);
+    if (found && g->count > 0)
+        v->term = g->e[g->count - 1].term;
     v->number = g->half ? g->to : g->to - 1;
     v->chain = g->half ? next : g->behind;
     if (!g->known) { /* whatever comes now is a chain of its own */

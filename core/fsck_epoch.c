@@ -17,12 +17,6 @@
  * it. More where it was held: then it is not found. */
 #define REACH (1u << 16)
 
-/* An orphan and the entry that it is behind. */
-struct behind {
-    uint64_t after;
-    size_t orphan;
-};
-
 struct member {
     const struct orphan *o;
     const struct side *s;
@@ -76,14 +70,6 @@ struct ways {
 
 /* ---- What there is ------------------------------------------------------------------------------ */
 
-/* The whole number: no two that are looked at are so far apart. */
-static uint64_t after_of(const struct salvage *v, const struct side *s)
-{
-    uint64_t base = v->trusted, mask = (1ull << MEDIA_AFTER_BITS) - 1;
-    uint64_t ahead = (s->after - base) & mask, back = mask + 1 - ahead;
-    return ahead <= mask / 2 ? base + ahead : base > back ? base - back : 0;
-}
-
 static int by_after(const void *a, const void *b)
 {
     const struct behind *x = a, *y = b;
@@ -99,7 +85,7 @@ static int behind_make(struct salvage *v)
     if (!v->behind)
         return -ENOMEM;
     for (size_t i = 0; i < n; i++)
-        v->behind[i] = (struct behind){after_of(v, &v->f->orphan[i].s), i};
+        v->behind[i] = (struct behind){fsck_after(v->trusted, &v->f->orphan[i].s), i};
     if (n > 1)
         qsort(v->behind, n, sizeof *v->behind, by_after);
     return 0;
@@ -206,12 +192,7 @@ static void member_add(struct epochs *x, const struct orphan *o, uint64_t after,
         .o = o, .s = &o->s, .after = after, .number = number, .lines = o->s.run1 ? 2 : 1};
 }
 
-/* What may be among them: a part of v->behind, and of v->action. */
-struct reach {
-    size_t first, end, action, action_end;
-};
-
-static void members_find(struct epochs *x, const struct reach *r)
+static void members_find(struct epochs *x, const struct gap_reach *r)
 {
     const struct salvage *v = x->v;
     for (size_t i = r->action; i < r->action_end; i++) {
@@ -504,7 +485,7 @@ static bool lay_ways(struct epochs *x)
     return false;
 }
 
-static int arrange_in(struct salvage *v, struct gap *g, const struct reach *r, bool *found)
+static int arrange_in(struct salvage *v, struct gap *g, const struct gap_reach *r, bool *found)
 {
     size_t n = r->end - r->first + r->action_end - r->action + 1;
     size_t cuts = g->to - g->from + 3 * n + 2 * v->log->pool.geo.slots + 2;
@@ -543,18 +524,27 @@ static int arrange_in(struct salvage *v, struct gap *g, const struct reach *r, b
     return rc;
 }
 
+int gap_reach(struct salvage *v, const struct gap *g, struct gap_reach *r)
+{
+    int rc = v->behind ? 0 : behind_make(v);
+    if (rc)
+        return rc;
+    *r = (struct gap_reach){.first = behind_find(v, g->from > REACH ? g->from - REACH : 0),
+                            .end = behind_find(v, g->to - 1),
+                            .action = action_find(v, g->from),
+                            .action_end = action_find(v, g->to)};
+    return 0;
+}
+
 int gap_arrange(struct salvage *v, struct gap *g)
 {
     bool found = false;
+    struct gap_reach r;
     int rc = 0;
     if (g->known && g->to - g->from + 1 < LOST_MOST) {
-        rc = v->behind ? 0 : behind_make(v);
-        const struct reach r = {.first =
-                                    rc ? 0 : behind_find(v, g->from > REACH ? g->from - REACH : 0),
-                                .end = rc ? 0 : behind_find(v, g->to - 1),
-                                .action = action_find(v, g->from),
-                                .action_end = action_find(v, g->to)};
-        rc = rc ? rc : arrange_in(v, g, &r, &found);
+        rc = gap_reach(v, g, &r);
+        if (rc == 0)
+            rc = arrange_in(v, g, &r, &found);
     }
     if (!found)
         g->count = 0;

@@ -370,6 +370,13 @@ void fsck_orphans_drop(struct fsck *f)
     f->orphans_known = false;
 }
 
+uint64_t fsck_after(uint64_t base, const struct side *s)
+{
+    uint64_t mask = (1ull << MEDIA_AFTER_BITS) - 1;
+    uint64_t ahead = (s->after - base) & mask, back = mask + 1 - ahead;
+    return ahead <= mask / 2 ? base + ahead : base > back ? base - back : 0;
+}
+
 unsigned fsck_entry(const struct log *log, const struct orphan *o, uint64_t number, uint64_t offset,
                     uint32_t term, struct entry e[2])
 {

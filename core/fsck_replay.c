@@ -102,6 +102,30 @@ static void term_look(struct salvage *v)
     }
 }
 
+/* Watermarks and roots tell how the chain goes on behind their entries. */
+static void marks_look(struct salvage *v)
+{
+    struct fsck_root root[INDEX_MARKS];
+    bool booted;
+    v->marks = index_marks(&v->log->pool, v->mark, &booted);
+    for (unsigned n = fsck_roots(v->f, root, INDEX_MARKS); n > 0; n--) {
+        const struct media_root *r = &root[n - 1].root;
+        v->mark[v->marks++] =
+            (struct mark){le64_get(r->number), le32_get(r->chain), le32_get(r->term)};
+    }
+}
+
+const struct mark *salvage_mark(const struct salvage *v, uint64_t number)
+{
+    const struct mark *found = NULL;
+    for (unsigned i = 0; i < v->marks; i++) {
+        const struct mark *m = &v->mark[i];
+        if (m->number == number && m->chain != 0 && (!found || m->term > found->term))
+            found = m;
+    }
+    return found;
+}
+
 int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
 {
     struct salvage v = {
@@ -119,6 +143,7 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
     }
     f->outrun = false;
     term_look(&v);
+    marks_look(&v);
     salvage_times(&v);
     if (f->watermark_damaged) {
         uint64_t last = furthest(&v);

@@ -29,10 +29,12 @@ struct salvage {
     uint64_t number;  /* last entry that was dealt with */
     uint32_t chain;   /* behind it */
     uint32_t term;
-    uint64_t time;    /* of the checkpoint */
-    uint64_t unknown; /* session that was last said to be unknown */
-    bool damaged;     /* actions may be missing */
-    uint64_t trusted; /* up to here nothing may be missing */
+    uint64_t time;                     /* of the checkpoint */
+    uint64_t unknown;                  /* session that was last said to be unknown */
+    bool damaged;                      /* actions may be missing */
+    uint64_t trusted;                  /* up to here nothing may be missing */
+    struct mark mark[2 * INDEX_MARKS]; /* where the chain is told beside the entries */
+    unsigned marks;
     bool booted;
     struct action *action; /* all that stand, by number; NULL: not looked for; owned */
     size_t actions;
@@ -42,6 +44,7 @@ struct salvage {
     uint64_t missing_before;    /* what they named had come by then, or UINT64_MAX */
     bool maybe;            /* none is known to be missing, but the end of the index is damaged */
     bool unproved;         /* there were any */
+    size_t tried;          /* fsck_try.c: how much by now */
     size_t placed;         /* batches by fsck_fill.c and fsck_rest.c */
     struct behind *behind; /* fsck_epoch.c: all orphans by that; NULL: not asked for yet; owned */
     struct standing *standing; /* fsck_evict.c: what stands where; NULL: not asked for yet; owned */
@@ -53,6 +56,9 @@ static inline struct fsck_range one(uint64_t number)
 {
     return (struct fsck_range){number, number + 1};
 }
+
+/* fsck_replay.c: does a watermark or a root tell the chain behind that entry? Else NULL. */
+const struct mark *salvage_mark(const struct salvage *v, uint64_t number);
 
 /* fsck_fold.c: one entry (of a split batch: both), whatever it takes. */
 int salvage_fold(struct salvage *v, const struct entry *e, const struct entry *part)

@@ -151,6 +151,9 @@ int fsck_unplaced(struct fsck *f, const struct topic *t, const struct orphan *o,
     __attribute__((warn_unused_result));
 /* Give up what is known of them: the log is another. */
 void fsck_orphans_drop(struct fsck *f);
+/* The number of the entry behind which it was announced, of which it has the low bits: that which is nearest to
+ * entry `base`. */
+uint64_t fsck_after(uint64_t base, const struct side *s);
 /* The entry, or two, that named the batch. Returns how many. */
 unsigned fsck_entry(const struct log *log, const struct orphan *o, uint64_t number, uint64_t offset,
                     uint32_t term, struct entry e[2]);

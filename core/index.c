@@ -209,29 +209,36 @@ int index_synced(const struct pool *pool, unsigned slot, unsigned *turn, const s
     return watermark_write(pool, at, turn, m);
 }
 
-static bool watermark_fetch(const struct pool *pool, const struct media_watermark *w,
-                            struct media_watermark *copy)
-{
-    return guard_fetch(pool->region, copy, w, sizeof *copy) == 0 &&
-           watermark_crc(copy) == le32_get(copy->crc);
-}
-
-uint32_t index_watermark_chain(const struct pool *pool, unsigned slot, uint64_t number)
-{
-    struct media_watermark w;
-    for (unsigned which = 0; which < 2; which++)
-        if (watermark_fetch(pool, pool_watermark(pool, slot, which), &w) &&
-            le64_get(w.number) == number)
-            return le32_get(w.chain);
-    return 0;
-}
-
-uint64_t index_watermark_read(const struct pool *pool, const struct media_watermark *w,
-                              bool *same_boot)
+struct mark index_watermark_read(const struct pool *pool, const struct media_watermark *w,
+                                 bool *same_boot)
 {
     struct media_watermark copy;
-    if (!watermark_fetch(pool, w, &copy))
-        return 0;
+    if (guard_fetch(pool->region, &copy, w, sizeof copy) != 0 ||
+        watermark_crc(&copy) != le32_get(copy.crc))
+        return (struct mark){0};
     *same_boot = memcmp(pool->boot_id, copy.boot_id, sizeof copy.boot_id) == 0;
-    return le64_get(copy.number);
+    return (struct mark){le64_get(copy.number), le32_get(copy.chain), le32_get(copy.term)};
+}
+
+unsigned index_marks(const struct pool *pool, struct mark marks[INDEX_MARKS], bool *booted)
+{
+    unsigned n = 0;
+    *booted = pool->region->needs_sync;
+    for (unsigned slot = 0; slot < pool->geo.slots; slot++) {
+        for (unsigned which = 0; which < 2; which++) {
+            bool same_boot = false, synced_boot = false;
+            struct mark w =
+                index_watermark_read(pool, pool_watermark(pool, slot, which), &same_boot);
+            struct mark s =
+                index_watermark_read(pool, pool_synced(pool, slot, which), &synced_boot);
+            /* Over a reboot a page cache keeps only what was synced. */
+            if (pool->region->needs_sync && !same_boot)
+                w = s;
+            if (same_boot)
+                *booted = false;
+            marks[n] = w;
+            n += w.number > 0;
+        }
+    }
+    return n;
 }

@@ -54,11 +54,14 @@ int index_watermark(const struct pool *pool, unsigned slot, unsigned *turn, cons
 /* The same for a file's sync. */
 int index_synced(const struct pool *pool, unsigned slot, unsigned *turn, const struct mark *m)
     __attribute__((warn_unused_result));
-/* The chain behind entry `number`, if a watermark of the slot tells it; else 0. */
-uint32_t index_watermark_chain(const struct pool *pool, unsigned slot, uint64_t number);
-/* The number a watermark line holds, 0 when it is not valid. *same_boot: written since this
+/* What a watermark line says; number 0 when it is not valid. *same_boot: written since this
  * machine booted. */
-uint64_t index_watermark_read(const struct pool *pool, const struct media_watermark *w,
-                              bool *same_boot);
+struct mark index_watermark_read(const struct pool *pool, const struct media_watermark *w,
+                                 bool *same_boot);
+
+/* What the watermarks of all slots vouch for. *booted: for a file pool, whether the machine has booted since it
+ * was served. Returns how many. */
+#define INDEX_MARKS (2u * MEDIA_MAX_SLOTS)
+unsigned index_marks(const struct pool *pool, struct mark marks[INDEX_MARKS], bool *booted);
 
 #endif

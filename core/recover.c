@@ -52,22 +52,10 @@ struct replay {
  * machine has booted since it was served. */
 uint64_t recover_trusted(const struct log *log, bool *booted)
 {
+    struct mark marks[INDEX_MARKS];
     uint64_t trusted = 0;
-    *booted = log->region->needs_sync;
-    for (unsigned slot = 0; slot < log->pool.geo.slots; slot++) {
-        for (unsigned which = 0; which < 2; which++) {
-            const struct pool *p = &log->pool;
-            bool same_boot = false, synced_boot = false;
-            uint64_t w = index_watermark_read(p, pool_watermark(p, slot, which), &same_boot);
-            uint64_t s = index_watermark_read(p, pool_synced(p, slot, which), &synced_boot);
-            /* Over a reboot a page cache keeps only what was synced. */
-            if (log->region->needs_sync && !same_boot)
-                w = s;
-            if (same_boot)
-                *booted = false;
-            trusted = w > trusted ? w : trusted;
-        }
-    }
+    for (unsigned n = index_marks(&log->pool, marks, booted); n > 0; n--)
+        trusted = marks[n - 1].number > trusted ? marks[n - 1].number : trusted;
     return trusted;
 }
 

@@ -438,9 +438,9 @@ static uint64_t rolled_from(const struct trial *t)
         return UINT64_MAX;
     uint64_t before = 0, now = 0;
     for (unsigned which = 0; which < 2; which++) {
-        uint64_t n = index_watermark_read(&a, pool_watermark(&a, 0, which), &boot);
+        uint64_t n = index_watermark_read(&a, pool_watermark(&a, 0, which), &boot).number;
         before = n > before ? n : before;
-        n = index_watermark_read(&b, pool_watermark(&b, 0, which), &boot);
+        n = index_watermark_read(&b, pool_watermark(&b, 0, which), &boot).number;
         now = n > now ? n : now;
     }
     for (uint64_t n = now + 1; now > 0 && now < before && n < t->next; n++)

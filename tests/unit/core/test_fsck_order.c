@@ -270,6 +270,26 @@ static void half_gone(void **state)
     right(w, 0);
 }
 
+/* The lines of two pairs, and of the terms that began behind each of them. */
+static void terms_gone(void **state)
+{
+    struct world *w = *state;
+    alone(w, 0);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    uint64_t first = w->f.log->seq.next;
+    for (unsigned i = 0; i < 2; i++) {
+        (void)pair(w);
+        fixture_kill(&w->f);
+    }
+    uint64_t behind = w->f.log->seq.next;
+    assert_int_equal(behind, first + 6);
+    alone(w, 1);
+    trial_take(&w->t, &w->f, true, NULL);
+    for (uint64_t n = first; n < behind; n++)
+        memset(in_image(w, pool_entry(&w->f.log->pool, 0, n)), 0, MEDIA_LINE);
+    right(w, 0);
+}
+
 /* Without sessions, when what the topic fills has so much room: only their places gainsay their times. */
 static bool plain_pair(struct world *w, uint64_t least, uint64_t most)
 {
@@ -493,6 +513,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(lines_gone, begin, end),
         cmocka_unit_test_setup_teardown(lines_gone_proved, begin, end),
         cmocka_unit_test_setup_teardown(half_gone, begin, end),
+        cmocka_unit_test_setup_teardown(terms_gone, begin, end),
         cmocka_unit_test_setup_teardown(plain_split, begin, end),
         cmocka_unit_test_setup_teardown(plain_apart, begin, end),
         cmocka_unit_test_setup_teardown(plain_own, begin, end),

@@ -226,6 +226,21 @@ static void line_amid(void **state)
     assert_int_equal(holds(w), 0);
 }
 
+/* Two lines amid others are gone, of two publishers, and something was left out: only the chain tells. */
+static void lines_amid(void **state)
+{
+    struct world *w = *state;
+    uint64_t session = fixture_session(&w->f, w->y, 1);
+    leave(w, 0, 0);
+    for (unsigned i = 0; i < 6; i++)
+        publish(w, w->y, (char)('b' + i), i % 2 ? session : 0, i / 2 + i % 2);
+    take(w);
+    claim_zero(w);
+    for (unsigned i = 0; i < 2; i++)
+        line_zero(w, w->f.log->seq.next - 4 + i);
+    assert_int_equal(holds(w), 0);
+}
+
 /* The same, and its publisher sent other bytes under that number when it resumed. */
 static void resumed(void **state)
 {
@@ -535,6 +550,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(lines_and_records, begin, end),
         cmocka_unit_test_setup_teardown(line_and_record_by_chain, begin, end),
         cmocka_unit_test_setup_teardown(line_amid, begin, end),
+        cmocka_unit_test_setup_teardown(lines_amid, begin, end),
         cmocka_unit_test_setup_teardown(resumed, begin, end),
         cmocka_unit_test_setup_teardown(reversed_last, begin, end),
         cmocka_unit_test_setup_teardown(reversed_last_two, begin, end),
