@@ -177,6 +177,7 @@ int log_create(struct log **out, const struct log_options *opt)
     atomic_init(&log->retain.date, UINT64_MAX);
     pthread_mutex_init(&log->sessions.lock, NULL);
     watch_init(&log->space);
+    places_init(log);
     idle_init(&log->idle);
     manifest_init(&log->manifest);
     int rc = names_init(log);

@@ -316,6 +316,29 @@ void log_space_unwatch(struct log *log, struct watcher *w);
 uint64_t log_space_room(struct log *log);
 /* Bytes of it that a batch takes, where its topic's extent has no room for it. */
 uint64_t log_space_need(struct log *log, uint32_t length, uint32_t count, bool equal);
+/* Those who wait have an order, whatever the way they came by: see places.c. A line is of one owner, which hands on
+ * space to those in it; w is fired as log_space_watch says, and when others before got in or left. NULL: there
+ * are too many lines. */
+struct space_line;
+struct space_line *log_space_line(struct log *log, struct watcher *w);
+void log_space_line_end(struct log *log, struct space_line *l);
+#define SPACE_NOBODY UINT64_MAX
+/* Who begins to wait has this place in the order, from 1, until it does no more. */
+uint64_t log_space_place(struct log *log);
+/* The first of the line has the place `since` (SPACE_NOBODY: nobody waits) and those that may look now need `owed`
+ * bytes. Then look whether others are still before, for who left meanwhile may not have seen that somebody
+ * waits. One thread at a time. */
+void log_space_say(struct log *log, struct space_line *l, uint64_t since, uint64_t owed);
+/* Bytes to be left to those before a place (SPACE_NOBODY: all): of other lines; of this one, as it was said. */
+uint64_t log_space_owed(const struct log *log, const struct space_line *mine, uint64_t place);
+uint64_t log_space_said(const struct space_line *l, uint64_t place);
+/* Nobody waits anywhere: cheap. */
+bool log_space_quiet(const struct log *log);
+/* Who was before others waits no more: fires those where somebody does. No lock of any watcher's is held. */
+void log_space_tell(struct log *log);
+/* As log_reserve where there is room for b beside `owed` bytes, else as log_reserve_there: *behind. */
+int log_reserve_behind(struct log *log, struct batch *b, uint64_t owed, bool *behind)
+    __attribute__((warn_unused_result));
 /* How many batches might be announced before the ring is full. The producer's thread. */
 unsigned log_ring_room(const struct producer *p);
 

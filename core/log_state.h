@@ -20,7 +20,9 @@
 #include "core/index.h"
 #include "core/log.h"
 #include "core/move.h"
+#include "core/places.h"
 #include "core/side.h"
+#include "core/watch.h"
 
 #include <sys/queue.h>
 /* Without memory an element is not added: is_hashed tells. */
@@ -52,13 +54,6 @@ struct when {
     uint64_t side; /* 0: none */
     uint32_t topic, check;
     bool session; /* the entry has one: `check` is 16 bits */
-};
-
-struct watch_list {
-    pthread_mutex_t lock; /* guards the list */
-    struct watcher *first;
-    atomic_uint
-        count; /* seq_cst with what is watched: register-then-look against change-then-look */
 };
 
 /* Queues of retain.c: over its bytes; by date; by age of its oldest data, for a full pool. */
@@ -222,11 +217,6 @@ void idle_forget(struct topic *t);
 void idle_give_up(struct topic *t);
 /* The same for some of those that are noted. False: for all of them. */
 bool idle_squeeze(struct log *log);
-
-void watch_init(struct watch_list *l);
-void watch_add(struct watch_list *l, struct watcher *w);
-void watch_remove(struct watch_list *l, struct watcher *w);
-void watch_fire(struct watch_list *l);
 
 /* ---- Names (names.c) ---------------------------------------------------------------------- */
 
@@ -509,6 +499,7 @@ struct log {
     atomic_uint_fast64_t runs; /* of all topics */
     atomic_bool starved; /* a reservation found no space: fire space watchers on the next free */
     struct watch_list space;
+    struct space_lines lines;
 
     /* Checkpoint: sequencer only. */
     uint64_t root_generation;

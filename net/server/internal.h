@@ -274,12 +274,12 @@ struct worker {
     uint64_t ticket;             /* the newest */
     uint64_t cycle;              /* times that everybody on the bulk list had a turn */
     struct conn *cycle_end; /* the last of them in this one; NULL: it begins with the next turn */
-    const struct conn *last_in;       /* whose turn brought something last; only compared */
-    unsigned shared;                  /* turns for which the worker counts as shared by several */
-    uint64_t brought;                 /* bytes received, ever */
-    uint64_t called, called_since;    /* bytes for those who were called; the first one's place */
-    atomic_uint_fast64_t owed, since; /* what others are to leave; for whose place: see space.c */
+    const struct conn *last_in;    /* whose turn brought something last; only compared */
+    unsigned shared;               /* turns for which the worker counts as shared by several */
+    uint64_t brought;              /* bytes received, ever */
+    uint64_t called, called_since; /* bytes for those who were called; the first one's place */
     struct watcher space;
+    struct space_line *line; /* of those who wait for pool space: see space.c */
     struct mail space_mail;
     atomic_bool space_queued;
     struct pub_list pub_free;
@@ -309,8 +309,6 @@ struct server {
     uint64_t unix_dev, unix_ino; /* of the socket file we made: only that is unlinked */
     atomic_bool stop;            /* set by server_stop, then each worker is woken */
     atomic_uint connections, channels, text;
-    atomic_uint_fast64_t places; /* that were given to who waits for space. Relaxed, and so */
-    atomic_uint lines;           /* workers where somebody waits for it */
     /* When it was noted last that connections are put off; 0: never. Relaxed: it orders nothing, and the
      * exchange lets one worker say it. */
     atomic_uint_fast64_t put_off_at;

@@ -7,60 +7,25 @@
  * a thousand who wait cost a look or two when an extent comes free.
  *
  * First come, first served: what those before need is left to them, by whoever comes new, too, so that
- * no large batch waits for ever because small ones have the little that comes free each time. Batches behind
- * pass when there is room for both, and those that fit what their topic fills, which is nobody else's: so
- * a large batch that the pool has no room for stops nobody who needs no new extent. Between workers it is the same: each tells what its first and
- * those whom it called need, and since when they wait. What they tell may be some instructions old: then
- * two look for the same, and one of them waits on.
- *
- * When who is before others gets in or leaves, all lines are told. Otherwise the log tells, since who
- * looked and found nothing said that it waits (log_reserve, log_space_room). The tick tells too.
+ * no large batch waits for ever because small ones have the little that comes free each time. Between workers, and
+ * between them and the mount, it is the same, and core/places.c is where: each worker tells there what its
+ * first and those whom it called need. The tick looks, too, whatever was told.
  *
  * The others have their batch in the pool already and find the ring full: as many are called as it
  * has places. Must never leave somebody on a line of whom the log does not know.
  */
 #include "net/server/internal.h"
 
-#define NOBODY UINT64_MAX
-
-/* ---- What others need ---------------------------------------------------------------------- */
-
 static void say(struct worker *w)
 {
     const struct conn *first = TAILQ_FIRST(&w->parked);
-    uint64_t since = w->called > 0 ? w->called_since : first ? first->place : NOBODY;
-    bool was = atomic_load_explicit(&w->since, memory_order_relaxed) != NOBODY;
-    /* Relaxed: a hint, see above. */
-    atomic_store_explicit(&w->owed, w->called + (first ? first->space : 0), memory_order_relaxed);
-    /* seq_cst: who begins to wait says so and looks at the others', who leaves says so and looks for those
-     * that wait: one of the two sees the other (space_join, tell). */
-    atomic_store_explicit(&w->since, since, memory_order_seq_cst);
-    if (was && since == NOBODY)
-        atomic_fetch_sub_explicit(&w->server->lines, 1, memory_order_relaxed);
-    if (!was && since != NOBODY)
-        atomic_fetch_add_explicit(&w->server->lines, 1, memory_order_relaxed);
+    uint64_t since = w->called > 0 ? w->called_since : first ? first->place : SPACE_NOBODY;
+    log_space_say(w->log, w->line, since, w->called + (first ? first->space : 0));
 }
 
-/* Bytes that those of other workers need who came before `place`. */
 static uint64_t owed_elsewhere(const struct worker *w, uint64_t place)
 {
-    const struct server *s = w->server;
-    uint64_t sum = 0;
-    for (unsigned i = 0; i < s->workers; i++) {
-        const struct worker *other = &s->worker[i];
-        if (other != w && atomic_load_explicit(&other->since, memory_order_seq_cst) < place)
-            sum += atomic_load_explicit(&other->owed, memory_order_relaxed);
-    }
-    return sum;
-}
-
-/* All lines look again, this one too. */
-static void tell(struct worker *w)
-{
-    struct server *s = w->server;
-    for (unsigned i = 0; i < s->workers; i++)
-        if (atomic_load_explicit(&s->worker[i].since, memory_order_seq_cst) != NOBODY)
-            s->worker[i].space.fire(&s->worker[i].space);
+    return log_space_owed(w->log, w->line, place);
 }
 
 /* ---- The line ------------------------------------------------------------------------------ */
@@ -69,7 +34,6 @@ void space_init(struct worker *w)
 {
     TAILQ_INIT(&w->parked);
     TAILQ_INIT(&w->ringing);
-    atomic_init(&w->since, NOBODY);
 }
 
 bool space_waits(const struct worker *w)
@@ -117,20 +81,17 @@ static uint64_t owed_before(struct conn *c)
         return 0;
     }
     /* As a rule nobody waits: one look, at what is written rarely. */
-    if (atomic_load_explicit(&w->server->lines, memory_order_relaxed) == 0)
+    if (log_space_quiet(w->log))
         return 0;
     const struct conn *first = TAILQ_FIRST(&w->parked);
-    uint64_t place = c->place ? c->place : NOBODY;
+    uint64_t place = c->place ? c->place : SPACE_NOBODY;
     uint64_t owed = owed_elsewhere(w, place) + w->called;
     return owed + (first && first->place < place ? first->space : 0);
 }
 
 int space_reserve(struct conn *c, struct batch *b)
 {
-    struct log *log = c->worker->log;
-    uint64_t owed = owed_before(c);
-    c->behind = owed > 0 && log_space_room(log) < owed + needs(c);
-    return c->behind ? log_reserve_there(log, b, owed) : log_reserve(log, b);
+    return log_reserve_behind(c->worker->log, b, owed_before(c), &c->behind);
 }
 
 void space_join(struct conn *c)
@@ -138,7 +99,7 @@ void space_join(struct conn *c)
     struct worker *w = c->worker;
     c->space = needs(c);
     if (!c->place)
-        c->place = 1 + atomic_fetch_add_explicit(&w->server->places, 1, memory_order_relaxed);
+        c->place = log_space_place(w->log);
     /* Who was called and comes back is one of the first, and who is new the last. */
     struct conn *at = TAILQ_LAST(&w->parked, conn_list);
     if (at && at->place > c->place)
@@ -171,7 +132,7 @@ void space_end(struct conn *c)
     uncall(c);
     c->place = 0;
     say(w);
-    tell(w);
+    log_space_tell(w->log);
 }
 
 /* ---- Calling ------------------------------------------------------------------------------- */

@@ -353,10 +353,11 @@ int worker_open(struct worker *w, struct embar_error *err)
 int worker_start(struct worker *w, struct embar_error *err)
 {
     listener_arm(w, true);
-    log_space_watch(w->log, &w->space);
-    int rc = -pthread_create(&w->thread, NULL, run, w);
+    w->line = log_space_line(w->log, &w->space);
+    int rc = w->line ? -pthread_create(&w->thread, NULL, run, w) : -EMBAR_ELIMIT;
     if (rc) {
-        log_space_unwatch(w->log, &w->space);
+        if (w->line)
+            log_space_line_end(w->log, w->line);
         return embar_fail(err, rc, "cannot start a network worker");
     }
     w->started = true;
@@ -366,7 +367,7 @@ int worker_start(struct worker *w, struct embar_error *err)
 void worker_destroy(struct worker *w)
 {
     if (w->started)
-        log_space_unwatch(w->log, &w->space);
+        log_space_line_end(w->log, w->line);
     w->stopping = true;
     if (w->opened) {
         mail_drain(w); /* connections handed over after it had left, or before it came; wake-ups */
