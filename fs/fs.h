@@ -249,6 +249,10 @@ struct job {
     struct completion completion;
     struct task task;
     uint64_t deadline; /* parked: CLOCK_MONOTONIC ns */
+    uint64_t place;    /* in the order of all who wait for space; 0: in none */
+    uint64_t space;    /* bytes that it waits for */
+    bool behind;       /* found none because of those before it */
+    bool first;        /* of those in the park nobody waits before it */
     atomic_bool interrupted;
     bool parked_once, fresh; /* fresh: and not yet tried there */
     struct job *next;        /* handle's waiting list, or the park */
@@ -271,10 +275,13 @@ struct park {
     struct job *head, **tail;
     bool retry, closed;
     struct watcher space;
+    struct space_line *line; /* of the parked: said by the replies thread */
     struct task wake;
 };
 
-void park_init(struct park *p, struct fs *fs);
+int park_init(struct park *p, struct fs *fs) __attribute__((warn_unused_result));
+/* As log_reserve of the job's batch, but what there is for those before it is left to them. */
+int park_reserve(struct park *p, struct job *job) __attribute__((warn_unused_result));
 void park_job(struct park *p, struct job *job);
 /* A job of a handle whose turn has come: tried at once by the replies thread. */
 void park_resume(struct park *p, struct job *job);

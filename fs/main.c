@@ -275,9 +275,10 @@ static uint64_t tick(void *arg, uint64_t now)
 static int start_threads(struct fs *fs, struct embar_error *err)
 {
     fs->producer = log_producer(fs->log, FS_PRODUCER);
-    park_init(&fs->park, fs);
+    int rc = park_init(&fs->park, fs);
     locks_init(&fs->locks);
-    int rc = tasks_start(&fs->replies, "replies", tick, fs);
+    if (rc == 0)
+        rc = tasks_start(&fs->replies, "replies", tick, fs);
     if (rc == 0)
         rc = tasks_start(&fs->notify, "notify", NULL, NULL);
     return rc ? embar_fail(err, rc, "The threads of the mount could not be started") : 0;

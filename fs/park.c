@@ -3,7 +3,8 @@
  * A parked write ends on commit, on interrupt (EINTR) or after --write-wait (ENOSPC). The log
  * tells when space was freed or the producer's ring has moved; the replies thread then tries the parked
  * jobs, oldest first, until one finds none: those behind it wait for it, so that no large write waits
- * for ever for the sake of small ones, and many who wait cost no more than a few. It never tries without
+ * for ever for the sake of small ones, and many who wait cost no more than a few. New writes and those who wait
+ * through the network leave it what the first needs, and it leaves them what those before it need: core/places.c. It never tries without
  * that, but for each job once by itself when it comes, since something may have been freed since it was
  * refused, or it may need nothing. What is to be written to a removed topic
  * waits as any other: it lives until its last close.
@@ -32,7 +33,7 @@ static void park_wake(struct task *task)
     (void)task;
 }
 
-void park_init(struct park *p, struct fs *fs)
+int park_init(struct park *p, struct fs *fs)
 {
     p->fs = fs;
     pthread_mutex_init(&p->lock, NULL);
@@ -40,12 +41,14 @@ void park_init(struct park *p, struct fs *fs)
     p->tail = &p->head;
     p->space.fire = park_fire;
     p->wake.run = park_wake;
-    log_space_watch(fs->log, &p->space);
+    p->line = log_space_line(fs->log, &p->space);
+    return p->line ? 0 : -EMBAR_ELIMIT;
 }
 
 void park_destroy(struct park *p)
 {
-    log_space_unwatch(p->fs->log, &p->space);
+    if (p->line)
+        log_space_line_end(p->fs->log, p->line);
     pthread_mutex_destroy(&p->lock);
 }
 
@@ -93,9 +96,41 @@ void park_resume(struct park *p, struct job *job)
     park_enter(p, job);
 }
 
+/* What is told of the line: its first one's place, and need. Replies thread. */
+static void say(struct park *p, const struct job *first)
+{
+    struct log *log = p->fs->log;
+    if (first)
+        log_space_say(log, p->line, first->place, first->space);
+    else
+        log_space_say(log, p->line, SPACE_NOBODY, 0);
+}
+
+int park_reserve(struct park *p, struct job *job)
+{
+    struct log *log = p->fs->log;
+    const struct batch *b = &job->batch;
+    uint64_t place = job->place ? job->place : SPACE_NOBODY, owed = 0;
+    if (!log_space_quiet(log)) /* as a rule nobody waits */
+        owed =
+            log_space_owed(log, p->line, place) + (job->first ? 0 : log_space_said(p->line, place));
+    int rc = log_reserve_behind(log, &job->batch, owed, &job->behind);
+    if (rc == -EMBAR_EFULL) {
+        job->space = log_space_need(log, b->length, b->count, b->equal);
+        if (!job->place)
+            job->place = log_space_place(log);
+        return rc;
+    }
+    if (job->first)
+        say(p, NULL); /* until the end of this tick, which says who is next */
+    job->first = false;
+    job->place = 0;
+    return rc;
+}
+
 /* One job's turn: true when it has left the park. It may be gone then. *in_vain: it left, and took nothing. */
-static bool park_turn(struct park *p, struct job *job, uint64_t now, bool retry, bool closed,
-                      bool *in_vain)
+static bool park_turn(struct park *p, struct job *job, uint64_t now, bool retry, bool first,
+                      bool closed, bool *in_vain)
 {
     struct fs *fs = p->fs;
     if (atomic_load_explicit(&job->interrupted, memory_order_relaxed)) {
@@ -106,6 +141,7 @@ static bool park_turn(struct park *p, struct job *job, uint64_t now, bool retry,
     }
     if (retry) {
         job->fresh = false;
+        job->first = first;
         count_add(&fs->count.park_tries, 1);
         if (publish_step(job))
             return true;
@@ -116,6 +152,18 @@ static bool park_turn(struct park *p, struct job *job, uint64_t now, bool retry,
     count_add(&fs->count.no_space, 1);
     publish_fail(job, -ENOSPC);
     return true;
+}
+
+/* Something was freed: is it enough for those before the job and itself? Who is first of all looks in any case, for
+ * what it finds missing is what the log makes room for. To look in vain would fire all who wait. */
+static bool may_look(struct park *p, const struct job *job)
+{
+    struct log *log = p->fs->log;
+    uint64_t owed = job->place ? log_space_owed(log, p->line, job->place) : 0;
+    if (owed == 0)
+        return true;
+    uint64_t room = log_space_room(log);
+    return room > owed && room - owed >= job->space;
 }
 
 /* It just came; or it is nobody's any more, and takes nothing. */
@@ -136,23 +184,38 @@ uint64_t park_tick(struct park *p, uint64_t now)
     if (!job)
         return NEVER;
     uint64_t due = NEVER;
-    bool in_vain = false;
+    bool in_vain = false, left = false;
+    const struct job *first = NULL; /* that waits on, for space */
+    bool late = false;
     for (struct job *next; job; job = next) {
         next = job->next;
-        uint64_t deadline = job->deadline;
+        uint64_t deadline = job->deadline, place = job->place;
         struct node *node = job->req ? job->handle->node : NULL;
-        if (park_turn(p, job, now, retry || tried_anyway(job) || closed, closed, &in_vain)) {
+        bool look = closed || tried_anyway(job) || (retry && may_look(p, job));
+        if (park_turn(p, job, now, look, !first, closed, &in_vain)) {
+            left |= place != 0;
             count_sub(&p->fs->count.parked_now, 1);
             if (node)
                 node_unparked(&p->fs->nodes, node);
             continue;
         }
         retry = false; /* those behind wait for it */
+        left |= place != 0 && job->place != place;
+        if (!first && job->place) {
+            first = job;
+            say(p, first);
+            /* Who was before it may have left since it looked, and not seen that somebody waits here. */
+            late = job->behind && log_space_owed(p->fs->log, p->line, job->place) == 0;
+        }
         park_append(p, job);
         due = deadline < due ? deadline : due;
     }
+    if (!first)
+        say(p, NULL);
+    if (left)
+        log_space_tell(p->fs->log);
     log_commit(p->fs->log);
-    if (in_vain)
+    if (in_vain || late)
         park_retry(p); /* it may have been what the others waited for */
     return due;
 }

@@ -227,7 +227,7 @@ static int batch_publish(struct job *job)
 {
     struct fs *fs = job->fs;
     struct batch *b = &job->batch;
-    int rc = log_reserve(fs->log, b);
+    int rc = park_reserve(&fs->park, job);
     if (rc)
         return rc;
     size_t before = job->taken;

@@ -31,14 +31,21 @@ touch "$mnt/t"
 exec 4>>"$mnt/t" 5>>"$mnt/t" 6>>"$mnt/t" 7<"$mnt/t" 8>>"$mnt/small"
 head -c 900000 /dev/zero | tr '\0' x >"$scratch/unfinished"
 cat "$scratch/unfinished" >&8
-cat "$scratch/fill" 2>/dev/null >&5 8>&- &
-first=$!
-own_pids+=("$first")
+cat "$scratch/text" >&5
+cat "$scratch/fill" 2>/dev/null >>"$mnt/fill" 4>&- 5>&- 6>&- 7<&- 8>&- &
+filler=$!
+own_pids+=("$filler")
 wait_until 60 parked_is 1 || die "the pool is not full: $(metric parked), $(df "$mnt")"
-# Small writes take what is left.
+# Small writes take what is left, which they would leave to a large one that waits.
+kill -KILL "$filler"
+wait_until 60 parked_is 0 || die "$(metric parked) wait after the only one was killed"
 dd if="$scratch/text" bs=4096 of="$mnt/rest" oflag=append conv=notrunc status=none 2>/dev/null 4>&- 5>&- 6>&- 7<&- 8>&- &
 own_pids+=("$!")
-wait_until 60 parked_is 2 || die "something is left: $(df "$mnt")"
+wait_until 60 parked_is 1 || die "something is left: $(df "$mnt")"
+tail -c +8000001 "$scratch/fill" 2>/dev/null >&5 8>&- &
+first=$!
+own_pids+=("$first")
+wait_until 60 parked_is 2 || die "$(metric parked) wait, not two"
 dd if="$scratch/text" bs=1M status=none 2>/dev/null >&6 8>&- &
 second=$!
 own_pids+=("$second")
