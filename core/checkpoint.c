@@ -12,6 +12,14 @@
  * All space is taken before anything is written. Without enough the checkpoint fails as if it had
  * not been begun, and is not tried again before some space came free.
  *
+ * How long the role is held: what is told must be of one entry, and any of it may change with the next epoch, so
+ * planning and writing hold the role. (Closed runs alone do not change, but the space for their pieces is
+ * taken with all the rest, or none is.) It is CPU time, for what changed since the last checkpoint: some
+ * 0.6 us a topic, 2 us where a run of it was closed; nothing for the others. Measured in memory, release build:
+ * 28,000 topics of which all changed 17 ms, with a run closed in each 50 to 60 ms; 1,000 of them 0.8 ms; one
+ * 0.01 ms. A third of it is walks over what changed, the rest records, their checksums and second copies;
+ * writing back and draining cache lines adds 2 or 3 ms to the 17.
+ *
  * Must never touch an extent that the newest valid root names.
  */
 #include <errno.h>
