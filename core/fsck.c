@@ -98,7 +98,6 @@ int fsck_run(const struct fsck_options *opt, struct fsck_report *report, struct 
     if (f.log)
         log_free(f.log);
     fsck_orphans_drop(&f);
-    free(f.held);
     free(f.let_go);
     free(f.unplaced);
     free(f.written);

@@ -64,5 +64,8 @@ bool fsck_release(struct fsck *f)
     bool any = f->held_count > 0;
     while (f->held_count > 0)
         extent_put_now(f->log->extents, f->held[--f->held_count]);
+    free(f->held);
+    f->held = NULL;
+    f->held_capacity = 0;
     return any;
 }
