@@ -5,7 +5,7 @@
 # shellcheck source=tests/fuse/lib.sh
 . "$(dirname "$0")/lib.sh"
 mount_with --size 64M --write-wait 600
-pieces=40
+pieces=24
 
 metric() {
     awk -v name="embar_$1" '$1 == name { print $2 }' "$mnt/.embar/metrics"
