@@ -44,8 +44,8 @@ struct embar_options {
     size_t token_length;
     unsigned timeout_ms;   /* for each connect with its handshake, and each request. 0: 10,000 */
     unsigned reconnect_ms; /* publishers and subscriptions try this long to reach the broker again
-                             * before they fail. For a publisher a connection on which nothing was
-                             * acknowledged and that stood for less than 5 s is none. 0: 60,000 */
+                             * before they fail. A connection that breaks at once, before anything
+                             * was acknowledged or came, counts as none. 0: 60,000 */
     /* Told when a publisher or a subscription has had no connection for a second and tries again, with
      * the reason, and with NULL when it has one again that is of use or stands for a second. By the publisher's own thread, or inside of
      * embar_next; it must not block and must not call functions of that handle. NULL: nobody is told. */

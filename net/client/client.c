@@ -11,8 +11,7 @@
 #define DEFAULT_TIMEOUT_MS   10000u
 #define DEFAULT_RECONNECT_MS 60000u
 #define MAX_PATH             1024u
-#define BACKOFF_MIN          10u /* ms */
-#define BACKOFF_MAX          1000u
+#define BACKOFF_MIN          10u         /* ms */
 #define OUTAGE_TELL          1000000000u /* ns: what is over sooner is no news */
 
 const char *embar_version(void)
@@ -76,7 +75,7 @@ int client_dial(struct embar_client *c, const atomic_bool *cancel, struct outage
 uint64_t client_retry_at(unsigned *backoff_ms)
 {
     unsigned ms = *backoff_ms == 0 ? BACKOFF_MIN : *backoff_ms * 2;
-    *backoff_ms = ms < BACKOFF_MAX ? ms : BACKOFF_MAX;
+    *backoff_ms = ms < CLIENT_BACKOFF_MAX ? ms : CLIENT_BACKOFF_MAX;
     uint64_t now = clock_ns(), most = *backoff_ms * 1000000ull;
     /* The low digits of a clock are as good as drawn. */
     return now + most - (now * 0x9e3779b97f4a7c15u >> 32) % (most / 4);

@@ -50,6 +50,7 @@ struct link_limit client_limit(const struct embar_client *c, const atomic_bool *
 /* When to dial again after *backoff_ms was in vain (0: after something that was of use): 10 ms, then twice as
  * long each time, a second at most; up to a quarter sooner, so that those whom a broker lost at once do
  * not all come back at once. */
+#define CLIENT_BACKOFF_MAX 1000u /* ms */
 uint64_t client_retry_at(unsigned *backoff_ms);
 
 /* Whoever asked for it is told of an outage that lasts, and of its end. With no lock held.

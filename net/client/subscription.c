@@ -36,6 +36,7 @@ struct embar_subscription {
     uint64_t retry_at;
     uint64_t wake; /* what the timer is set to; UINT64_MAX: nothing */
     struct outage outage;
+    struct embar_error lost; /* why the last connection broke */
     unsigned backoff_ms;
     struct embar_sub_info info; /* offset, message: what the next frame must begin with */
     uint64_t received;          /* messages in whole frames so far */
@@ -194,8 +195,20 @@ static void lose(struct embar_subscription *s, const struct embar_error *why)
     if (s->outage.since != before)
         s->backoff_ms = 0; /* nothing may have come for long, but the connection stood */
     outage_lasts(&s->outage, why);
+    s->lost = *why;
     s->retry_at = client_retry_at(&s->backoff_ms);
     wake_at(s, s->retry_at);
+}
+
+/* There has been no connection of use for too long: how it ends; else 0. */
+static int give_up(struct embar_subscription *s, struct embar_error *err)
+{
+    struct embar_error last;
+    if (clock_ns() - s->outage.since <= s->client->reconnect_ms * MS)
+        return 0;
+    (void)embar_fail(&last, -ETIMEDOUT, "The broker could not be reached again for %u ms. %s",
+                     s->client->reconnect_ms, s->lost.text);
+    return end_with(s, &last, err);
 }
 
 static int reattach(struct embar_subscription *s, struct embar_error *err)
@@ -212,13 +225,7 @@ static int reattach(struct embar_subscription *s, struct embar_error *err)
     if (!link_transient(rc))
         return end_with(s, &why, err);
     lose(s, &why);
-    if (clock_ns() - s->outage.since > s->client->reconnect_ms * MS) {
-        struct embar_error last;
-        (void)embar_fail(&last, -ETIMEDOUT, "The broker could not be reached again for %u ms. %s",
-                         s->client->reconnect_ms, why.text);
-        return end_with(s, &last, err);
-    }
-    return 0;
+    return give_up(s, err);
 }
 
 /* ---- Receiving ---------------------------------------------------------------------------- */
@@ -404,6 +411,13 @@ static int ready(struct embar_subscription *s, int timeout_ms, struct embar_erro
             return end_with(s, &why, err);
         if (rc > 0 || s->ended || (s->fd < 0 && now >= s->retry_at))
             continue;
+        /* Also where it is reached each time and breaks at once, many times over: whoever does not ask for long
+         * has not tried meanwhile. */
+        if (s->fd < 0 && s->backoff_ms == CLIENT_BACKOFF_MAX) {
+            rc = give_up(s, err);
+            if (rc < 0)
+                return rc;
+        }
         if (timeout_ms == 0 || (timeout_ms > 0 && now >= until))
             return embar_fail(err, -ETIMEDOUT, "No message came in time.");
         int ms = timeout_ms > 0 ? milliseconds(until - now) : -1;

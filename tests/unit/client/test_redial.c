@@ -182,6 +182,28 @@ static void each_outage_anew(void **state)
     peer_stop(&p);
 }
 
+/* Nor is a subscription's time endless where each connection is made and breaks. */
+static void nor_a_subscription(void **state)
+{
+    (void)state;
+    struct peer p = {.incarnation = 1};
+    struct embar_client *c = start(&p, 300);
+    struct embar_subscription *s;
+    struct embar_message m;
+    struct embar_error err;
+    struct embar_subscribe_options o = {.follow = true};
+    assert_int_equal(embar_subscribe(&s, c, "t", &o, &err), 0);
+    unsigned before = hellos(&p);
+    behave(&p, true);
+    assert_int_equal(embar_next(s, &m, PATIENCE_MS, &err), -ETIMEDOUT);
+    if (!strstr(err.text, "could not be reached again for 300 ms"))
+        fail_msg("%s", err.text);
+    assert_true(hellos(&p) - before >= 7);
+    embar_unsubscribe(s);
+    embar_disconnect(c);
+    peer_stop(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -189,6 +211,7 @@ int main(void)
         cmocka_unit_test(ever_more_rarely),
         cmocka_unit_test(not_for_ever),
         cmocka_unit_test(each_outage_anew),
+        cmocka_unit_test(nor_a_subscription),
     };
     return cmocka_run_group_tests_name("client redial", tests, NULL, NULL);
 }
