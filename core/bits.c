@@ -50,26 +50,58 @@ void bits_remove(struct bits *b, uint32_t i)
     }
 }
 
+/* The least that word i of a level stands for, or the greatest. */
+static uint32_t least(const struct bits *b, unsigned level, uint32_t i)
+{
+    for (;; level--) {
+        i = i * 64 + (uint32_t)__builtin_ctzll(b->level[level][i]);
+        if (level == 0)
+            return i;
+    }
+}
+
+static uint32_t greatest(const struct bits *b, unsigned level, uint32_t i)
+{
+    for (;; level--) {
+        i = i * 64 + 63 - (uint32_t)__builtin_clzll(b->level[level][i]);
+        if (level == 0)
+            return i;
+    }
+}
+
 uint32_t bits_first(const struct bits *b)
 {
-    uint32_t i = 0;
-    for (unsigned l = b->levels; l-- > 0;) {
-        uint64_t word = b->level[l][i];
-        if (!word)
-            return BITS_NONE;
-        i = i * 64 + (uint32_t)__builtin_ctzll(word);
-    }
-    return i;
+    return b->level[b->levels - 1][0] ? least(b, b->levels - 1, 0) : BITS_NONE;
 }
 
 uint32_t bits_last(const struct bits *b)
 {
-    uint32_t i = 0;
-    for (unsigned l = b->levels; l-- > 0;) {
-        uint64_t word = b->level[l][i];
+    return b->level[b->levels - 1][0] ? greatest(b, b->levels - 1, 0) : BITS_NONE;
+}
+
+/* Up, until something of the word is on that side of i, and down from there. */
+uint32_t bits_next(const struct bits *b, uint32_t i)
+{
+    for (unsigned l = 0; l < b->levels; l++, i = i / 64 + 1) {
+        bool within = l + 1 < b->levels ? b->level[l] + i / 64 < b->level[l + 1] : i < 64;
+        uint64_t word = within ? b->level[l][i / 64] >> i % 64 : 0;
         if (!word)
-            return BITS_NONE;
-        i = i * 64 + 63 - (uint32_t)__builtin_clzll(word);
+            continue;
+        i += (uint32_t)__builtin_ctzll(word);
+        return l > 0 ? least(b, l - 1, i) : i;
     }
-    return i;
+    return BITS_NONE;
+}
+
+uint32_t bits_before(const struct bits *b, uint32_t i)
+{
+    for (unsigned l = 0; l < b->levels; l++, i /= 64) {
+        bool all = i == 64 && l + 1 == b->levels; /* i is n, and n all that so many levels hold */
+        uint64_t word = all ? b->level[l][0] : i % 64 ? b->level[l][i / 64] << (64 - i % 64) : 0;
+        if (!word)
+            continue;
+        i -= 1 + (uint32_t)__builtin_clzll(word);
+        return l > 0 ? greatest(b, l - 1, i) : i;
+    }
+    return BITS_NONE;
 }

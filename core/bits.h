@@ -25,5 +25,8 @@ void bits_remove(struct bits *b, uint32_t i);
 /* BITS_NONE when empty. */
 uint32_t bits_first(const struct bits *b);
 uint32_t bits_last(const struct bits *b);
+/* The first from i on, the last before i; BITS_NONE: there is none. i: at most n. */
+uint32_t bits_next(const struct bits *b, uint32_t i);
+uint32_t bits_before(const struct bits *b, uint32_t i);
 
 #endif

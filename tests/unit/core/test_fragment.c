@@ -46,7 +46,7 @@ static void pool_open(struct fixture *f)
 
 /* ---- Sets --------------------------------------------------------------------------------- */
 
-static void sets_know_first_and_last(void **state)
+static void sets_know_first_and_last_and_next(void **state)
 {
     (void)state;
     struct draws d = campaign_begin("sets");
@@ -74,6 +74,13 @@ static void sets_know_first_and_last(void **state)
                 last--;
             assert_int_equal(bits_first(&b), first < n ? first : BITS_NONE);
             assert_int_equal(bits_last(&b), last > 0 ? last - 1 : BITS_NONE);
+            uint32_t from = pick(&d, n + 1), next = from, before = from;
+            while (next < n && !there[next])
+                next++;
+            while (before > 0 && !there[before - 1])
+                before--;
+            assert_int_equal(bits_next(&b, from), next < n ? next : BITS_NONE);
+            assert_int_equal(bits_before(&b, from), before > 0 ? before - 1 : BITS_NONE);
         }
         bits_destroy(&b);
     }
@@ -315,7 +322,7 @@ static void only_who_waits_is_moved_for(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sets_know_first_and_last),
+        cmocka_unit_test(sets_know_first_and_last_and_next),
         cmocka_unit_test(slow_topics_take_little_and_stay_together),
         cmocka_unit_test(tails_hold_up_a_part_only),
         cmocka_unit_test(largest_batch_finds_its_place),
