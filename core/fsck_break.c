@@ -19,16 +19,6 @@ static struct fsck_range place_of(const struct pool *p, const void *at, uint64_t
 
 /* ---- Lines --------------------------------------------------------------------------------- */
 
-const struct media_entry *salvage_line(const struct salvage *v, uint64_t number)
-{
-    for (unsigned slot = 0; slot < v->log->pool.geo.slots; slot++) {
-        const struct media_entry *line = pool_entry(&v->log->pool, slot, number);
-        if (le64_get(line->number) == number)
-            return line;
-    }
-    return NULL;
-}
-
 bool gap_term_begins(const struct salvage *v, uint64_t number, struct entry *e)
 {
     const struct log *log = v->log;
@@ -279,9 +269,9 @@ static bool is_ahead(const struct salvage *v, const struct gap *g, const struct 
     return !salvage_is_next(v->log, t, &o->s, i > 0 ? g->e[i - 1].sequence : 0);
 }
 
-bool gap_is_told(const struct salvage *v, const struct gap *g, const struct orphan *o)
+bool gap_is_told(const struct gap *g, const struct orphan *o)
 {
-    return o->named && o->named < g->from && salvage_named(v, o);
+    return o->told && o->named < g->from;
 }
 
 /* Does every action stand at the number that it says? */
@@ -297,30 +287,38 @@ static bool actions_agree(const struct salvage *v, const struct gap *g)
     return true;
 }
 
+/* Can it be of no entry from the gap on? */
+static bool is_past(const struct salvage *v, const struct gap *g, const struct orphan *o)
+{
+    return o->taken || !gap_topic_there(v, g, o->s.topic) ||
+           o->s.time <= salvage_newer_than(v, o->s.topic) || salvage_is_void(v, o, g->from);
+}
+
 /* The batches that nothing names, in the order of their times, from the last entry on. With all of
  * them that is what stood there when the chain proves it, or when nothing follows that could. When
  * some are missing (`part`), only what stands right behind its topic's last batch is sure. */
 static int gap_collect(struct salvage *v, struct gap *g, bool part)
 {
-    struct fsck *f = v->f;
     uint32_t term = v->term;
-    int rc = fsck_orphans(f, v->log);
+    int rc = gap_sieve(v, g);
     if (rc == 0 && !g->known)
         rc = salvage_close(v);
     g->count = 0;
     g->close = false;
     memset(g->is_close, 0, sizeof g->is_close);
-    for (size_t i = 0; rc == 0 && i < f->orphans; i++) {
-        const struct orphan *o = &f->orphan[i];
+    const struct orphan *last = NULL, *own;
+    while (rc == 0 && (own = sieve_next(v, SIEVE_NEXT, last)) && own->s.time < g->before) {
+        const struct orphan *o = last = own;
+        if (is_past(v, g, own)) {
+            sieve_out(v, SIEVE_NEXT, own);
+            continue;
+        }
         /* The chain is made of what was said at the time, wherever the batch stands now. */
         if (!part && o->named >= g->from)
-            o = fsck_as_named(f, o);
+            o = fsck_as_named(v->f, o);
         bool half = g->half && o->at == g->half_side;
-        if (f->orphan[i].taken || o->s.time <= salvage_newer_than(v, o->s.topic) ||
-            o->s.time >= g->before || (o->named >= g->to && !half) ||
-            !gap_topic_there(v, g, o->s.topic) || (part && !adjacent(v, g, o)) ||
-            salvage_is_void(v, o, g->from) || salvage_is_taken(v, &o->s) ||
-            (!g->known && (is_ahead(v, g, o) || gap_is_told(v, g, o))))
+        if ((o->named >= g->to && !half) || (part && !adjacent(v, g, o)) ||
+            salvage_is_taken(v, &o->s) || (!g->known && (is_ahead(v, g, o) || gap_is_told(g, o))))
             continue;
         if (part && o->close)
             continue;
@@ -334,10 +332,11 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
             g->count = 0;
             return 0;
         }
-        g->is_close[g->count] = !g->known && f->orphan[i].close;
+        g->is_close[g->count] = !g->known && own->close;
         g->close = g->close || g->is_close[g->count];
         unsigned n = fsck_entry(v->log, o, g->from + g->count, gap_end(v, g, o->s.topic), term,
                                 &g->e[g->count]);
+        salvage_made(v, &g->e[g->count]);
         g->count += half ? 1 : n;
     }
     if (rc == 0 && !part && g->count < g->to - g->from &&

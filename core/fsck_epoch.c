@@ -134,7 +134,7 @@ static bool may_be(const struct epochs *x, const struct orphan *o, uint64_t afte
     uint32_t topic = o->s.topic;
     bool late = o->s.time <= salvage_newer_than(v, topic);
     return topic != 0 && !o->taken && (!late || after >= v->start) &&
-           (o->named < g->to || (g->half && o->at == g->half_side)) && !gap_is_told(v, g, o) &&
+           (o->named < g->to || (g->half && o->at == g->half_side)) && !gap_is_told(g, o) &&
            (names_id(&v->log->names, topic) ||
             bsearch(&topic, x->made, x->mades, sizeof topic, by_id)) &&
            !salvage_is_void(v, o, g->from) && !salvage_is_taken(v, &o->s);

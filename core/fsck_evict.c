@@ -97,11 +97,12 @@ static int places_make(struct salvage *v)
 
 int salvage_place(struct salvage *v, uint32_t topic, const struct entry *e)
 {
-    return v->standing ? place_add(v, (struct place){.from = e->payload,
-                                                     .to = e->payload + e->length,
-                                                     .offset = e->offset,
-                                                     .topic = topic})
-                       : 0;
+    int rc = salvage_movable(v, topic, e->offset);
+    return rc || !v->standing ? rc
+                              : place_add(v, (struct place){.from = e->payload,
+                                                            .to = e->payload + e->length,
+                                                            .offset = e->offset,
+                                                            .topic = topic});
 }
 
 void salvage_places_drop(struct salvage *v)

@@ -293,6 +293,7 @@ int salvage_fold(struct salvage *v, const struct entry *e, const struct entry *p
         rc = fsck_adopt(f, log, e->topic, e->offset, &t);
         if (rc)
             return rc;
+        salvage_came(v, e->topic);
         fsck_say(
             f,
             &(struct finding){.kind = FSCK_NODE,
@@ -377,6 +378,7 @@ int salvage_fold(struct salvage *v, const struct entry *e, const struct entry *p
         rc = recover_fold(v->replay, &mine, part);
     }
     if (rc == 0) {
+        salvage_made(v, e);
         rc = record_note(v, t, e);
         rc = rc ? rc : salvage_place(v, t->id, e);
         rc = rc || !part ? rc : salvage_place(v, t->id, part);

@@ -33,7 +33,7 @@ bool gap_proved(const struct salvage *v, const struct gap *g);
 /* Where the topic's bytes end behind what was put into g. */
 uint64_t gap_end(const struct salvage *v, const struct gap *g, uint32_t topic);
 /* Does an entry before the gap tell of it? What that says was dealt with, wherever its record stands now. */
-bool gap_is_told(const struct salvage *v, const struct gap *g, const struct orphan *o);
+bool gap_is_told(const struct gap *g, const struct orphan *o);
 
 /* Is the topic there, or made by one of the actions in g? Batches of others are of topics that were removed. */
 bool gap_topic_there(const struct salvage *v, const struct gap *g, uint32_t topic);
@@ -61,6 +61,22 @@ int gap_arrange(struct salvage *v, struct gap *g) __attribute__((warn_unused_res
 
 /* Try what stands until it makes up the gap: g->answer; when it is proved, it is in g. */
 int gap_try(struct salvage *v, struct gap *g) __attribute__((warn_unused_result));
+
+/* ---- fsck_sieve.c ------------------------------------------------------------------------- */
+
+/* Batches that may be of an entry that is lost: one of those that follow one another in the order of their times,
+ * or one by itself. */
+enum sieve_kind { SIEVE_NEXT, SIEVE_ONE, SIEVES };
+
+/* Before the gap is looked into: those that only lines behind it name are left out. Gaps come one behind the other. */
+int gap_sieve(struct salvage *v, const struct gap *g) __attribute__((warn_unused_result));
+/* The one behind o, or the first; the one before o; NULL: there is none. */
+struct orphan *sieve_next(const struct salvage *v, enum sieve_kind kind, const struct orphan *o);
+struct orphan *sieve_before(const struct salvage *v, enum sieve_kind kind, const struct orphan *o);
+/* Before which all that came before `time` stand. */
+const struct orphan *sieve_end(const struct salvage *v, uint64_t time);
+/* It can be of no entry from here on, unless its topic comes. */
+void sieve_out(struct salvage *v, enum sieve_kind kind, const struct orphan *o);
 
 /* ---- fsck_single.c ------------------------------------------------------------------------ */
 

@@ -44,17 +44,21 @@ static size_t list_find(struct orphans all, uint32_t topic, uint64_t time)
     return low;
 }
 
-static struct orphans list_part(struct orphans all, size_t from, size_t to)
+static struct orphans list_of(struct orphans all, uint32_t topic)
 {
+    size_t from = list_find(all, topic, 0);
+    size_t to = topic < UINT32_MAX ? list_find(all, topic + 1, 0) : all.count;
     return (struct orphans){all.at + from, to - from};
 }
 
 struct orphans fsck_orphans_of(const struct fsck *f, uint32_t topic)
 {
-    struct orphans all = {f->of_topic, f->of_topic ? f->orphans : 0};
-    size_t from = list_find(all, topic, 0);
-    size_t to = topic < UINT32_MAX ? list_find(all, topic + 1, 0) : all.count;
-    return list_part(all, from, to);
+    return list_of((struct orphans){f->of_topic, f->of_topic ? f->orphans : 0}, topic);
+}
+
+struct orphans fsck_twins_of(const struct fsck *f, uint32_t topic)
+{
+    return list_of((struct orphans){f->of_topic + f->orphans, f->twins}, topic);
 }
 
 size_t orphans_find(struct orphans of, uint64_t time)
@@ -62,13 +66,12 @@ size_t orphans_find(struct orphans of, uint64_t time)
     return of.count > 0 ? list_find(of, of.at[0]->s.topic, time) : 0;
 }
 
-struct orphans fsck_twins_of(const struct fsck *f, const struct side *s)
+struct orphans orphans_at(struct orphans of, uint64_t time)
 {
-    struct orphans all = {f->of_topic + f->orphans, f->twins};
-    size_t from = list_find(all, s->topic, s->time), to = from;
-    while (to < all.count && all.at[to]->s.topic == s->topic && all.at[to]->s.time == s->time)
+    size_t from = orphans_find(of, time), to = from;
+    while (to < of.count && of.at[to]->s.time == time)
         to++;
-    return list_part(all, from, to);
+    return (struct orphans){of.at + from, to - from};
 }
 
 bool fsck_same_batch(const struct side *a, const struct side *b)
@@ -81,7 +84,7 @@ const struct orphan *fsck_as_named(const struct fsck *f, const struct orphan *o)
 {
     if (o->named == 0)
         return o;
-    struct orphans twins = fsck_twins_of(f, &o->s);
+    struct orphans twins = orphans_at(fsck_twins_of(f, o->s.topic), o->s.time);
     for (size_t i = 0; i < twins.count; i++)
         if (twins.at[i]->named == o->named && fsck_same_batch(&twins.at[i]->s, &o->s))
             return twins.at[i];

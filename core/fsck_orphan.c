@@ -324,7 +324,7 @@ static int places_make(struct fsck *f)
     return 0;
 }
 
-void fsck_orphan_take(struct fsck *f, uint64_t side)
+struct orphan *fsck_orphan_there(const struct fsck *f, uint64_t side, size_t n)
 {
     size_t low = 0, high = f->orphan_at ? 2 * f->orphans : 0, end = high;
     while (low < high) {
@@ -334,8 +334,36 @@ void fsck_orphan_take(struct fsck *f, uint64_t side)
         else
             high = mid;
     }
-    for (; low < end && f->orphan_at[low].at == side; low++)
-        f->orphan[f->orphan_at[low].orphan].taken = true;
+    return n < end - low && f->orphan_at[low + n].at == side
+               ? &f->orphan[f->orphan_at[low + n].orphan]
+               : NULL;
+}
+
+void fsck_orphan_take(struct fsck *f, uint64_t side)
+{
+    struct orphan *o;
+    for (size_t i = 0; (o = fsck_orphan_there(f, side, i)); i++)
+        o->taken = true;
+}
+
+const struct media_entry *fsck_line(const struct pool *p, uint64_t number)
+{
+    for (unsigned slot = 0; slot < p->geo.slots; slot++) {
+        const struct media_entry *line = pool_entry(p, slot, number);
+        if (le64_get(line->number) == number)
+            return line;
+    }
+    return NULL;
+}
+
+/* Does the line stand, and name it? Then it has its place, or was trimmed. */
+static bool is_told(const struct pool *p, const struct orphan *o)
+{
+    const struct media_entry *line = o->named ? fsck_line(p, o->named) : NULL;
+    struct entry e;
+    uint32_t next;
+    return line && index_decode(line, o->named, index_chain_before(line), &e, &next) &&
+           fsck_names(&e, &o->s) && (e.side == o->at || e.payload == o->s.run0);
 }
 
 int fsck_orphans(struct fsck *f, struct log *log)
@@ -350,6 +378,8 @@ int fsck_orphans(struct fsck *f, struct log *log)
         qsort(f->orphan, f->orphans, sizeof *f->orphan, by_time);
     if (rc == 0)
         rc = twins_part(f);
+    for (size_t i = 0; rc == 0 && i < f->orphans + f->twins; i++)
+        f->orphan[i].told = is_told(&log->pool, &f->orphan[i]);
     if (rc == 0)
         rc = fsck_lists_make(f);
     if (rc == 0)
@@ -412,15 +442,6 @@ unsigned fsck_entry(const struct log *log, const struct orphan *o, uint64_t numb
 
 /* ---- What finds no place ---------------------------------------------------------------------- */
 
-bool salvage_named(const struct salvage *v, const struct orphan *o)
-{
-    const struct media_entry *line = o->named ? salvage_line(v, o->named) : NULL;
-    struct entry e;
-    uint32_t next;
-    return line && index_decode(line, o->named, index_chain_before(line), &e, &next) &&
-           fsck_names(&e, &o->s) && (e.side == o->at || e.payload == o->s.run0);
-}
-
 /* An action's time may be from before the clock stepped back; it knows its number. */
 bool salvage_is_void(const struct salvage *v, const struct orphan *o, uint64_t number)
 {
@@ -443,7 +464,7 @@ int salvage_aside(struct salvage *v)
     for (size_t i = 0; rc == 0 && i < f->orphans; i++) {
         const struct orphan *o = &f->orphan[i];
         const struct topic *t = o->s.topic ? names_id(&v->log->names, o->s.topic) : NULL;
-        if (o->taken || !o->whole || !t || o->s.time <= v->time || salvage_named(v, o))
+        if (o->taken || !o->whole || !t || o->s.time <= v->time || o->told)
             continue;
         rc = fsck_unplaced(f, t, o,
                            o->close ? "index that told its order among those of other publishers"

@@ -128,8 +128,11 @@ const struct mark *salvage_mark(const struct salvage *v, uint64_t number)
 
 int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
 {
-    struct salvage v = {
-        .f = f, .log = log, .chain = index_seed(&log->pool), .missing_from = UINT64_MAX};
+    struct salvage v = {.f = f,
+                        .log = log,
+                        .chain = index_seed(&log->pool),
+                        .missing_from = UINT64_MAX,
+                        .moves_left = SALVAGE_MOVES};
     v.replay = recover_begin(log);
     if (!v.replay)
         return -ENOMEM;
@@ -191,6 +194,8 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
     free(v.action);
     free(v.behind);
     salvage_places_drop(&v);
+    salvage_movables_drop(&v);
+    salvage_sieve_drop(&v);
     salvage_since_drop(&v);
     recover_end(v.replay);
     f->number = v.number;

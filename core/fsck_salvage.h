@@ -50,6 +50,10 @@ struct salvage {
     struct standing *standing; /* fsck_evict.c: what stands where; NULL: not asked for yet; owned */
     struct since *since;       /* fsck_since.c; owned */
     struct source *source;     /* fsck_rest.c */
+    struct sieve *sieve;       /* fsck_sieve.c; NULL: not asked for yet; owned */
+    struct movable *movable;   /* fsck_single.c: topics of which a lost move may tell; owned */
+    bool movables_known;
+    unsigned moves_left; /* ways that may still be tried, at all gaps */
 };
 
 static inline struct fsck_range one(uint64_t number)
@@ -96,6 +100,18 @@ int salvage_other(struct salvage *v, const struct entry *e) __attribute__((warn_
 void salvage_since_settle(struct salvage *v);
 void salvage_since_drop(struct salvage *v);
 
+/* fsck_sieve.c: the topic is there now: batches that were none of it may be. */
+void salvage_came(struct salvage *v, uint32_t topic);
+/* The same of one that the entry made. */
+void salvage_made(struct salvage *v, const struct entry *e);
+void salvage_sieve_drop(struct salvage *v);
+
+/* fsck_single.c: what stands at `offset` of the topic came there; may a lost move tell of it? */
+int salvage_movable(struct salvage *v, uint32_t topic, uint64_t offset)
+    __attribute__((warn_unused_result));
+void salvage_movables_drop(struct salvage *v);
+#define SALVAGE_MOVES (1u << 26)
+
 /* fsck_fill.c: look for the control actions that stand; where the topic will begin, by those, and the
  * number of the message there. */
 int salvage_actions(struct salvage *v) __attribute__((warn_unused_result));
@@ -125,9 +141,7 @@ int salvage_put(struct salvage *v, const struct topic *t, struct orphan *o, uint
 
 /* fsck_rest.c: at the end, batches that must be among the entries that are missing, and that nothing follows. */
 int salvage_rest(struct salvage *v) __attribute__((warn_unused_result));
-/* fsck_orphan.c: does an entry that stands name it? Then it has its place, or was trimmed. */
-bool salvage_named(const struct salvage *v, const struct orphan *o);
-/* Can it be none of the entries from `number` on? It was announced before their term began, which made void what
+/* fsck_orphan.c: can it be none of the entries from `number` on? It was announced before their term began, which made void what
  * was not committed by then. */
 bool salvage_is_void(const struct salvage *v, const struct orphan *o, uint64_t number);
 /* Did its session take it before? */
@@ -145,7 +159,10 @@ int salvage_given(struct salvage *v) __attribute__((warn_unused_result));
 bool salvage_entry(struct salvage *v, uint32_t term, uint64_t number, uint32_t chain,
                    struct entry *e, uint32_t *next);
 /* The line for entry `number` in some slot, whatever its checksum says, or NULL. */
-const struct media_entry *salvage_line(const struct salvage *v, uint64_t number);
+static inline const struct media_entry *salvage_line(const struct salvage *v, uint64_t number)
+{
+    return fsck_line(&v->log->pool, number);
+}
 /* The chain breaks behind v->number although it must not: go on where it stands again. */
 int salvage_break(struct salvage *v) __attribute__((warn_unused_result));
 /* The second half of a split batch whose entry is lost: its side record says it. */

@@ -124,6 +124,7 @@ struct orphan {
     uint64_t at; /* side record */
     struct side s;
     uint64_t named; /* number of the index line that names it or its twin, 0: none does */
+    bool told;      /* that line stands, and names this copy */
     bool whole;     /* its payload is */
     bool close; /* to another publisher's: which of them came first is not told (fsck_order.c) */
     bool taken;
@@ -137,8 +138,12 @@ int fsck_orphans(struct fsck *f, struct log *log) __attribute__((warn_unused_res
 int fsck_records(struct fsck *f, struct log *log,
                  int (*look)(void *arg, uint64_t at, const struct side *s), void *arg)
     __attribute__((warn_unused_result));
-/* The one whose record stands there, or did, has its place now. */
+/* The n-th of those whose record stands there, or did; NULL: there are no more. */
+struct orphan *fsck_orphan_there(const struct fsck *f, uint64_t side, size_t n);
+/* It has its place now. */
 void fsck_orphan_take(struct fsck *f, uint64_t side);
+/* The line for entry `number` in some slot, whatever its checksum says, or NULL. */
+const struct media_entry *fsck_line(const struct pool *p, uint64_t number);
 /* Does the entry tell of the batch with this record, wherever that stands? */
 bool fsck_names(const struct entry *e, const struct side *s);
 /* Say that a whole one has no place in `t` any more, for `what` named it and is damaged: it is
@@ -168,10 +173,11 @@ struct orphans {
 /* When all are found, and their twins parted from them. */
 int fsck_lists_make(struct fsck *f) __attribute__((warn_unused_result));
 struct orphans fsck_orphans_of(const struct fsck *f, uint32_t topic);
+struct orphans fsck_twins_of(const struct fsck *f, uint32_t topic);
 /* Of those of one topic the first that was whole at `time` or later; their number when none was. */
 size_t orphans_find(struct orphans of, uint64_t time);
-/* The twins among which those of the batch with this record are: of its topic and its time. */
-struct orphans fsck_twins_of(const struct fsck *f, const struct side *s);
+/* Those that were whole just then: the copies of a batch are among them. */
+struct orphans orphans_at(struct orphans of, uint64_t time);
 /* Do two records tell of one batch, wherever it stands? */
 bool fsck_same_batch(const struct side *a, const struct side *b);
 /* The copy that the index line names; the one given where that is itself, or none is named. */

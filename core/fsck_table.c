@@ -103,7 +103,7 @@ static int batch_take(struct fsck *f, struct topic *t, const struct orphan *o,
                       const struct parts *parts)
 {
     int rc = o->whole ? orphan_append(t, o, NULL) : -EMBAR_ECORRUPT;
-    struct orphans twins = fsck_twins_of(f, &o->s);
+    struct orphans twins = orphans_at(fsck_twins_of(f, o->s.topic), o->s.time);
     for (size_t i = 0; rc == -EMBAR_ECORRUPT && i < twins.count; i++) {
         const struct orphan *twin = twins.at[i];
         if (!fsck_same_batch(&twin->s, &o->s))
@@ -217,7 +217,7 @@ static int chain_aside(struct fsck *f, const struct topic *t, const struct chain
         const struct orphan *o = c->at[i].o;
         if (c->at[i].offset != NOWHERE || c->at[i].trimmed)
             continue;
-        struct orphans twins = fsck_twins_of(f, &o->s);
+        struct orphans twins = orphans_at(fsck_twins_of(f, o->s.topic), o->s.time);
         for (size_t k = 0; !o->whole && k < twins.count; k++)
             if (twins.at[k]->whole && fsck_same_batch(&twins.at[k]->s, &o->s))
                 o = twins.at[k];

@@ -100,7 +100,7 @@ static bool is_option(const struct try *y, const struct orphan *o, const struct 
     const struct topic *t = as->s.topic ? names_id(&v->log->names, as->s.topic) : NULL;
     bool half = g->half && as->at == g->half_side;
     return !o->taken && as->s.time < g->before && (o->named < g->to || half) &&
-           !(t && names_is_dir(t)) && !gap_is_told(v, g, o) && !salvage_is_void(v, o, g->from) &&
+           !(t && names_is_dir(t)) && !gap_is_told(g, o) && !salvage_is_void(v, o, g->from) &&
            !salvage_is_taken(v, &o->s);
 }
 
