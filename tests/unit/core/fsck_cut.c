@@ -20,24 +20,33 @@ struct cutter {
     size_t errors; /* that the repair found */
 };
 
-static char *image_of(const char *from)
+static char *image_new(void)
 {
     char *image = aligned_alloc(MEDIA_PAGE, TRIAL_SIZE);
     assert_non_null(image);
-    memcpy(image, from, TRIAL_SIZE);
     return image;
 }
 
-static void cut_begin(struct cutter *c, const char *damaged, uint64_t at, enum way way,
-                      struct draws d)
+static void cut_begin(struct cutter *c)
 {
-    *c = (struct cutter){.at = at, .way = way, .d = d};
-    c->memory = image_of(damaged);
-    c->back = image_of(damaged);
-    c->durable = image_of(damaged);
-    c->left = image_of(damaged);
-    c->pending = calloc(TRIAL_SIZE / MEDIA_LINE, 1);
+    *c = (struct cutter){.memory = image_new(),
+                         .back = image_new(),
+                         .durable = image_new(),
+                         .left = image_new(),
+                         .pending = malloc(TRIAL_SIZE / MEDIA_LINE)};
     assert_non_null(c->pending);
+}
+
+static void cut_at(struct cutter *c, const char *damaged, uint64_t at, enum way way, struct draws d)
+{
+    c->count = 0;
+    c->at = at;
+    c->way = way;
+    c->d = d;
+    memcpy(c->memory, damaged, TRIAL_SIZE);
+    memcpy(c->back, damaged, TRIAL_SIZE);
+    memcpy(c->durable, damaged, TRIAL_SIZE);
+    memset(c->pending, 0, TRIAL_SIZE / MEDIA_LINE);
 }
 
 static void cut_end(struct cutter *c)
@@ -190,19 +199,21 @@ void trial_cuts(struct trial *t, const char *save, struct draws d, unsigned most
 {
     struct cutter whole, c;
     char cut[96], *damaged = t->image;
-    cut_begin(&whole, damaged, 0, KILLED, d);
+    cut_begin(&whole);
+    cut_begin(&c);
+    cut_at(&whole, damaged, 0, KILLED, d);
     bool repaired = cut_repair(&whole, save) == 0;
     uint64_t ways = repaired ? whole.count * WAYS : 0;
-    for (uint64_t i = 0; i < (most && most < ways ? most : ways); i++) {
-        uint64_t which = most ? draw(&d) % ways : i;
+    for (uint64_t i = 0; i < (most < ways ? most : ways); i++) {
+        uint64_t which = most < ways ? draw(&d) % ways : i;
         (void)snprintf(cut, sizeof cut, "cut off at operation %" PRIu64 " of %" PRIu64 ", way %u",
                        which / WAYS + 1, whole.count, (unsigned)(which % WAYS));
-        cut_begin(&c, damaged, which / WAYS + 1, (enum way)(which % WAYS), d);
+        cut_at(&c, damaged, which / WAYS + 1, (enum way)(which % WAYS), d);
         assert_int_equal(cut_repair(&c, save), 0);
         t->image = c.left;
         cut_again(t, save, cut, &whole);
-        cut_end(&c);
     }
     t->image = damaged;
+    cut_end(&c);
     cut_end(&whole);
 }

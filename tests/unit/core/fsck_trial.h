@@ -87,9 +87,9 @@ void trial_damage(struct trial *t, struct draws *d, char *text, size_t size);
 /* Check, repair, compare, check again; fails the test on a broken promise. `save`: a directory. */
 void trial_run(struct trial *t, const char *save, struct trial_outcome *out);
 
-/* fsck_cut.c: repair the image, but cut off at one of its operations, and repair what that left: it serves what the
- * repair does that is not cut off, all of it and nothing else, and a check finds nothing. In `most` of the ways there
- * are, by `d`; 0: in all. The image stays as it is; one that cannot be repaired is none of its business. */
+/* fsck_cut.c: repair the image, but cut off at one of its operations, and repair what that left: it finds no more errors
+ * than the repair that is not cut off, serves what that does, and a check finds nothing then. In at most so many of
+ * the ways there are, by `d`. The image stays as it is; one that cannot be repaired is none of its business. */
 void trial_cuts(struct trial *t, const char *save, struct draws d, unsigned most);
 
 /* A private directory to save into, and its end with all that is in it. */

@@ -9,6 +9,7 @@
 #define NAMES  60u   /* topics, whose names make a checkpoint large */
 #define LENGTH 8000u /* of batches of a topic that is removed: an extent each */
 #define GONE   120u
+#define CUTS   24u
 
 struct world {
     struct fixture f;
@@ -72,7 +73,7 @@ static void records_free(void **state)
     trial_take(&w->t, &w->f, true, NULL);
     for (unsigned i = 0; i < GONE; i++)
         memset(w->t.image + ((const char *)pool_entry(p, 0, number[i]) - p->base), 0, MEDIA_LINE);
-    trial_cuts(&w->t, w->save, (struct draws){1}, 0);
+    trial_cuts(&w->t, w->save, (struct draws){1}, CUTS);
     log_commit(w->f.log);
 }
 

@@ -11,6 +11,7 @@
 #define BATCHES 9u
 #define COUNT   40u /* messages of each at most */
 #define LARGE   30000u
+#define CUTS    12u
 
 struct world {
     struct fixture f;
@@ -166,7 +167,7 @@ static void split_end(void **state)
             memcpy(in_image(w, pool_watermark(p, 0, i)), &mark[i], sizeof mark[i]);
         /* Its number too; or that of the line behind it. */
         memset(line + (whole ? 30 : 0), 0x5a, MEDIA_LINE);
-        trial_cuts(&w->t, w->save, (struct draws){whole + 1}, 0);
+        trial_cuts(&w->t, w->save, (struct draws){whole + 1}, CUTS);
         keeps_all(w, &o);
     }
 }
