@@ -102,7 +102,7 @@ static int close_find(const struct topic *t, struct chain *c)
     size_t taken = n;
     if (behind_read(t, &behind) && (n == 0 || behind.s.time >= s[n - 1]->time))
         s[n++] = &behind.s;
-    int rc = fsck_close(s, close, n);
+    int rc = fsck_close(s, n, t, close);
     for (size_t i = c->count; rc == 0 && i-- > 0;)
         if (!c->at[i].refused)
             c->at[i].close = close[--taken];

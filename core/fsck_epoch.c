@@ -12,7 +12,13 @@
 
 #include "core/fsck_gap.h"
 
-#define LINES_MOST (1u << 22) /* index lines that are tried at one gap */
+/* Where the batches begin that a gap holds: those are behind the entry before it, or so many commits further back
+ * are tried one by one before all. What waits for longer was held, or is of another gap that was not found: it would
+ * be taken for the first of these. */
+#define NEARER 4u
+/* A checksum of 32 bits proves little among too many tries. */
+#define TRIES_MOST (1u << 14) /* at one gap, and so many index lines of them: */
+#define LINES_MOST (1u << 22)
 /* Entries that come between one that was committed when a batch was announced and its own: what was announced before
  * it. More where it was held: then it is not found. */
 #define REACH (1u << 16)
@@ -58,7 +64,7 @@ struct epochs {
     uint64_t *cut;
     size_t *size;
     size_t cuts;
-    unsigned left; /* lines that may still be tried */
+    unsigned tries, left; /* that there may still be, and lines of them */
 };
 
 /* Up to two epochs that are tried another way than all others: 0: as their batches arrived; 1 + n: as if another
@@ -427,9 +433,12 @@ static bool lay_all(struct epochs *x, const struct ways *w)
     struct entry begin;
     size_t low = 0;
     uint64_t lines = g->to - g->from;
-    if (lines > x->left)
+    if (lines > x->left || x->tries == 0) {
+        x->left = 0;
         return false;
+    }
     x->left -= (unsigned)lines;
+    --x->tries;
     for (size_t i = 0; i < x->members; i++)
         x->member[i].used = false;
     memcpy(x->tail, x->first_tail, x->tails * sizeof *x->tail);
@@ -500,7 +509,8 @@ static int arrange_in(struct salvage *v, struct gap *g, const struct gap_reach *
                        .made = calloc(n, sizeof *x.made),
                        .cut = calloc(cuts, sizeof *x.cut),
                        .size = calloc(cuts, sizeof *x.size),
-                       .left = LINES_MOST};
+                       .tries = TRIES_MOST / (NEARER + 1),
+                       .left = LINES_MOST / (NEARER + 1)};
     int rc = x.member && x.pick && x.tail && x.first_tail && x.turn && x.first_turn && x.made &&
                      x.cut && x.size
                  ? 0
@@ -539,12 +549,18 @@ int gap_reach(struct salvage *v, const struct gap *g, struct gap_reach *r)
 int gap_arrange(struct salvage *v, struct gap *g)
 {
     bool found = false;
-    struct gap_reach r;
+    struct gap_reach r = {0};
     int rc = 0;
     if (g->known && g->to - g->from + 1 < LOST_MOST) {
         rc = gap_reach(v, g, &r);
-        if (rc == 0)
+        size_t farthest = r.first, at = rc ? 0 : behind_find(v, g->from - 1);
+        for (unsigned i = 0; rc == 0 && !found && i <= NEARER; i++) {
+            r.first = i < NEARER && at > farthest ? at : farthest;
             rc = arrange_in(v, g, &r, &found);
+            if (r.first == farthest)
+                break;
+            at = behind_find(v, v->behind[at - 1].after); /* one commit further back */
+        }
     }
     if (!found)
         g->count = 0;

@@ -99,10 +99,10 @@ static bool entry_joins(const struct orphan *o, const struct entry *e)
            o->at + MEDIA_LINE - side_size(o->s.count, o->s.equal) == e->side + MEDIA_LINE;
 }
 
-/* May b follow a in the topic? Sequences of one session say so, else the times. */
-static bool follows(const struct orphan *a, const struct orphan *b)
+/* May b follow a in the topic? Sequences of one session say so at order 5, else the times. */
+static bool follows(const struct topic *t, const struct orphan *a, const struct orphan *b)
 {
-    if (a->s.session && a->s.session == b->s.session)
+    if (a->s.session && a->s.session == b->s.session && t->topic_order == 5)
         return b->s.sequence > a->s.sequence;
     return a->s.time < b->s.time;
 }
@@ -115,6 +115,7 @@ struct fill {
         bool close; /* nothing tells its order among those of other publishers */
         bool ahead; /* it does not follow what its session had taken, at order 5 */
     } * at;
+    const struct topic *topic;
     size_t count, left, right;
     uint64_t bytes; /* of the hole */
     uint64_t sum;   /* of those at its end */
@@ -179,7 +180,7 @@ static int fill_close(struct fill *g)
     for (size_t i = 0; rc == 0 && i < g->count; i++)
         s[i] = &g->at[i].o->s;
     if (rc == 0)
-        rc = fsck_close(s, close, g->count);
+        rc = fsck_close(s, g->count, g->topic, close);
     for (size_t i = 0; rc == 0 && i < g->count; i++)
         g->at[i].close = close[i];
     free(s);
@@ -226,6 +227,39 @@ static bool fill_is_doubtful(const struct fill *g, uint64_t live)
     return false;
 }
 
+/* May it have been in the hole, though its time says that it was not? It was held for another of its session, or
+ * what stands beside the hole was. */
+static bool is_stray(const struct salvage *v, const struct fill *g, const struct orphan *o,
+                     uint64_t number)
+{
+    const struct side *s = &o->s;
+    uint64_t after = fsck_after(v->trusted, s);
+    if (o->taken || o->named >= number || after < v->start || after + 1 >= number ||
+        s->length > g->bytes || salvage_is_not_missing(v, o) || salvage_is_taken(v, s) ||
+        (o->named && salvage_named(v, o)))
+        return false;
+    bool comes = salvage_is_next(v->log, g->topic, s, 0);
+    for (size_t i = 0; i < g->count && !comes; i++)
+        comes = g->at[i].o->s.session == s->session && g->at[i].o->s.sequence < s->sequence;
+    return comes;
+}
+
+/* Then those that are left may not be what stood there, nor one behind the other. */
+static bool fill_strays(const struct salvage *v, const struct fill *g, const struct hole *h)
+{
+    uint64_t newer = salvage_newer_than(v, g->topic->id);
+    struct orphans own = fsck_orphans_of(v->f, g->topic->id);
+    size_t begin = newer < h->before ? orphans_find(own, newer + 1) : own.count;
+    size_t end = newer < h->before ? orphans_find(own, h->before) : own.count;
+    for (size_t i = begin; i-- > 0 && own.at[i]->s.time > v->time;)
+        if (is_stray(v, g, own.at[i], h->number))
+            return true;
+    for (size_t i = end; i < own.count; i++)
+        if (is_stray(v, g, own.at[i], h->number))
+            return true;
+    return false;
+}
+
 /* Those that make up the hole exactly, one behind the other, when no other choice does: `at` is then
  * nothing but these. */
 static bool fill_exactly(struct fill *g)
@@ -246,7 +280,7 @@ static bool fill_exactly(struct fill *g)
     for (size_t i = first; sure && i < first + length; i++)
         sure = !g->at[i].close;
     for (size_t i = first + 1; sure && i < first + length; i++)
-        sure = follows(g->at[i - 1].o, g->at[i].o);
+        sure = follows(g->topic, g->at[i - 1].o, g->at[i].o);
     if (!sure)
         return false;
     memmove(g->at, g->at + first, length * sizeof *g->at);
@@ -272,7 +306,7 @@ static bool fill_from_end(struct fill *g, uint64_t live, uint64_t messages)
     while (g->sum < live && g->right < g->count) {
         const struct candidate *c = &g->at[g->count - 1 - g->right];
         if (c->close || c->o->s.length > g->bytes - g->sum ||
-            (g->right > 0 && !follows(c->o, c[1].o)))
+            (g->right > 0 && !follows(g->topic, c->o, c[1].o)))
             break;
         g->sum += c->o->s.length;
         counted += c->o->s.count;
@@ -284,9 +318,9 @@ static bool fill_from_end(struct fill *g, uint64_t live, uint64_t messages)
     return messages == UINT64_MAX || counted - index == messages;
 }
 
-static bool fill_goes_on(const struct orphan *a, const struct orphan *b)
+static bool fill_goes_on(const struct topic *t, const struct orphan *a, const struct orphan *b)
 {
-    return follows(a, b) && orphans_join(a, b);
+    return follows(t, a, b) && orphans_join(a, b);
 }
 
 /* Was it committed, for what follows it in its session was? */
@@ -295,13 +329,13 @@ static bool is_before(const struct orphan *o, uint64_t session, uint64_t sequenc
     return o->s.session && o->s.session == session && o->s.sequence + 1 == sequence;
 }
 
-static bool joins_behind(const struct candidate *c, const struct candidate *next,
-                         const struct entry *e)
+static bool joins_behind(const struct topic *t, const struct candidate *c,
+                         const struct candidate *next, const struct entry *e)
 {
     if (c->close)
         return false;
     if (next)
-        return fill_goes_on(c->o, next->o) &&
+        return fill_goes_on(t, c->o, next->o) &&
                (!c->ahead || is_before(c->o, next->o->s.session, next->o->s.sequence));
     return e && entry_joins(c->o, e) && (!c->ahead || is_before(c->o, e->session, e->sequence));
 }
@@ -313,14 +347,14 @@ static void fill_joined(struct fill *g, const struct topic *t, const struct entr
     g->left = g->right = g->sum = 0;
     while (g->left < g->count && !g->at[g->left].ahead && !g->at[g->left].close &&
            g->at[g->left].o->s.length <= room &&
-           (g->left ? fill_goes_on(g->at[g->left - 1].o, g->at[g->left].o)
+           (g->left ? fill_goes_on(t, g->at[g->left - 1].o, g->at[g->left].o)
                     : salvage_tail_joins(t, g->at[0].o))) {
         room -= g->at[g->left].o->s.length;
         g->left++;
     }
     while (g->left + g->right < g->count) {
         const struct candidate *c = &g->at[g->count - 1 - g->right];
-        if (!joins_behind(c, g->right ? c + 1 : NULL, behind) || c->o->s.length > room)
+        if (!joins_behind(t, c, g->right ? c + 1 : NULL, behind) || c->o->s.length > room)
             break;
         room -= c->o->s.length;
         g->sum += c->o->s.length;
@@ -329,10 +363,11 @@ static void fill_joined(struct fill *g, const struct topic *t, const struct entr
 }
 
 /* Which of them stood there. */
-static int fill_choose(struct fill *g, const struct topic *t, const struct hole *h, uint64_t live,
+static int fill_choose(const struct salvage *v, struct fill *g, const struct hole *h, uint64_t live,
                        uint64_t messages)
 {
     struct fill sure = *g;
+    bool strays = fill_strays(v, g, h);
     sure.at = calloc(g->count + 1, sizeof *sure.at);
     if (!sure.at)
         return -ENOMEM;
@@ -341,18 +376,18 @@ static int fill_choose(struct fill *g, const struct topic *t, const struct hole 
         if (!g->at[i].ahead)
             sure.at[sure.count++] = g->at[i];
     int rc = fill_close(&sure);
-    if (rc == 0 && !fill_is_doubtful(&sure, live) &&
+    if (rc == 0 && !fill_is_doubtful(&sure, live) && !strays &&
         (fill_exactly(&sure) || fill_from_end(&sure, live, messages))) {
         free(g->at);
         *g = sure;
         return 0;
     }
     free(sure.at);
-    if (fill_is_doubtful(g, live))
-        g->count = 0;
+    if (strays || fill_is_doubtful(g, live))
+        g->count = 0; /* nor does it tell that they stand side by side */
     rc = rc ? rc : fill_close(g);
     if (rc == 0)
-        fill_joined(g, t, h->behind);
+        fill_joined(g, g->topic, h->behind);
     return rc;
 }
 
@@ -387,7 +422,7 @@ static int fill_place(struct salvage *v, struct topic *t, const struct fill *g, 
 int salvage_fill(struct salvage *v, struct topic *t, const struct hole *h)
 {
     uint64_t from = topic_end(t), message = 0, base = salvage_base(v, t, &message);
-    struct fill g = {.bytes = h->end - from};
+    struct fill g = {.topic = t, .bytes = h->end - from};
     uint64_t live = base > from ? (base < h->end ? h->end - base : 0) : g.bytes;
     uint64_t messages =
         h->messages && base > from && h->messages >= message ? h->messages - message : UINT64_MAX;
@@ -396,7 +431,7 @@ int salvage_fill(struct salvage *v, struct topic *t, const struct hole *h)
     if (rc == 0)
         rc = fill_begin(v, &g, t, h->before, h->number);
     if (rc == 0)
-        rc = fill_choose(&g, t, h, live, messages);
+        rc = fill_choose(v, &g, h, live, messages);
     if (rc == 0)
         rc = fill_place(v, t, &g, h->end, h->number);
     free(g.at);

@@ -370,12 +370,12 @@ static int left_push(struct keep *k, uint64_t at, const struct side *s, size_t w
     return 0;
 }
 
-/* Was a taken after b, as far as it is told? Sequences tell it in a session, else times when they are not
- * close: they may be of two publishers, also when neither has a session. */
+/* Was a taken after b, as far as it is told? Sequences tell it in a session, but not at every order; else times when
+ * they are not close: they may be of two publishers, also when neither has a session. */
 static bool may_follow(const struct edge *a, const struct edge *b, uint64_t slack)
 {
-    if (a->session == b->session && a->session != 0)
-        return a->sequence >= b->sequence;
+    if (a->session == b->session && a->session != 0 && a->sequence >= b->sequence)
+        return true;
     return a->time >= (b->time > slack ? b->time - slack : 0);
 }
 

@@ -4,8 +4,10 @@
  * it: who announced first may come later, by the place that the sequencer arranges an epoch by, for it waits for
  * another of its session, or because its worker slept. Extents tell who reserved first, not who was taken first;
  * lines of other topics and checkpoints tell nothing of it. So among several publishers the times go for the
- * order only where they are FSCK_SLACK apart; of one session its sequences do, and of one producer's batches
- * without a session their times: the sequencer keeps that order.
+ * order only where they are FSCK_SLACK apart and the log committed something between, by what the records say that
+ * they are behind: a sequencer may stand still for as long. Of one session at order 5 its sequences go, at others it
+ * may have come over several connections; of one producer's batches without a session their times: the sequencer
+ * keeps that order.
  * Changes nothing but the marks.
  */
 #include <errno.h>
@@ -14,35 +16,57 @@
 #include "core/fsck_salvage.h"
 
 /* Does something tell how they stand to each other, however close they are? */
-static bool is_told(const struct side *a, const struct side *b)
+static bool is_told(const struct side *a, const struct side *b, bool fifo)
 {
-    return a->session == b->session && a->producer == b->producer;
+    return a->session == b->session && a->producer == b->producer && (fifo || a->session == 0);
+}
+
+/* least[i]: behind which entry those were announced, at least, that stand from the i-th on. */
+static void least_make(const struct side *const *s, uint64_t *least, size_t n)
+{
+    uint64_t lowest = UINT64_MAX;
+    for (size_t i = n; i-- > 0;) {
+        uint64_t after = fsck_after((1ull << MEDIA_AFTER_BITS) + s[0]->after, s[i]);
+        lowest = after < lowest ? after : lowest;
+        least[i] = lowest;
+    }
 }
 
 /* Where cuts between two neighbours tell nothing: for some x before it and y behind, x and y are close, and of
  * different publishers. Of each y the first such x is found, which never goes back where y goes on. */
-int fsck_close(const struct side *const *s, bool *close, size_t n)
+static void close_mark(const struct side *const *s, size_t n, bool fifo, const uint64_t *least,
+                       size_t *first, bool *close)
 {
-    size_t *first = malloc((n + 1) * sizeof *first), low = 0, other = 0;
-    if (!first)
-        return -ENOMEM;
+    size_t low = 0, other = 0;
     for (size_t y = 0; y < n; y++) {
-        while (s[y]->time - s[low]->time >= FSCK_SLACK)
+        while (s[y]->time - s[low]->time >= FSCK_SLACK && fsck_after(least[y], s[low]) < least[y])
             low++;
         other = other > low ? other : low + 1;
-        while (other < y && is_told(s[other], s[low]))
+        while (other < y && is_told(s[other], s[low], fifo))
             other++;
-        first[y] = is_told(s[low], s[y]) ? other < y ? other : y : low;
+        first[y] = y == low || is_told(s[low], s[y], fifo) ? other < y ? other : y : low;
         close[y] = false;
     }
-    size_t least = n;
+    size_t lowest = n;
     for (size_t y = n; y-- > 1;) {
-        least = first[y] < least ? first[y] : least;
-        if (least < y)
+        lowest = first[y] < lowest ? first[y] : lowest;
+        if (lowest < y)
             close[y] = close[y - 1] = true;
     }
+}
+
+int fsck_close(const struct side *const *s, size_t n, const struct topic *t, bool *close)
+{
+    size_t *first = malloc((n + 1) * sizeof *first);
+    uint64_t *least = malloc((n + 1) * sizeof *least);
+    if (first && least && n > 0) {
+        least_make(s, least, n);
+        close_mark(s, n, t && t->topic_order == 5, least, first, close);
+    }
+    int rc = first && least ? 0 : -ENOMEM;
     free(first);
-    return 0;
+    free(least);
+    return rc;
 }
 
 struct lists {
@@ -64,7 +88,7 @@ static int lists_close(const struct salvage *v, const struct lists *l)
     for (size_t i = 0, k; rc == 0 && i < n; i += k) {
         for (k = 0; i + k < n && l->left[i + k]->s.topic == l->left[i]->s.topic; k++)
             l->s[k] = &l->left[i + k]->s;
-        rc = fsck_close(l->s, l->close, k);
+        rc = fsck_close(l->s, k, names_id(&v->log->names, l->s[0]->topic), l->close);
         /* Nor is the place known of what follows in the topic. */
         bool from_here = false;
         for (size_t m = 0; rc == 0 && m < k; m++) {

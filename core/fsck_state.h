@@ -190,7 +190,7 @@ const struct orphan *fsck_as_named(const struct fsck *f, const struct orphan *o)
 #define FSCK_SLACK 10000000000ull
 /* Of n batches of a topic, in the order of their times: close[i], when nothing tells whether the i-th came before
  * all that stand behind it, and after all before it. */
-int fsck_close(const struct side *const *s, bool *close, size_t n)
+int fsck_close(const struct side *const *s, size_t n, const struct topic *t, bool *close)
     __attribute__((warn_unused_result));
 
 /* ---- fsck_table.c: run tables that are damaged ------------------------------------------------ */

@@ -23,6 +23,9 @@ struct world {
     uint32_t length;
     unsigned belied; /* pairs whose times do not say how they stand */
     bool marked;     /* the watermark tells how the index ended */
+    bool one;        /* a pair is of one session, the later number first, over two connections */
+    bool
+        stalled; /* the sequencer stands still between them, for longer than what times are believed by */
     struct trial t;
     char save[TRIAL_SAVE];
 };
@@ -74,23 +77,29 @@ static bool pair(struct world *w)
     memset(s, 0, sizeof s);
     for (unsigned i = 0; i < 2; i++) {
         char data[LARGE];
-        data_of(w, i, ++w->sequence[i], data);
+        unsigned who = w->one ? 0 : i;
+        uint64_t sequence = ++w->sequence[who];
+        sequence = !w->one ? sequence : i == 0 ? sequence + 1 : sequence - 1;
+        data_of(w, who, sequence, data);
         s[i].completion.done = fixture_told;
         s[i].batch = (struct batch){.topic = t,
                                     .length = w->length,
                                     .count = COUNT,
                                     .equal = true,
-                                    .session = w->session[i],
+                                    .session = w->session[who],
                                     .epoch = 1,
-                                    .sequence = w->sequence[i],
+                                    .sequence = sequence,
                                     .payload_crc = crc32c(0, data, w->length),
                                     .completion = &s[i].completion};
         assert_int_equal(log_reserve(w->f.log, &s[i].batch), 0);
         assert_int_equal(log_store(w->f.log, &s[i].batch, 0, data, w->length, NULL), 0);
     }
-    for (unsigned i = 2; i-- > 0;)
-        assert_int_equal(log_announce(log_producer(w->f.log, w->session[i] ? 0 : i), &s[i].batch),
-                         0);
+    for (unsigned i = 2; i-- > 0;) {
+        unsigned producer = w->session[i] && !w->one && !w->stalled ? 0 : i;
+        assert_int_equal(log_announce(log_producer(w->f.log, producer), &s[i].batch), 0);
+        if (w->stalled)
+            atomic_fetch_add(&w->f.log->clock, FSCK_SLACK + 1000000000u);
+    }
     log_commit(w->f.log);
     for (unsigned i = 0; i < 2; i++)
         assert_true(atomic_load(&s[i].done) && s[i].commit.status == 0);
@@ -288,6 +297,88 @@ static void terms_gone(void **state)
     for (uint64_t n = first; n < behind; n++)
         memset(in_image(w, pool_entry(&w->f.log->pool, 0, n)), 0, MEDIA_LINE);
     right(w, 0);
+}
+
+/* The sequencer stood still for so long that the times of those that it took at once are far apart. */
+static void stalled(void **state)
+{
+    struct world *w = *state;
+    w->stalled = true;
+    pair_gone(w, false);
+}
+
+static void two_connections(struct world *w)
+{
+    const struct control c = {
+        .kind = MEDIA_C_ATTR, .id = w->id, .flags = MEDIA_A_ORDER, .order = 2};
+    w->one = true;
+    (void)fixture_control(&w->f, c);
+}
+
+/* At order 2 the numbers of a session do not tell in which order its batches were taken, either. */
+static void one_session(void **state)
+{
+    two_connections(*state);
+    pair_gone(*state, false);
+}
+
+/* A batch was held, and comes behind two of its session that were announced later. In time it stands before what is
+ * known to stand before the hole, and by their places the others are beside what stands behind it. */
+static void held_behind(void **state)
+{
+    struct world *w = *state;
+    const struct log *log = w->f.log;
+    struct sent s;
+    char data[LARGE];
+    alone(w, 0);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    struct topic *t = log_topic(w->f.log, w->id);
+    uint64_t sequence = w->sequence[0] + 3;
+    data_of(w, 0, sequence, data);
+    assert_int_equal(
+        fixture_send(&w->f, 0, &s, t, w->session[0], 1, sequence, data, w->length, NULL, COUNT), 0);
+    topic_put(t);
+    log_commit(w->f.log);
+    alone(w, 1);
+    uint64_t number = log->seq.next, hole = topic_end(names_id(&w->f.log->names, w->id));
+    assert_false(atomic_load(&s.done));
+    for (unsigned i = 0; i < 2; i++)
+        alone(w, 0);
+    assert_true(atomic_load(&s.done) && s.commit.number == number + 2);
+    w->sequence[0]++;
+    strange(w);
+    alone(w, 0);
+    (void)fixture_control(
+        &w->f, (struct control){.kind = MEDIA_C_TRIM, .id = w->id, .value = hole + LENGTH});
+    take(w);
+    strange_zero(w, number + 3);
+    for (unsigned i = 0; i < 3; i++)
+        memset(in_image(w, pool_entry(&log->pool, 0, number + i)), 0, MEDIA_LINE);
+    struct trial_outcome o;
+    trial_run(&w->t, w->save, &o);
+    assert_int_equal(o.collateral, 0);
+}
+
+/* A pair that is not found, for something else is lost beside it, is not looked for where the next one was. */
+static void two_gaps(void **state)
+{
+    struct world *w = *state;
+    const struct log *log = w->f.log;
+    uint64_t number[2];
+    alone(w, 0);
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        number[i] = log->seq.next;
+        (void)pair(w);
+        strange(w);
+        alone(w, 0);
+        strange(w);
+    }
+    take(w);
+    strange_zero(w, number[0] + 2);
+    for (unsigned i = 0; i < 4; i++)
+        memset(in_image(w, pool_entry(&log->pool, 0, number[i / 2] + i % 2)), 0, MEDIA_LINE);
+    right(w, 2);
 }
 
 /* Without sessions, when what the topic fills has so much room: only their places gainsay their times. */
@@ -497,6 +588,14 @@ static void table_pairs(void **state)
     right(w, told(w));
 }
 
+static void table_one_session(void **state)
+{
+    struct world *w = *state;
+    two_connections(w);
+    table_gone(w, 3, PAIRS, 30);
+    right(w, told(w));
+}
+
 static void table_one(void **state)
 {
     struct world *w = *state;
@@ -513,6 +612,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(lines_gone, begin, end),
         cmocka_unit_test_setup_teardown(lines_gone_proved, begin, end),
         cmocka_unit_test_setup_teardown(half_gone, begin, end),
+        cmocka_unit_test_setup_teardown(stalled, begin, end),
+        cmocka_unit_test_setup_teardown(one_session, begin, end),
+        cmocka_unit_test_setup_teardown(held_behind, begin, end),
+        cmocka_unit_test_setup_teardown(two_gaps, begin, end),
         cmocka_unit_test_setup_teardown(terms_gone, begin, end),
         cmocka_unit_test_setup_teardown(plain_split, begin, end),
         cmocka_unit_test_setup_teardown(plain_apart, begin, end),
@@ -525,6 +628,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(nobodys_trimmed, begin, end),
         cmocka_unit_test_setup_teardown(trim_tells_the_end, begin, end),
         cmocka_unit_test_setup_teardown(table_pairs, begin, end),
+        cmocka_unit_test_setup_teardown(table_one_session, begin, end),
         cmocka_unit_test_setup_teardown(table_one, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
