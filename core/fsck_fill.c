@@ -235,8 +235,7 @@ static bool is_stray(const struct salvage *v, const struct fill *g, const struct
     const struct side *s = &o->s;
     uint64_t after = fsck_after(v->trusted, s);
     if (o->taken || o->named >= number || after < v->start || after + 1 >= number ||
-        s->length > g->bytes || salvage_is_not_missing(v, o) || salvage_is_taken(v, s) ||
-        (o->named && salvage_named(v, o)))
+        s->length > g->bytes || salvage_is_not_missing(v, o) || salvage_is_taken(v, s) || o->told)
         return false;
     bool comes = salvage_is_next(v->log, g->topic, s, 0);
     for (size_t i = 0; i < g->count && !comes; i++)
