@@ -403,10 +403,11 @@ static int gap_fold(struct salvage *v, struct gap *g)
 static int gap_actions(struct salvage *v, struct gap *g, uint32_t term)
 {
     int rc = 0;
-    for (size_t i = 0; rc == 0 && i < v->actions; i++) {
+    size_t end = salvage_action_find(v, g->to);
+    for (size_t i = salvage_action_find(v, g->from); rc == 0 && i < end; i++) {
         const struct action *a = &v->action[i];
         struct entry e[2];
-        if (a->o->taken || a->c.number < g->from || a->c.number >= g->to)
+        if (a->o->taken)
             continue;
         a->o->taken = true;
         v->missing--;
@@ -560,9 +561,7 @@ int salvage_tail(struct salvage *v)
     v->missing_from = g->from < v->missing_from ? g->from : v->missing_from;
     v->missing_before = UINT64_MAX;
     size_t placed = v->placed;
-    free(v->action);
-    v->action = NULL;
-    v->actions = 0;
+    salvage_actions_drop(v);
     int rc = salvage_actions(v);
     if (rc == 0)
         rc = gap_actions(v, g, v->term);

@@ -111,20 +111,6 @@ static size_t behind_find(const struct salvage *v, uint64_t after)
     return low;
 }
 
-/* The first action from this entry on. */
-static size_t action_find(const struct salvage *v, uint64_t number)
-{
-    size_t low = 0, high = v->actions;
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (v->action[mid].c.number < number)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
-}
-
 static int by_id(const void *a, const void *b)
 {
     const uint32_t *x = a, *y = b;
@@ -541,8 +527,8 @@ int gap_reach(struct salvage *v, const struct gap *g, struct gap_reach *r)
         return rc;
     *r = (struct gap_reach){.first = behind_find(v, g->from > REACH ? g->from - REACH : 0),
                             .end = behind_find(v, g->to - 1),
-                            .action = action_find(v, g->from),
-                            .action_end = action_find(v, g->to)};
+                            .action = salvage_action_find(v, g->from),
+                            .action_end = salvage_action_find(v, g->to)};
     return 0;
 }
 

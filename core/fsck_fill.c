@@ -13,63 +13,6 @@
 
 #include "core/fsck_salvage.h"
 
-/* ---- Control actions -------------------------------------------------------------------------- */
-
-static int by_number(const void *a, const void *b)
-{
-    const struct action *x = a, *y = b;
-    return x->c.number < y->c.number ? -1 : x->c.number > y->c.number;
-}
-
-/* Did the entry of this number say so? What stands of another one gainsays. */
-static bool action_stands(const struct salvage *v, const struct action *a)
-{
-    const struct media_entry *line = salvage_line(v, a->c.number);
-    struct entry e;
-    uint32_t next;
-    if (!line || !index_decode(line, a->c.number, index_chain_before(line), &e, &next))
-        return true;
-    return e.kind == MEDIA_CONTROL ? e.side == a->o->at : !recover_whole(v->log, &e, NULL);
-}
-
-int salvage_actions(struct salvage *v)
-{
-    struct fsck *f = v->f;
-    if (v->action)
-        return 0;
-    int rc = fsck_orphans(f, v->log);
-    if (rc)
-        return rc;
-    v->action = calloc(f->orphans + 1, sizeof *v->action);
-    if (!v->action)
-        return -ENOMEM;
-    for (size_t i = 0; i < f->orphans; i++) {
-        struct action a = {.o = &f->orphan[i]};
-        const struct side *s = &a.o->s;
-        if (s->topic == 0 && !s->run1 && a.o->whole &&
-            control_decode(pool_at(&v->log->pool, s->run0), s->length, &a.c) == 0 &&
-            a.c.number > v->start && a.c.number <= v->trusted && action_stands(v, &a))
-            v->action[v->actions++] = a;
-    }
-    if (v->actions > 1)
-        qsort(v->action, v->actions, sizeof *v->action, by_number);
-    return 0;
-}
-
-uint64_t salvage_base(const struct salvage *v, const struct topic *t, uint64_t *message)
-{
-    uint64_t base = topic_base(t);
-    *message = t->first_message;
-    for (size_t i = 0; i < v->actions; i++) {
-        const struct control *c = &v->action[i].c;
-        if (c->kind == MEDIA_C_TRIM && c->id == t->id && c->value > base) {
-            base = c->value;
-            *message = c->value2;
-        }
-    }
-    return base;
-}
-
 /* ---- Holes ------------------------------------------------------------------------------------ */
 
 /* Does b stand right behind a, payload and record? Then nothing came between them. */
@@ -455,12 +398,13 @@ int salvage_fill(struct salvage *v, struct topic *t, const struct hole *h)
 static void messages_settle(struct topic *t, uint64_t messages)
 {
     size_t i = t->run_count;
-    uint64_t behind = 0;
+    if (messages <= t->last_message_end)
+        return;
     while (i > 0 && !(topic_run(t, i - 1)->flags & MEDIA_RUN_LOST))
         i--;
-    if (i == 0 || messages <= t->last_message_end)
+    if (i == 0)
         return;
-    behind = messages - t->last_message_end;
+    uint64_t behind = messages - t->last_message_end;
     for (; i < t->run_count; i++)
         topic_run(t, i)->message += behind;
     t->last_message_end = messages;

@@ -191,7 +191,7 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
         log->limit = limit;
         rc = -EAGAIN;
     }
-    free(v.action);
+    salvage_actions_drop(&v);
     free(v.behind);
     salvage_places_drop(&v);
     salvage_movables_drop(&v);

@@ -153,15 +153,9 @@ static int rest_fold(struct salvage *v, struct orphan *o, bool counted)
 /* Made behind the checkpoint and not removed, but by an action that is lost? */
 static bool is_nameless(const struct salvage *v, const struct orphan *o)
 {
-    bool removed = false;
-    for (size_t i = 0; i < v->actions; i++) {
-        const struct control *c = &v->action[i].c;
-        removed = removed || (c->kind == MEDIA_C_REMOVE && c->id == o->s.topic) ||
-                  (c->kind == MEDIA_C_RENAME && c->value == o->s.topic);
-    }
     return !o->taken && o->whole && o->s.topic > LOG_ROOT_ID && o->s.topic >= v->next_id &&
-           o->s.topic < UINT32_MAX && o->s.time > v->time && !removed &&
-           !names_id(&v->log->names, o->s.topic);
+           o->s.topic < UINT32_MAX && o->s.time > v->time &&
+           !names_id(&v->log->names, o->s.topic) && !salvage_is_removed(v, o->s.topic);
 }
 
 static int nameless_adopt(struct salvage *v)

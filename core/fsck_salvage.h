@@ -36,8 +36,9 @@ struct salvage {
     struct mark mark[2 * INDEX_MARKS]; /* where the chain is told beside the entries */
     unsigned marks;
     bool booted;
-    struct action *action; /* all that stand, by number; NULL: not looked for; owned */
-    size_t actions;
+    struct action *action;   /* all that stand, by number; NULL: not looked for; owned */
+    struct action **subject; /* those that trim or remove, by what; owned */
+    size_t actions, subjects;
     uint64_t begun, begun_time; /* the newest term: its first entry, and since when; 0: not known */
     uint64_t missing;           /* entries that nothing stands for so far */
     uint64_t missing_from;      /* the first of them, or UINT64_MAX */
@@ -112,10 +113,17 @@ int salvage_movable(struct salvage *v, uint32_t topic, uint64_t offset)
 void salvage_movables_drop(struct salvage *v);
 #define SALVAGE_MOVES (1u << 26)
 
-/* fsck_fill.c: look for the control actions that stand; where the topic will begin, by those, and the
- * number of the message there. */
+/* fsck_action.c: look for the control actions that stand. */
 int salvage_actions(struct salvage *v) __attribute__((warn_unused_result));
+void salvage_actions_drop(struct salvage *v);
+/* The first from this entry on. */
+size_t salvage_action_find(const struct salvage *v, uint64_t number);
+/* Where the topic will begin, by those, and the number of the message there. */
 uint64_t salvage_base(const struct salvage *v, const struct topic *t, uint64_t *message);
+/* Does one of them remove it, or put another in its place? */
+bool salvage_is_removed(const struct salvage *v, uint32_t topic);
+
+/* fsck_fill.c. */
 /* Between a topic's end and what is known again. */
 struct hole {
     uint64_t end, messages;     /* log offset; messages that it had had there, 0: not known */
