@@ -17,8 +17,9 @@
  * be taken for the first of these. */
 #define NEARER 4u
 /* A checksum of 32 bits proves little among too many tries. */
-#define TRIES_MOST (1u << 14) /* at one gap, and so many index lines of them: */
-#define LINES_MOST (1u << 22)
+#define TRIES_MOST (1u << 14) /* at one gap, */
+#define STEPS_MOST (1u << 22) /* looks at a batch, or lines made of one, in these, */
+#define STEPS_ALL  (1u << 26) /* and at all gaps */
 /* Entries that come between one that was committed when a batch was announced and its own: what was announced before
  * it. More where it was held: then it is not found. */
 #define REACH (1u << 16)
@@ -64,7 +65,7 @@ struct epochs {
     uint64_t *cut;
     size_t *size;
     size_t cuts;
-    unsigned tries, left; /* that there may still be, and lines of them */
+    unsigned tries, steps; /* that there may still be */
 };
 
 /* Up to two epochs that are tried another way than all others: 0: as their batches arrived; 1 + n: as if another
@@ -352,6 +353,13 @@ struct choice {
     bool impossible; /* a split batch would end in the next epoch */
 };
 
+static bool step(struct epochs *x, uint64_t n)
+{
+    bool may = n <= x->steps;
+    x->steps = may ? x->steps - (unsigned)n : 0;
+    return may;
+}
+
 static bool may_come(const struct epochs *x, const struct choice *c, const struct member *m)
 {
     return !m->used && m->after <= x->cut[c->k] &&
@@ -378,9 +386,9 @@ static void come(struct epochs *x, struct choice *c, struct member *m)
 }
 
 /* The one that was held for the m-th, or NULL. */
-static struct member *released(const struct epochs *x, const struct choice *c, size_t m)
+static struct member *released(struct epochs *x, const struct choice *c, size_t m)
 {
-    for (size_t i = c->low; i < m; i++) {
+    for (size_t i = c->low; i < m && step(x, 1); i++) {
         struct member *o = &x->member[i];
         if (o->fifo && o->turn == x->member[m].turn && may_come(x, c, o) && is_its_turn(x, o))
             return o;
@@ -392,7 +400,7 @@ static struct member *released(const struct epochs *x, const struct choice *c, s
 static size_t choose(struct epochs *x, size_t k, size_t low, uint64_t *left)
 {
     struct choice c = {.k = k, .low = low, .lines = x->cut[k + 1] - x->cut[k]};
-    for (size_t i = low; i < x->members && c.lines > 0 && !c.impossible; i++) {
+    for (size_t i = low; i < x->members && c.lines > 0 && !c.impossible && step(x, 1); i++) {
         struct member *m = &x->member[i];
         if (!may_come(x, &c, m))
             continue;
@@ -419,11 +427,10 @@ static bool lay_all(struct epochs *x, const struct ways *w)
     struct entry begin;
     size_t low = 0;
     uint64_t lines = g->to - g->from;
-    if (lines > x->left || x->tries == 0) {
-        x->left = 0;
+    if (!step(x, lines) || x->tries == 0) {
+        x->tries = 0;
         return false;
     }
-    x->left -= (unsigned)lines;
     --x->tries;
     for (size_t i = 0; i < x->members; i++)
         x->member[i].used = false;
@@ -474,7 +481,7 @@ static bool lay_ways(struct epochs *x)
     for (w.epoch[0] = 0; w.epoch[0] + 1 < x->cuts; w.epoch[0]++)
         for (w.way[0] = 0; w.way[0] <= x->size[w.epoch[0]]; w.way[0]++)
             for (w.epoch[1] = w.epoch[0] + 1; w.epoch[1] + 1 < x->cuts; w.epoch[1]++)
-                for (w.way[1] = 0; w.way[1] <= x->size[w.epoch[1]] && x->left > 0; w.way[1]++)
+                for (w.way[1] = 0; w.way[1] <= x->size[w.epoch[1]] && x->tries > 0; w.way[1]++)
                     if (x->size[w.epoch[0]] > 1 && x->size[w.epoch[1]] > 1 && lay_all(x, &w))
                         return true;
     return false;
@@ -496,7 +503,8 @@ static int arrange_in(struct salvage *v, struct gap *g, const struct gap_reach *
                        .cut = calloc(cuts, sizeof *x.cut),
                        .size = calloc(cuts, sizeof *x.size),
                        .tries = TRIES_MOST / (NEARER + 1),
-                       .left = LINES_MOST / (NEARER + 1)};
+                       .steps = v->tried < STEPS_ALL ? STEPS_MOST / (NEARER + 1)
+                                                     : (unsigned)(n + g->to - g->from)};
     int rc = x.member && x.pick && x.tail && x.first_tail && x.turn && x.first_turn && x.made &&
                      x.cut && x.size
                  ? 0
@@ -506,7 +514,9 @@ static int arrange_in(struct salvage *v, struct gap *g, const struct gap_reach *
         tails_find(&x);
         turns_find(&x);
         cuts_make(&x);
+        unsigned steps = x.steps;
         *found = lay_ways(&x);
+        v->tried += steps - x.steps;
     }
     free(x.member);
     free(x.pick);
