@@ -101,7 +101,7 @@ static int behind_make(struct salvage *v)
 /* The first that is behind this entry, or a later one. */
 static size_t behind_find(const struct salvage *v, uint64_t after)
 {
-    size_t low = 0, high = v->f->orphans;
+    size_t low = v->behind_first, high = v->f->orphans;
     while (low < high) {
         size_t mid = low + (high - low) / 2;
         if (v->behind[mid].after < after)
@@ -530,11 +530,27 @@ static int arrange_in(struct salvage *v, struct gap *g, const struct gap_reach *
     return rc;
 }
 
+/* Of those that are behind an entry before the gap some can be of nothing from here on: the others are moved up, so
+ * that each is gone by once. Gaps come one behind the other. */
+static void behind_settle(struct salvage *v, const struct gap *g)
+{
+    size_t first = behind_find(v, g->from > REACH ? g->from - REACH : 0);
+    size_t end = behind_find(v, g->from), kept = end;
+    v->f->report->compared += end - first;
+    for (size_t i = end; i-- > first;) {
+        const struct orphan *o = &v->f->orphan[v->behind[i].orphan];
+        if (!o->taken && !gap_is_told(g, o))
+            v->behind[--kept] = v->behind[i];
+    }
+    v->behind_first = kept;
+}
+
 int gap_reach(struct salvage *v, const struct gap *g, struct gap_reach *r)
 {
     int rc = v->behind ? 0 : behind_make(v);
     if (rc)
         return rc;
+    behind_settle(v, g);
     *r = (struct gap_reach){.first = behind_find(v, g->from > REACH ? g->from - REACH : 0),
                             .end = behind_find(v, g->to - 1),
                             .action = salvage_action_find(v, g->from),

@@ -48,6 +48,7 @@ struct salvage {
     size_t tried;          /* fsck_try.c: how much by now */
     size_t placed;         /* batches by fsck_fill.c and fsck_rest.c */
     struct behind *behind; /* fsck_epoch.c: all orphans by that; NULL: not asked for yet; owned */
+    size_t behind_first;   /* of them, what is not settled */
     struct standing *standing; /* fsck_evict.c: what stands where; NULL: not asked for yet; owned */
     struct since *since;       /* fsck_since.c; owned */
     struct source *source;     /* fsck_rest.c */
