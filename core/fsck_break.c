@@ -320,7 +320,7 @@ static int gap_collect(struct salvage *v, struct gap *g, bool part)
         if ((o->named >= g->to && !half) || (part && !adjacent(v, g, o)) ||
             salvage_is_taken(v, &o->s) || (!g->known && (is_ahead(v, g, o) || gap_is_told(g, o))))
             continue;
-        if (part && o->close)
+        if (part && (o->close || !(v->f->watermark_damaged || salvage_is_sure(v, o))))
             continue;
         if (!part && gap_term_begins(v, g->from + g->count, &g->e[g->count]))
             term = g->e[g->count++].term;
@@ -394,7 +394,10 @@ static int gap_fold(struct salvage *v, struct gap *g)
         else if (split && !salvage_part(v, e, &part))
             continue;
         fsck_orphan_take(v->f, e->side);
-        rc = salvage_fold(v, e, split ? &part : NULL);
+        if (g->known)
+            rc = salvage_hear(v, e);
+        if (rc == 0)
+            rc = salvage_fold(v, e, split ? &part : NULL);
     }
     return rc;
 }
@@ -524,6 +527,7 @@ int salvage_break(struct salvage *v)
     if (rc == 0 && !found) {
         v->unproved = true;
         v->missing += g->to - g->from;
+        v->strange += g->strange;
         v->missing_from = g->from < v->missing_from ? g->from : v->missing_from;
         v->missing_before = g->before > v->missing_before ? g->before : v->missing_before;
         rc = gap_actions(v, g, term);

@@ -57,6 +57,8 @@ struct fill {
         bool out;   /* its session took it before, or it sent two of its sequence */
         bool close; /* nothing tells its order among those of other publishers */
         bool ahead; /* it does not follow what its session had taken, at order 5 */
+        bool sure;  /* it was committed, as far as is told */
+        bool stale; /* its session began anew, and may have refused it */
     } * at;
     const struct topic *topic;
     size_t count, left, right;
@@ -137,9 +139,24 @@ bool salvage_is_not_missing(const struct salvage *v, const struct orphan *o)
            (o->not_there > 0 && o->not_there >= v->missing);
 }
 
-static int fill_begin(const struct salvage *v, struct fill *g, const struct topic *t,
-                      uint64_t before, uint64_t number)
+/* What was never committed, or refused, makes up as many bytes as a batch of which nothing stands. Where the chain
+ * says that there is one, only those go by bytes of which is told that they were committed. */
+static void sure_tell(const struct salvage *v, const struct topic *t, const struct entry *behind,
+                      struct candidate *c)
 {
+    const struct side *s = &c->o->s;
+    const struct session *x = s->session ? session_find(v->log, s->session) : NULL;
+    bool strange = v->strange > 0 && t->id != 0; /* an action knows its number */
+    c->stale = strange && s->session && (!x || x->epoch != 1);
+    bool taken = behind && behind->session == s->session && behind->sequence > s->sequence &&
+                 t->topic_order == 5 && !c->stale;
+    c->sure = !strange || (s->session ? taken : salvage_is_sure(v, c->o));
+}
+
+static int fill_begin(const struct salvage *v, struct fill *g, const struct topic *t,
+                      const struct hole *h)
+{
+    uint64_t before = h->before, number = h->number;
     uint64_t after = salvage_newer_than(v, t->id);
     struct orphans own = fsck_orphans_of(v->f, t->id);
     size_t i = after < before ? orphans_find(own, after + 1) : 0;
@@ -150,9 +167,11 @@ static int fill_begin(const struct salvage *v, struct fill *g, const struct topi
         return -ENOMEM;
     for (; i < end; i++) {
         struct orphan *o = own.at[i];
-        if (!o->taken && o->named < number && o->s.length <= g->bytes &&
-            !salvage_is_not_missing(v, o))
-            g->at[g->count++].o = o;
+        if (o->taken || o->named >= number || o->s.length > g->bytes ||
+            salvage_is_not_missing(v, o))
+            continue;
+        g->at[g->count].o = o;
+        sure_tell(v, t, h->behind, &g->at[g->count++]);
     }
     return fill_sift(g, t);
 }
@@ -220,7 +239,7 @@ static bool fill_exactly(struct fill *g)
     }
     bool sure = found == 1;
     for (size_t i = first; sure && i < first + length; i++)
-        sure = !g->at[i].close;
+        sure = !g->at[i].close && g->at[i].sure;
     for (size_t i = first + 1; sure && i < first + length; i++)
         sure = follows(g->topic, g->at[i - 1].o, g->at[i].o);
     if (!sure)
@@ -247,7 +266,7 @@ static bool fill_from_end(struct fill *g, uint64_t live, uint64_t messages)
     g->right = g->sum = 0;
     while (g->sum < live && g->right < g->count) {
         const struct candidate *c = &g->at[g->count - 1 - g->right];
-        if (c->close || c->o->s.length > g->bytes - g->sum ||
+        if (c->close || !c->sure || c->o->s.length > g->bytes - g->sum ||
             (g->right > 0 && !follows(g->topic, c->o, c[1].o)))
             break;
         g->sum += c->o->s.length;
@@ -282,15 +301,15 @@ static bool joins_behind(const struct topic *t, const struct candidate *c,
     return e && entry_joins(c->o, e) && (!c->ahead || is_before(c->o, e->session, e->sequence));
 }
 
-/* Some of it is damaged itself: only what joins what is known. */
+/* Some of it is damaged itself: only what joins what is known. What a topic begins with joins nothing. */
 static void fill_joined(struct fill *g, const struct topic *t, const struct entry *behind)
 {
     uint64_t room = g->bytes;
     g->left = g->right = g->sum = 0;
     while (g->left < g->count && !g->at[g->left].ahead && !g->at[g->left].close &&
-           g->at[g->left].o->s.length <= room &&
+           !g->at[g->left].stale && g->at[g->left].o->s.length <= room &&
            (g->left ? fill_goes_on(t, g->at[g->left - 1].o, g->at[g->left].o)
-                    : salvage_tail_joins(t, g->at[0].o))) {
+                    : t->run_count > 0 && salvage_tail_joins(t, g->at[0].o))) {
         room -= g->at[g->left].o->s.length;
         g->left++;
     }
@@ -371,7 +390,7 @@ int salvage_fill(struct salvage *v, struct topic *t, const struct hole *h)
     size_t placed = v->placed;
     int rc = fsck_orphans(v->f, v->log);
     if (rc == 0)
-        rc = fill_begin(v, &g, t, h->before, h->number);
+        rc = fill_begin(v, &g, t, h);
     if (rc == 0)
         rc = fill_choose(v, &g, h, live, messages);
     if (rc == 0)

@@ -19,8 +19,9 @@ struct gap {
     uint32_t term;   /* the last of those in the gap, as far as is known; */
     bool term_open;  /* or later ones up to that one, behind which another begins */
     enum gap_answer answer;
-    uint64_t before; /* its time, or UINT64_MAX */
-    bool close;      /* of some in e the order in their topic is not told: */
+    uint64_t strange; /* refused: so many of its entries, at least, told of nothing that stands */
+    uint64_t before;  /* its time, or UINT64_MAX */
+    bool close;       /* of some in e the order in their topic is not told: */
     bool is_close[LOST_MOST];
     struct entry e[LOST_MOST];
     size_t count;

@@ -66,7 +66,9 @@ static int step(struct salvage *v)
         rc = recover_doubt(v->replay, &e, split ? &part : NULL);
     if (rc != 1)
         return rc;
-    rc = salvage_fold(v, &e, split ? &part : NULL);
+    rc = salvage_hear(v, &e);
+    if (rc == 0)
+        rc = salvage_fold(v, &e, split ? &part : NULL);
     v->number = number + split;
     v->chain = split ? behind : next;
     v->term = e.term;
@@ -98,6 +100,7 @@ static void term_look(struct salvage *v)
             continue;
         newest = term;
         v->begun = le64_get(c.start);
+        v->begun_term = term;
         v->begun_time = le64_get(c.time);
     }
 }
@@ -197,6 +200,7 @@ int fsck_replay(struct fsck *f, struct log *log, const struct fsck_root *base)
     salvage_movables_drop(&v);
     salvage_sieve_drop(&v);
     salvage_since_drop(&v);
+    salvage_hearsay_drop(&v);
     recover_end(v.replay);
     f->number = v.number;
     f->trusted = v.trusted;

@@ -141,7 +141,8 @@ static int rest_fold(struct salvage *v, struct orphan *o, bool counted)
     struct topic *t = names_id(&v->log->names, o->s.topic);
     uint64_t lost;
     int rc = 0;
-    if (o->close || (!rest_follows(v, t, o, &lost) && !counted)) {
+    bool committed = counted || v->f->watermark_damaged || salvage_is_sure(v, o);
+    if (o->close || !committed || (!rest_follows(v, t, o, &lost) && !counted)) {
         t->ordered_time = UINT64_MAX; /* nor is the place known of what follows */
         return 0;
     }
@@ -226,8 +227,8 @@ int salvage_rest(struct salvage *v)
         rc = salvage_close(v);
     for (size_t i = 0; rc == 0 && i < f->orphans; i++)
         left += is_left(v, &f->orphan[i]) ? (f->orphan[i].s.run1 ? 2u : 1u) : 0;
-    /* Just as many as are missing: none is damaged itself. */
-    bool counted = rc == 0 && left == v->missing && none_is_ahead(v, left);
+    /* Just as many as are missing: none is damaged itself, unless the chain said so of some. */
+    bool counted = rc == 0 && left == v->missing && v->strange == 0 && none_is_ahead(v, left);
     size_t placed = v->placed;
     /* More than were lost: some were not committed, and nothing tells which. */
     bool many = !f->watermark_damaged && left > v->missing;

@@ -40,22 +40,25 @@ struct salvage {
     struct action **subject; /* those that trim or remove, by what; owned */
     size_t actions, subjects;
     uint64_t begun, begun_time; /* the newest term: its first entry, and since when; 0: not known */
-    uint64_t missing;           /* entries that nothing stands for so far */
-    uint64_t missing_from;      /* the first of them, or UINT64_MAX */
-    uint64_t missing_before;    /* what they named had come by then, or UINT64_MAX */
-    bool maybe;            /* none is known to be missing, but the end of the index is damaged */
-    bool unproved;         /* there were any */
-    size_t tried;          /* fsck_try.c: how much by now */
-    size_t placed;         /* batches by fsck_fill.c and fsck_rest.c */
-    struct behind *behind; /* fsck_epoch.c: all orphans by that; NULL: not asked for yet; owned */
-    size_t behind_first;   /* of them, what is not settled */
+    uint32_t begun_term;
+    uint64_t missing;        /* entries that nothing stands for so far */
+    uint64_t strange;        /* so many of them, at least, told of nothing that stands */
+    uint64_t missing_from;   /* the first of them, or UINT64_MAX */
+    uint64_t missing_before; /* what they named had come by then, or UINT64_MAX */
+    bool maybe;              /* none is known to be missing, but the end of the index is damaged */
+    bool unproved;           /* there were any */
+    size_t tried;            /* fsck_try.c: how much by now */
+    size_t placed;           /* batches by fsck_fill.c and fsck_rest.c */
+    struct behind *behind;   /* fsck_epoch.c: all orphans by that; NULL: not asked for yet; owned */
+    size_t behind_first;     /* of them, what is not settled */
     struct standing *standing; /* fsck_evict.c: what stands where; NULL: not asked for yet; owned */
     struct since *since;       /* fsck_since.c; owned */
     struct source *source;     /* fsck_rest.c */
     struct sieve *sieve;       /* fsck_sieve.c; NULL: not asked for yet; owned */
     struct movable *movable;   /* fsck_single.c: topics of which a lost move may tell; owned */
     bool movables_known;
-    unsigned moves_left; /* ways that may still be tried, at all gaps */
+    unsigned moves_left;     /* ways that may still be tried, at all gaps */
+    struct hearsay *hearsay; /* fsck_heard.c; NULL: nothing was heard yet; owned */
 };
 
 static inline struct fsck_range one(uint64_t number)
@@ -150,6 +153,12 @@ int salvage_put(struct salvage *v, const struct topic *t, struct orphan *o, uint
 
 /* fsck_rest.c: at the end, batches that must be among the entries that are missing, and that nothing follows. */
 int salvage_rest(struct salvage *v) __attribute__((warn_unused_result));
+/* fsck_heard.c: an entry that stands, or is proved. */
+int salvage_hear(struct salvage *v, const struct entry *e) __attribute__((warn_unused_result));
+/* Was it committed, as what it was announced before was? */
+bool salvage_is_sure(const struct salvage *v, const struct orphan *o);
+void salvage_hearsay_drop(struct salvage *v);
+
 /* fsck_orphan.c: can it be none of the entries from `number` on? It was announced before their term began, which made void what
  * was not committed by then. */
 bool salvage_is_void(const struct salvage *v, const struct orphan *o, uint64_t number);

@@ -320,9 +320,11 @@ static void gap_rounds(struct try *y, const struct salvage *v)
         if (y->steps > STEPS_MOST || y->tries > TRIES_MOST)
             return;
     }
-    /* Where something was lost before it is not known where the topics end. */
-    if (!y->cut && !v->unproved)
+    /* Where something was lost before it is not known where the topics end; but how many they are is. */
+    if (!y->cut && (!v->unproved || entries < g->to - g->from)) {
         g->answer = GAP_REFUSED;
+        g->strange = entries < g->to - g->from ? g->to - g->from - entries : 1;
+    }
 }
 
 static int try_in(struct salvage *v, struct gap *g, const struct gap_reach *r)

@@ -207,6 +207,12 @@ static void lines_and_records(void **state)
     amid(*state, 2, true);
 }
 
+/* As many stand as there are entries that tell of nothing that stands. */
+static void lines_and_records_by_count(void **state)
+{
+    amid(*state, 2, false);
+}
+
 /* The chain says that it was not the one that was left. */
 static void line_and_record_by_chain(void **state)
 {
@@ -254,6 +260,43 @@ static void resumed(void **state)
     take(w);
     line_zero(w, w->f.log->seq.next - 1);
     holds(w);
+}
+
+static void publish_anew(struct world *w, char what, uint64_t session, uint64_t sequence)
+{
+    struct topic *t = log_topic(w->f.log, w->x);
+    char data[LENGTH];
+    memset(data, what, sizeof data);
+    assert_int_equal(
+        fixture_publish(&w->f, t, session, 2, sequence, data, sizeof data, NULL, 1).status, 0);
+    topic_put(t);
+}
+
+/* A process was stopped, and another one took its session over. What the first one had still sent was refused; it
+ * stands before the second one's first batch, which is lost with its record. The next one's line is lost, too,
+ * and both are as large as what stands. */
+static void refused(void **state)
+{
+    struct world *w = *state;
+    static struct sent u;
+    uint64_t session = fixture_session(&w->f, w->x, 1);
+    publish(w, w->x, 'a', session, 1);
+    fixture_control(&w->f, (struct control){.kind = MEDIA_C_FENCE, .value = session, .epoch = 2});
+    announce(w, &u, 0, w->x, 'U', session, 2);
+    /* Its place is not taken back: another's is behind it. */
+    struct batch left = {.topic = names_id(&w->f.log->names, w->x), .length = 10, .count = 1};
+    assert_int_equal(log_reserve(w->f.log, &left), 0);
+    log_commit(w->f.log);
+    assert_true(atomic_load(&u.done) && u.commit.status != 0);
+    log_abandon(w->f.log, &left);
+    uint64_t first = w->f.log->seq.next;
+    for (unsigned i = 0; i < 3; i++)
+        publish_anew(w, (char)('b' + i), session, 2 + i);
+    take(w);
+    record_zero(w, first);
+    line_zero(w, first);
+    line_zero(w, first + 1);
+    assert_int_equal(holds(w), 1);
 }
 
 /* Two publishers' batches, taken in another order than they were announced: the first was held for one of its
@@ -548,10 +591,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(last_line_by_mark, begin, end),
         cmocka_unit_test_setup_teardown(line_and_record, begin, end),
         cmocka_unit_test_setup_teardown(lines_and_records, begin, end),
+        cmocka_unit_test_setup_teardown(lines_and_records_by_count, begin, end),
         cmocka_unit_test_setup_teardown(line_and_record_by_chain, begin, end),
         cmocka_unit_test_setup_teardown(line_amid, begin, end),
         cmocka_unit_test_setup_teardown(lines_amid, begin, end),
         cmocka_unit_test_setup_teardown(resumed, begin, end),
+        cmocka_unit_test_setup_teardown(refused, begin, end),
         cmocka_unit_test_setup_teardown(reversed_last, begin, end),
         cmocka_unit_test_setup_teardown(reversed_last_two, begin, end),
         cmocka_unit_test_setup_teardown(reversed_between, begin, end),
