@@ -49,10 +49,14 @@ struct left {
     bool gone; /* it is served, saved, or proved to be gone */
 };
 
+#define BLOCK 64u /* windows that are passed over at once, where none is large enough */
+
 struct keep {
     struct fsck *f;
     struct window *window; /* topic by topic, each in the order of its offsets; owned */
     size_t windows, window_capacity;
+    uint64_t *
+        most; /* of each BLOCK of them: the length of the largest batch that may be in one; owned */
     struct left *left; /* owned */
     size_t count, capacity;
     uint64_t *served; /* records of what is served of these topics, by place; owned */
@@ -284,8 +288,11 @@ static uint64_t later(uint64_t time, uint64_t by)
     return time > UINT64_MAX - by ? UINT64_MAX : time + by;
 }
 
-static void windows_sort(struct keep *k)
+static int windows_sort(struct keep *k)
 {
+    k->most = calloc(k->windows / BLOCK + 1, sizeof *k->most);
+    if (!k->most)
+        return -ENOMEM;
     qsort(k->window, k->windows, sizeof *k->window, by_topic);
     for (size_t i = 0; i < k->windows; i++) {
         struct window *w = &k->window[i];
@@ -293,7 +300,10 @@ static void windows_sort(struct keep *k)
         w->reach = later(w->before.time, FSCK_SLACK);
         w->reach = last && last->reach > w->reach ? last->reach : w->reach;
         w->ends = last && last->ends > w->before.time ? last->ends : w->before.time;
+        uint64_t most = w->copies ? UINT64_MAX : w->bytes;
+        k->most[i / BLOCK] = most > k->most[i / BLOCK] ? most : k->most[i / BLOCK];
     }
+    return 0;
 }
 
 /* The topic's first window that begins behind `time`; with 0 its first. */
@@ -419,7 +429,9 @@ static size_t window_of(const struct keep *k, const struct side *s, uint64_t sla
            (slack ? k->window[i - 1].reach : k->window[i - 1].ends) >= s->time &&
            (best == k->windows || k->window[best].open)) {
         k->f->report->compared++;
-        if (may_be(&k->f->pool, &k->window[--i], s))
+        if (i % BLOCK == 0 && k->most[i / BLOCK - 1] < s->length)
+            i -= BLOCK;
+        else if (may_be(&k->f->pool, &k->window[--i], s))
             best = i;
     }
     return best;
@@ -616,7 +628,7 @@ static int keep_look(struct keep *k)
             rc = windows_topic(k, t);
     if (rc || k->windows == 0)
         return rc;
-    windows_sort(k);
+    rc = windows_sort(k);
     for (size_t i = 0; rc == 0 && i < k->windows; i++)
         if (i == 0 || k->window[i].topic != k->window[i - 1].topic)
             rc = served_topic(k, names_id(&log->names, k->window[i].topic));
@@ -642,6 +654,7 @@ int fsck_keep(struct fsck *f)
     struct keep k = {.f = f};
     int rc = keep_look(&k);
     free(k.window);
+    free(k.most);
     free(k.left);
     free(k.served);
     return rc;

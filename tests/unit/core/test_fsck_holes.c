@@ -155,6 +155,30 @@ static void gaps_lost(void **state)
     gaps(*state, true, TOPICS);
 }
 
+/* Records of small batches are gone, and as many large ones stand about that were held: none of them fits. */
+static void sizes(void **state)
+{
+    struct world *w = *state;
+    static struct sent sent[TOPICS];
+    static char data[512];
+    struct topic *t = log_topic(w->f.log, w->id[0]);
+    uint64_t took = fixture_session(&w->f, w->id[0], 1), held = fixture_session(&w->f, w->id[0], 2);
+    for (unsigned i = 0; i < TOPICS; i++)
+        assert_int_equal(fixture_publish(&w->f, t, took, 1, i + 1, data, LENGTH, NULL, 1).status,
+                         0);
+    for (unsigned i = 0; i < TOPICS; i++)
+        if (fixture_send(&w->f, 0, &sent[i], t, held, 1, i + 2, data, sizeof data, NULL, 1) == 0)
+            log_commit(w->f.log);
+    w->batches = 2 * TOPICS;
+    w->image = fixture_copy(&w->f);
+    uint64_t first = w->f.log->seq.next - TOPICS;
+    for (unsigned i = 0; i < TOPICS; i += 2)
+        w->image[le64_low48(line_of(w, first + i)->side) + 20] ^= 1;
+    memset(line_of(w, first + TOPICS - 1), 0, MEDIA_LINE);
+    topic_put(t);
+    check(w, TOPICS / 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -162,6 +186,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(given, begin, end),
         cmocka_unit_test_setup_teardown(gaps_proved, begin, end),
         cmocka_unit_test_setup_teardown(gaps_lost, begin, end),
+        cmocka_unit_test_setup_teardown(sizes, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
