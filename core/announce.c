@@ -106,6 +106,7 @@ int log_announce(struct producer *p, struct batch *b)
     b->status = 0;
     b->duplicate = false;
     b->producer = p->index + 1;
+    b->fifo = atomic_load_explicit(&b->topic->topic_order, memory_order_relaxed) == 5;
     b->after = atomic_load_explicit(&log->committed, memory_order_relaxed); /* or an earlier one */
     if (!ring_room(p))
         return -EAGAIN;

@@ -2,9 +2,9 @@
  *
  * Where the lost bytes begin and end is known, in bytes and in messages. In the order of their times the
  * batches must arrive at the begin from the end, in both, and no index line that still stands may gainsay: then
- * they are what the table told. Else a batch has its place when such a line says so, or when it stands beside
- * one that has, in payload and record: nothing came between them then. What bytes are missing between others is
- * not guessed: a publisher may have left them. Batches that were held, fenced or refused are whole, too, and
+ * they are what the table told. Else a batch has its place when such a line says so. That it stands beside one that
+ * has, in payload and record, does not tell: somebody slower may have reserved before both, and come between. What
+ * bytes are missing between others is not guessed: a publisher may have left them. Batches that were held, fenced or refused are whole, too, and
  * stand between the others; they have no place. Reads only.
  */
 #include <errno.h>
@@ -102,7 +102,7 @@ static int close_find(const struct topic *t, struct chain *c)
     size_t taken = n;
     if (behind_read(t, &behind) && (n == 0 || behind.s.time >= s[n - 1]->time))
         s[n++] = &behind.s;
-    int rc = fsck_close(s, n, t, close);
+    int rc = fsck_close(s, n, close);
     for (size_t i = c->count; rc == 0 && i-- > 0;)
         if (!c->at[i].refused)
             c->at[i].close = close[--taken];
@@ -301,38 +301,6 @@ static bool span_put(const struct fsck *f, const struct topic *t, struct chain *
 
 /* ---- Each by itself ----------------------------------------------------------------------------- */
 
-/* May what stands beside it go by its place, and it by theirs? */
-static bool is_sure(const struct link *l)
-{
-    return !l->refused && !l->doubted && !l->close && (!l->unknown || l->offset != NOWHERE);
-}
-
-static bool are_neighbours(const struct pool *p, const struct link *a, const struct link *b)
-{
-    return is_sure(a) && is_sure(b) && follows(a->o, b->o) && chain_is_beside(p, a->o, b->o);
-}
-
-static void neighbours_put(const struct topic *t, struct chain *c)
-{
-    const struct pool *p = &t->log->pool;
-    struct link *l = c->at;
-    struct orphan last;
-    if (c->count == 0)
-        return;
-    struct link *newest = &l[c->count - 1];
-    if (newest->offset == NOWHERE && is_sure(newest) && behind_read(t, &last) &&
-        chain_is_beside(p, newest->o, &last) && newest->o->s.length <= c->end)
-        newest->offset = c->end - newest->o->s.length;
-    for (size_t i = c->count - 1; i-- > 0;)
-        if (l[i].offset == NOWHERE && l[i + 1].offset != NOWHERE &&
-            l[i + 1].offset >= l[i].o->s.length && are_neighbours(p, &l[i], &l[i + 1]))
-            l[i].offset = l[i + 1].offset - l[i].o->s.length;
-    for (size_t i = 0; i + 1 < c->count; i++)
-        if (l[i].offset != NOWHERE && l[i + 1].offset == NOWHERE &&
-            are_neighbours(p, &l[i], &l[i + 1]))
-            l[i + 1].offset = l[i].offset + l[i].o->s.length;
-}
-
 /* What is trimmed, or lies across the base where no message begins, has no place. False: two gainsay each
  * other. */
 static bool places_agree(const struct topic *t, struct chain *c)
@@ -422,11 +390,7 @@ size_t chain_prove(const struct fsck *f, const struct topic *t, struct chain *c)
         return messages_put(t, c);
     }
     lines_put(f, t, c);
-    neighbours_put(t, c);
-    if (!places_agree(t, c)) { /* what the lines say goes before what stands side by side */
-        lines_put(f, t, c);
-        if (!places_agree(t, c))
-            places_forget(c);
-    }
+    if (!places_agree(t, c))
+        places_forget(c);
     return messages_put(t, c);
 }

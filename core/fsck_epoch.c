@@ -259,9 +259,8 @@ static void turns_find(struct epochs *x)
         struct member *m = &x->member[i];
         const struct turn key = {.session = m->s->session};
         const struct turn *t = bsearch(&key, x->first_turn, n, sizeof key, by_turn);
-        const struct topic *topic = names_id(&x->v->log->names, m->s->topic);
         m->turn = (size_t)(t - x->first_turn);
-        m->fifo = m->s->session && (!topic || topic->topic_order == 5);
+        m->fifo = m->s->session && m->s->fifo;
     }
 }
 

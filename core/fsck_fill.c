@@ -15,37 +15,10 @@
 
 /* ---- Holes ------------------------------------------------------------------------------------ */
 
-/* Does b stand right behind a, payload and record? Then nothing came between them. */
-static bool joins(uint64_t payload_end, uint64_t side_end, const struct orphan *b)
-{
-    return payload_end == b->s.run0 && side_end == b->at + MEDIA_LINE;
-}
-
-static bool orphans_join(const struct orphan *a, const struct orphan *b)
-{
-    return !a->s.run1 && joins(a->s.run0 + a->s.run0_length,
-                               a->at + MEDIA_LINE - side_size(a->s.count, a->s.equal), b);
-}
-
-bool salvage_tail_joins(const struct topic *t, const struct orphan *o)
-{
-    if (t->run_count == 0)
-        return topic_end(t) == 0;
-    const struct run *r = topic_run(t, t->run_count - 1);
-    return !(r->flags & MEDIA_RUN_LOST) && r->batches > 0 &&
-           joins(r->payload + (topic_end(t) - r->offset), t->side_tail - t->side_tail_below, o);
-}
-
-static bool entry_joins(const struct orphan *o, const struct entry *e)
-{
-    return e && !o->s.run1 && o->s.run0 + o->s.run0_length == e->payload &&
-           o->at + MEDIA_LINE - side_size(o->s.count, o->s.equal) == e->side + MEDIA_LINE;
-}
-
 /* May b follow a in the topic? Sequences of one session say so at order 5, else the times. */
-static bool follows(const struct topic *t, const struct orphan *a, const struct orphan *b)
+static bool follows(const struct orphan *a, const struct orphan *b)
 {
-    if (a->s.session && a->s.session == b->s.session && t->topic_order == 5)
+    if (a->s.session && a->s.session == b->s.session && a->s.fifo && b->s.fifo)
         return b->s.sequence > a->s.sequence;
     return a->s.time < b->s.time;
 }
@@ -58,7 +31,6 @@ struct fill {
         bool close; /* nothing tells its order among those of other publishers */
         bool ahead; /* it does not follow what its session had taken, at order 5 */
         bool sure;  /* it was committed, as far as is told */
-        bool stale; /* its session began anew, and may have refused it */
     } * at;
     const struct topic *topic;
     size_t count, left, right;
@@ -125,7 +97,7 @@ static int fill_close(struct fill *g)
     for (size_t i = 0; rc == 0 && i < g->count; i++)
         s[i] = &g->at[i].o->s;
     if (rc == 0)
-        rc = fsck_close(s, g->count, g->topic, close);
+        rc = fsck_close(s, g->count, close);
     for (size_t i = 0; rc == 0 && i < g->count; i++)
         g->at[i].close = close[i];
     free(s);
@@ -147,9 +119,10 @@ static void sure_tell(const struct salvage *v, const struct topic *t, const stru
     const struct side *s = &c->o->s;
     const struct session *x = s->session ? session_find(v->log, s->session) : NULL;
     bool strange = v->strange > 0 && t->id != 0; /* an action knows its number */
-    c->stale = strange && s->session && (!x || x->epoch != 1);
+    bool stale =
+        strange && s->session && (!x || x->epoch != 1); /* it began anew: it may have refused it */
     bool taken = behind && behind->session == s->session && behind->sequence > s->sequence &&
-                 t->topic_order == 5 && !c->stale;
+                 t->topic_order == 5 && !stale;
     c->sure = !strange || (s->session ? taken : salvage_is_sure(v, c->o));
 }
 
@@ -241,7 +214,7 @@ static bool fill_exactly(struct fill *g)
     for (size_t i = first; sure && i < first + length; i++)
         sure = !g->at[i].close && g->at[i].sure;
     for (size_t i = first + 1; sure && i < first + length; i++)
-        sure = follows(g->topic, g->at[i - 1].o, g->at[i].o);
+        sure = follows(g->at[i - 1].o, g->at[i].o);
     if (!sure)
         return false;
     memmove(g->at, g->at + first, length * sizeof *g->at);
@@ -258,16 +231,24 @@ static bool boundary(const struct side *s, uint64_t skip, uint64_t *index)
     return at == skip;
 }
 
-/* From its end back, until all is there that was not trimmed: `live` bytes. There a message begins,
+static bool comes_before(const struct orphan *o, const struct entry *e)
+{
+    return e && o->alone && e->session == o->s.session && e->sequence == o->s.sequence + 1;
+}
+
+/* Where some was trimmed nothing tells that none is missing but the numbers of a session.
+ * From its end back, until all is there that was not trimmed: `live` bytes. There a message begins,
  * and where it is known, so many messages after that one end here. */
-static bool fill_from_end(struct fill *g, uint64_t live, uint64_t messages)
+static bool fill_from_end(struct fill *g, const struct hole *h, uint64_t live, uint64_t messages)
 {
     uint64_t counted = 0, index = 0;
     g->right = g->sum = 0;
     while (g->sum < live && g->right < g->count) {
         const struct candidate *c = &g->at[g->count - 1 - g->right];
         if (c->close || !c->sure || c->o->s.length > g->bytes - g->sum ||
-            (g->right > 0 && !follows(g->topic, c->o, c[1].o)))
+            (g->right > 0 && !follows(c->o, c[1].o)) ||
+            (live < g->bytes &&
+             !(g->right ? fsck_comes_next(c->o, &c[1].o->s) : comes_before(c->o, h->behind))))
             break;
         g->sum += c->o->s.length;
         counted += c->o->s.count;
@@ -277,50 +258,6 @@ static bool fill_from_end(struct fill *g, uint64_t live, uint64_t messages)
         !boundary(&g->at[g->count - g->right].o->s, g->sum - live, &index))
         return g->sum >= live && g->right == 0;
     return messages == UINT64_MAX || counted - index == messages;
-}
-
-static bool fill_goes_on(const struct topic *t, const struct orphan *a, const struct orphan *b)
-{
-    return follows(t, a, b) && orphans_join(a, b);
-}
-
-/* Was it committed, for what follows it in its session was? */
-static bool is_before(const struct orphan *o, uint64_t session, uint64_t sequence)
-{
-    return o->s.session && o->s.session == session && o->s.sequence + 1 == sequence;
-}
-
-static bool joins_behind(const struct topic *t, const struct candidate *c,
-                         const struct candidate *next, const struct entry *e)
-{
-    if (c->close)
-        return false;
-    if (next)
-        return fill_goes_on(t, c->o, next->o) &&
-               (!c->ahead || is_before(c->o, next->o->s.session, next->o->s.sequence));
-    return e && entry_joins(c->o, e) && (!c->ahead || is_before(c->o, e->session, e->sequence));
-}
-
-/* Some of it is damaged itself: only what joins what is known. What a topic begins with joins nothing. */
-static void fill_joined(struct fill *g, const struct topic *t, const struct entry *behind)
-{
-    uint64_t room = g->bytes;
-    g->left = g->right = g->sum = 0;
-    while (g->left < g->count && !g->at[g->left].ahead && !g->at[g->left].close &&
-           !g->at[g->left].stale && g->at[g->left].o->s.length <= room &&
-           (g->left ? fill_goes_on(t, g->at[g->left - 1].o, g->at[g->left].o)
-                    : t->run_count > 0 && salvage_tail_joins(t, g->at[0].o))) {
-        room -= g->at[g->left].o->s.length;
-        g->left++;
-    }
-    while (g->left + g->right < g->count) {
-        const struct candidate *c = &g->at[g->count - 1 - g->right];
-        if (!joins_behind(t, c, g->right ? c + 1 : NULL, behind) || c->o->s.length > room)
-            break;
-        room -= c->o->s.length;
-        g->sum += c->o->s.length;
-        g->right++;
-    }
 }
 
 /* Which of them stood there. */
@@ -338,17 +275,13 @@ static int fill_choose(const struct salvage *v, struct fill *g, const struct hol
             sure.at[sure.count++] = g->at[i];
     int rc = fill_close(&sure);
     if (rc == 0 && !fill_is_doubtful(&sure, live) && !strays &&
-        (fill_exactly(&sure) || fill_from_end(&sure, live, messages))) {
+        (fill_exactly(&sure) || fill_from_end(&sure, h, live, messages))) {
         free(g->at);
         *g = sure;
         return 0;
     }
     free(sure.at);
-    if (strays || fill_is_doubtful(g, live))
-        g->count = 0; /* nor does it tell that they stand side by side */
-    rc = rc ? rc : fill_close(g);
-    if (rc == 0)
-        fill_joined(g, g->topic, h->behind);
+    g->count = g->left = g->right = 0;
     return rc;
 }
 

@@ -14,6 +14,26 @@ static int by_topic(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+static bool is_beside(const struct orphan *a, const struct orphan *b)
+{
+    return a->s.topic == b->s.topic && b->s.time - a->s.time < FSCK_SLACK;
+}
+
+/* Those from the i-th on that one publisher sent to one topic, nobody else between: how many they are. */
+static size_t alone_mark(struct fsck *f, size_t i)
+{
+    struct orphan **of = f->of_topic;
+    const struct side *s = &of[i]->s;
+    size_t end = i + 1;
+    while (end < f->orphans && of[end]->s.topic == s->topic && of[end]->s.session == s->session &&
+           of[end]->s.producer == s->producer)
+        end++;
+    for (size_t k = i; k < end; k++)
+        of[k]->alone = s->session && of[k]->s.fifo && (i == 0 || !is_beside(of[i - 1], of[k])) &&
+                       (end == f->orphans || !is_beside(of[k], of[end]));
+    return end - i;
+}
+
 int fsck_lists_make(struct fsck *f)
 {
     size_t n = f->orphans + f->twins;
@@ -26,7 +46,14 @@ int fsck_lists_make(struct fsck *f)
         qsort(f->of_topic, f->orphans, sizeof(struct orphan *), by_topic);
     if (f->twins > 1)
         qsort(f->of_topic + f->orphans, f->twins, sizeof(struct orphan *), by_topic);
+    for (size_t i = 0, k; i < f->orphans; i += k)
+        k = alone_mark(f, i);
     return 0;
+}
+
+bool fsck_comes_next(const struct orphan *a, const struct side *b)
+{
+    return a->alone && b->fifo && a->s.session == b->session && a->s.sequence + 1 == b->sequence;
 }
 
 /* The first that is not of a topic before `topic`, nor of this one and from before `time`. */

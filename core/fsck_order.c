@@ -16,9 +16,10 @@
 #include "core/fsck_salvage.h"
 
 /* Does something tell how they stand to each other, however close they are? */
-static bool is_told(const struct side *a, const struct side *b, bool fifo)
+static bool is_told(const struct side *a, const struct side *b)
 {
-    return a->session == b->session && a->producer == b->producer && (fifo || a->session == 0);
+    return a->session == b->session && a->producer == b->producer &&
+           (a->session == 0 || (a->fifo && b->fifo));
 }
 
 /* least[i]: behind which entry those were announced, at least, that stand from the i-th on. */
@@ -34,17 +35,17 @@ static void least_make(const struct side *const *s, uint64_t *least, size_t n)
 
 /* Where cuts between two neighbours tell nothing: for some x before it and y behind, x and y are close, and of
  * different publishers. Of each y the first such x is found, which never goes back where y goes on. */
-static void close_mark(const struct side *const *s, size_t n, bool fifo, const uint64_t *least,
-                       size_t *first, bool *close)
+static void close_mark(const struct side *const *s, size_t n, const uint64_t *least, size_t *first,
+                       bool *close)
 {
     size_t low = 0, other = 0;
     for (size_t y = 0; y < n; y++) {
         while (s[y]->time - s[low]->time >= FSCK_SLACK && fsck_after(least[y], s[low]) < least[y])
             low++;
         other = other > low ? other : low + 1;
-        while (other < y && is_told(s[other], s[low], fifo))
+        while (other < y && is_told(s[other], s[low]))
             other++;
-        first[y] = y == low || is_told(s[low], s[y], fifo) ? other < y ? other : y : low;
+        first[y] = y == low || is_told(s[low], s[y]) ? other < y ? other : y : low;
         close[y] = false;
     }
     size_t lowest = n;
@@ -55,13 +56,13 @@ static void close_mark(const struct side *const *s, size_t n, bool fifo, const u
     }
 }
 
-int fsck_close(const struct side *const *s, size_t n, const struct topic *t, bool *close)
+int fsck_close(const struct side *const *s, size_t n, bool *close)
 {
     size_t *first = malloc((n + 1) * sizeof *first);
     uint64_t *least = malloc((n + 1) * sizeof *least);
     if (first && least && n > 0) {
         least_make(s, least, n);
-        close_mark(s, n, t && t->topic_order == 5, least, first, close);
+        close_mark(s, n, least, first, close);
     }
     int rc = first && least ? 0 : -ENOMEM;
     free(first);
@@ -88,7 +89,7 @@ static int lists_close(const struct salvage *v, const struct lists *l)
     for (size_t i = 0, k; rc == 0 && i < n; i += k) {
         for (k = 0; i + k < n && l->left[i + k]->s.topic == l->left[i]->s.topic; k++)
             l->s[k] = &l->left[i + k]->s;
-        rc = fsck_close(l->s, k, names_id(&v->log->names, l->s[0]->topic), l->close);
+        rc = fsck_close(l->s, k, l->close);
         /* Nor is the place known of what follows in the topic. */
         bool from_here = false;
         for (size_t m = 0; rc == 0 && m < k; m++) {

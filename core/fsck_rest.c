@@ -79,7 +79,7 @@ static bool is_only_source(const struct salvage *v, const struct orphan *o)
 {
     const struct source *s;
     HASH_FIND(hh, v->source, &o->s.topic, sizeof o->s.topic, s);
-    return o->s.session && s && !s->several;
+    return o->s.session && o->s.fifo && s && !s->several;
 }
 
 /* Batches of its session that are missing before it: 0 when it is the next one, UINT64_MAX when nothing
@@ -121,9 +121,6 @@ static bool rest_follows(const struct salvage *v, const struct topic *t, const s
     uint64_t end = r->payload + (topic_end(t) - r->offset), low = t->side_tail - t->side_tail_below;
     if (r->flags & MEDIA_RUN_LOST)
         return false;
-    /* The record of one that was moved stands elsewhere. */
-    if (salvage_tail_joins(t, o) || (r->batches == 0 && end == o->s.run0))
-        return o->s.session == 0 || (told ? skips == 0 : o->s.sequence == 1);
     if (!is_only_source(v, o))
         return false;
     if (skips == 0)

@@ -115,7 +115,7 @@ void salvage_sieve_drop(struct salvage *v);
 int salvage_movable(struct salvage *v, uint32_t topic, uint64_t offset)
     __attribute__((warn_unused_result));
 void salvage_movables_drop(struct salvage *v);
-#define SALVAGE_MOVES (1u << 26)
+#define SALVAGE_MOVES (1u << 18)
 
 /* fsck_action.c: look for the control actions that stand. */
 int salvage_actions(struct salvage *v) __attribute__((warn_unused_result));
@@ -143,8 +143,6 @@ int salvage_fill(struct salvage *v, struct topic *t, const struct hole *h)
 /* Before an action is folded whose record is of this time: a trim knows where its topic ended. */
 int salvage_trim(struct salvage *v, const struct control *c, uint64_t time, uint64_t number)
     __attribute__((warn_unused_result));
-/* Does it stand right behind the topic's last known batch, payload and record? */
-bool salvage_tail_joins(const struct topic *t, const struct orphan *o);
 /* Can it be none of the entries that are missing? */
 bool salvage_is_not_missing(const struct salvage *v, const struct orphan *o);
 /* Behind all that the topic holds. */

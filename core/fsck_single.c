@@ -32,7 +32,7 @@ bool gap_is_bare(struct salvage *v, struct gap *g, uint32_t term)
     return false;
 }
 
-#define MOVES_MOST (1u << 22) /* ways that are tried at one gap */
+#define MOVES_MOST (1u << 16) /* ways that are tried at one gap */
 
 /* A run as the lost entry moved it, if the chain says so. */
 static bool gap_moved(const struct salvage *v, struct gap *g, uint32_t term, const struct topic *t,

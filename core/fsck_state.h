@@ -128,6 +128,7 @@ struct orphan {
     bool whole;     /* its payload is */
     bool close; /* to another publisher's: which of them came first is not told (fsck_order.c) */
     bool taken;
+    bool alone; /* of a session at order 5, and nobody else published to its topic about then */
     uint64_t
         not_there; /* entries that are lost, and were not this one: the chain of checksums says so */
 };
@@ -172,6 +173,9 @@ struct orphans {
 };
 /* When all are found, and their twins parted from them. */
 int fsck_lists_make(struct fsck *f) __attribute__((warn_unused_result));
+/* Does b come right behind a in its topic? Their session's numbers say so where nobody else published then. That
+ * they stand side by side does not: somebody slower may have reserved before them, and been taken between. */
+bool fsck_comes_next(const struct orphan *a, const struct side *b);
 struct orphans fsck_orphans_of(const struct fsck *f, uint32_t topic);
 struct orphans fsck_twins_of(const struct fsck *f, uint32_t topic);
 /* Of those of one topic the first that was whole at `time` or later; their number when none was. */
@@ -190,7 +194,7 @@ const struct orphan *fsck_as_named(const struct fsck *f, const struct orphan *o)
 #define FSCK_SLACK 10000000000ull
 /* Of n batches of a topic, in the order of their times: close[i], when nothing tells whether the i-th came before
  * all that stand behind it, and after all before it. */
-int fsck_close(const struct side *const *s, size_t n, const struct topic *t, bool *close)
+int fsck_close(const struct side *const *s, size_t n, bool *close)
     __attribute__((warn_unused_result));
 
 /* ---- fsck_table.c: run tables that are damaged ------------------------------------------------ */

@@ -107,6 +107,7 @@ struct batch {
     uint32_t run0_length;
     uint32_t check;    /* CRC of the side record */
     uint32_t producer; /* whose announced it + 1, 0: the sequencer's own */
+    bool fifo;         /* its topic was at order 5 by then */
     uint64_t after;    /* an entry committed before it was announced */
     struct extent *extent0, *extent1;
     uint64_t time;

@@ -124,6 +124,7 @@ enum media_kind {
                              * were trimmed later are gone. One without the other is not committed */
 #define MEDIA_F_EQUAL 0x02u /* all messages have length/count bytes; no lengths follow */
 #define MEDIA_F_LATE  0x04u /* its record's time is before that of an earlier batch of its topic */
+#define MEDIA_F_FIFO  0x08u /* of a side record: its topic was at order 5 when it was announced */
 
 /* An index entry, and a pending descriptor: one self-validating line.
  * Entry:      `number` is the global entry number, `crc` is chained: CRC32C of the line with crc

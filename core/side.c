@@ -53,9 +53,10 @@ static int side_store(void *arg)
         .topic = le32_of(topic_id(b->topic)),
         .payload_crc = le32_of(b->payload_crc),
         .session = le64_pack(b->session, (uint16_t)b->after),
-        .sequence = le64_pack(
-            b->session ? b->sequence : b->producer,
-            (uint16_t)((b->equal ? MEDIA_F_EQUAL : 0u) | (b->after >> AFTER_LOW & 0xff) << 8)),
+        .sequence =
+            le64_pack(b->session ? b->sequence : b->producer,
+                      (uint16_t)((b->equal ? MEDIA_F_EQUAL : 0u) | (b->fifo ? MEDIA_F_FIFO : 0u) |
+                                 (b->after >> AFTER_LOW & 0xff) << 8)),
         .run0 = le64_pack(b->run0, (uint16_t)(b->count - 1)),
         .run1 = le64_pack(b->run1, (uint16_t)(b->extent0->order | order1 << 8)),
         .run0_length = le32_of(b->run0_length),
@@ -104,6 +105,7 @@ static int side_load(void *arg)
 
     s->time = le64_get(m.time);
     s->topic = le32_get(m.topic);
+    s->fifo = le64_high16(m.sequence) & MEDIA_F_FIFO;
     s->session = le64_low48(m.session);
     s->sequence = s->session ? le64_low48(m.sequence) : 0;
     s->producer = s->session ? 0 : (uint32_t)le64_low48(m.sequence);

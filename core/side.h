@@ -21,7 +21,7 @@ struct side {
     uint32_t run0_length, length, count, payload_crc, topic;
     uint32_t crc; /* of the record itself */
     uint8_t order0, order1;
-    bool equal;
+    bool equal, fifo;
     const le32 *lengths; /* NULL when equal */
 };
 

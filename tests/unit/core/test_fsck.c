@@ -514,7 +514,7 @@ static void unplaced(void **state)
         (void)record(p, i, &where);
         memset(p->image + where, 0, MEDIA_LINE);
     }
-    memset(last_entry(p, 7), 0, 4 * MEDIA_LINE);
+    memset(last_entry(p, 7), 0, 3 * MEDIA_LINE);
     struct side s = record(p, lone, &where);
     struct fsck_report r;
     assert_int_equal(run(p, true, &r), 0);

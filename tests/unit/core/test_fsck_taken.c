@@ -296,7 +296,7 @@ static void refused(void **state)
     record_zero(w, first);
     line_zero(w, first);
     line_zero(w, first + 1);
-    assert_int_equal(holds(w), 1);
+    assert_int_equal(holds(w), 2);
 }
 
 /* Two publishers' batches, taken in another order than they were announced: the first was held for one of its
