@@ -23,6 +23,7 @@ struct world {
     uint32_t length;
     unsigned belied; /* pairs whose times do not say how they stand */
     bool marked;     /* the watermark tells how the index ended */
+    bool since;      /* the topic's order is another by the time of the repair */
     bool one;        /* a pair is of one session, the later number first, over two connections */
     bool
         stalled; /* the sequencer stands still between them, for longer than what times are believed by */
@@ -226,6 +227,13 @@ static void index_lapped(void **state)
 }
 
 /* The lines of one pair are gone, and what stands behind tells where they began and ended. */
+static void order_set(struct world *w, uint8_t order)
+{
+    const struct control c = {
+        .kind = MEDIA_C_ATTR, .id = w->id, .flags = MEDIA_A_ORDER, .order = order};
+    (void)fixture_control(&w->f, c);
+}
+
 static void pair_gone(struct world *w, bool proved)
 {
     const struct log *log = w->f.log;
@@ -237,6 +245,8 @@ static void pair_gone(struct world *w, bool proved)
             strange(w);
         (void)pair(w);
     }
+    if (w->since)
+        order_set(w, 5);
     take(w);
     if (!proved)
         strange_zero(w, number + 2);
@@ -309,10 +319,8 @@ static void stalled(void **state)
 
 static void two_connections(struct world *w)
 {
-    const struct control c = {
-        .kind = MEDIA_C_ATTR, .id = w->id, .flags = MEDIA_A_ORDER, .order = 2};
     w->one = true;
-    (void)fixture_control(&w->f, c);
+    order_set(w, 2);
 }
 
 /* At order 2 the numbers of a session do not tell in which order its batches were taken, either. */
@@ -320,6 +328,55 @@ static void one_session(void **state)
 {
     two_connections(*state);
     pair_gone(*state, false);
+}
+
+static void one_session_since(void **state)
+{
+    struct world *w = *state;
+    w->since = true;
+    one_session(state);
+}
+
+/* A slow publisher reserved first and is taken between two batches that stand side by side behind its place. The three
+ * lines are gone, and its record. */
+static void slow_between(void **state)
+{
+    struct world *w = *state;
+    const struct log *log = w->f.log;
+    struct sent s = {.completion.done = fixture_told};
+    char data[LARGE];
+    struct topic *t = log_topic(w->f.log, w->id);
+    do
+        alone(w, 1);
+    while (t->fill->top - t->fill->bottom < 5ull * (LENGTH + MEDIA_LINE));
+    assert_int_equal(log_checkpoint(w->f.log), 0);
+    data_of(w, 0, ++w->sequence[0], data);
+    s.batch = (struct batch){.topic = t,
+                             .length = w->length,
+                             .count = COUNT,
+                             .equal = true,
+                             .session = w->session[0],
+                             .epoch = 1,
+                             .sequence = w->sequence[0],
+                             .payload_crc = crc32c(0, data, w->length),
+                             .completion = &s.completion};
+    assert_int_equal(log_reserve(w->f.log, &s.batch), 0);
+    uint64_t number = log->seq.next;
+    alone(w, 1);
+    assert_int_equal(log_store(w->f.log, &s.batch, 0, data, w->length, NULL), 0);
+    assert_int_equal(log_announce(log_producer(w->f.log, 0), &s.batch), 0);
+    log_commit(w->f.log);
+    assert_true(atomic_load(&s.done) && s.commit.number == number + 1);
+    for (unsigned i = 0; i < 2; i++)
+        alone(w, 1);
+    topic_put(t);
+    take(w);
+    memset(w->t.image + s.batch.side, 0, MEDIA_LINE);
+    for (unsigned i = 0; i < 3; i++)
+        memset(in_image(w, pool_entry(&log->pool, 0, number + i)), 0, MEDIA_LINE);
+    struct trial_outcome o;
+    trial_run(&w->t, w->save, &o);
+    assert_int_equal(o.collateral, 0);
 }
 
 /* A batch was held, and comes behind two of its session that were announced later. In time it stands before what is
@@ -614,6 +671,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(half_gone, begin, end),
         cmocka_unit_test_setup_teardown(stalled, begin, end),
         cmocka_unit_test_setup_teardown(one_session, begin, end),
+        cmocka_unit_test_setup_teardown(one_session_since, begin, end),
+        cmocka_unit_test_setup_teardown(slow_between, begin, end),
         cmocka_unit_test_setup_teardown(held_behind, begin, end),
         cmocka_unit_test_setup_teardown(two_gaps, begin, end),
         cmocka_unit_test_setup_teardown(terms_gone, begin, end),
