@@ -3,9 +3,10 @@
  *
  * A batch's record says whose it is and when it was whole, not where in the topic it stood. So it is
  * placed only from something that knows: the topic's last known batch, or what follows the hole, an
- * entry or a trim (whose record says where the topic ended then). Where nothing follows: fsck_rest.c. What was trimmed since may be
- * overwritten: it is gone anyway, and what is left of the hole is its end. Control actions know their
- * own numbers. Folds into a log that nobody serves; never writes to the pool.
+ * entry or a trim (whose record says where the topic ended then); and only where what stands is all
+ * that was there. Where nothing follows: fsck_rest.c. What was trimmed since may be overwritten: it is
+ * gone anyway, and what is left of the hole is its end. Control actions know their own numbers. Folds
+ * into a log that nobody serves; never writes to the pool.
  */
 #include <errno.h>
 #include <stdlib.h>

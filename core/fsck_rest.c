@@ -106,8 +106,7 @@ static bool is_bottom(const struct topic *t, const struct orphan *o)
 }
 
 /* Can nothing have come between the topic's last batch and this one, but what is damaged itself:
- * *lost bytes? They stand side by side, and its session does not gainsay it; or it is the next one of
- * the only session; or between them in one extent is what that misses. */
+ * *lost bytes? It is the next one of the only session; or between them in one extent is what that misses. */
 static bool rest_follows(const struct salvage *v, const struct topic *t, const struct orphan *o,
                          uint64_t *lost)
 {

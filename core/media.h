@@ -157,13 +157,13 @@ struct media_side {
     le32 magic;       /*  0..3  MEDIA_SIDE_MAGIC, xor the upper half of the secret */
     le32 crc;         /*  4..7  of header (crc as zero) and lengths, seeded by the lower half */
     le64 time;        /*  8..15 broker's CLOCK_REALTIME ns when the batch was whole; after
-                        * anything that was committed then */
+                        * anything whose commit was through then */
     le32 topic;       /* 16..19 */
     le32 payload_crc; /* 20..23 CRC32C of the payload */
     le64 session;     /* 24..31 low 48: session, 0: none; high 16: `after`, bits 0..15 */
     le64 sequence;    /* 32..39 low 48: sequence; without a session its producer: the pending ring
                         * + 1, 0: the sequencer. Then MEDIA_F_..., 8 bits, and `after`, bits 16..23.
-                        * `after`: an entry that was committed when it was announced, so that its own
+                        * `after`: an entry that stood when it was announced, so that its own
                         * comes behind; MEDIA_AFTER_BITS low bits of that number */
     le64 run0;        /* 40..47 low 48: pool offset; high 16: messages - 1 */
     le64 run1;        /* 48..55 low 48: pool offset, 0 if none; high 16: order0 | order1 << 8 */
