@@ -51,7 +51,7 @@ static int by_sequence(const void *a, const void *b)
 bool salvage_is_next(struct log *log, const struct topic *t, const struct side *s, uint64_t before)
 {
     const struct session *x = s->session ? session_find(log, s->session) : NULL;
-    if (!s->session || (t && t->topic_order != 5))
+    if (!s->session || !s->fifo || (t && t->topic_order != 5))
         return true;
     if (before || !x)
         return s->sequence == before + 1;
@@ -123,7 +123,7 @@ static void sure_tell(const struct salvage *v, const struct topic *t, const stru
     bool stale =
         strange && s->session && (!x || x->epoch != 1); /* it began anew: it may have refused it */
     bool taken = behind && behind->session == s->session && behind->sequence > s->sequence &&
-                 t->topic_order == 5 && !stale;
+                 s->fifo && t->topic_order == 5 && !stale;
     c->sure = !strange || (s->session ? taken : salvage_is_sure(v, c->o));
 }
 

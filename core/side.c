@@ -9,18 +9,12 @@
 
 #define AFTER_LOW 16u /* bits of `after` beside the session */
 
-static uint32_t record_crc(const struct pool *pool, const struct media_side *m, const le32 *lengths,
-                           uint32_t count)
+uint32_t side_crc(const struct pool *pool, const struct media_side *m, const le32 *lengths)
 {
     struct media_side head = *m;
     head.crc = le32_of(0);
     uint32_t crc = crc32c(pool->side_seed, &head, sizeof head);
-    return lengths ? crc32c(crc, lengths, (size_t)count * 4) : crc;
-}
-
-uint32_t side_crc(const struct pool *pool, const struct media_side *m, const le32 *lengths)
-{
-    return record_crc(pool, m, lengths, (uint32_t)le64_high16(m->run0) + 1);
+    return lengths ? crc32c(crc, lengths, ((size_t)le64_high16(m->run0) + 1) * 4) : crc;
 }
 
 static uint64_t lengths_sum(const le32 *lengths, uint32_t count)
@@ -62,7 +56,7 @@ static int side_store(void *arg)
         .run0_length = le32_of(b->run0_length),
         .length = le32_of(b->length),
     };
-    b->check = record_crc(pool, &m, lengths, b->count);
+    b->check = side_crc(pool, &m, lengths);
     m.crc = le32_of(b->check);
     *at = m;
     flush_writeback(pool->flush, pool_at(pool, b->side - below), below + MEDIA_LINE);
@@ -100,7 +94,7 @@ static int side_load(void *arg)
         return -EMBAR_ECORRUPT;
     s->lengths = s->equal ? NULL : pool_at(pool, at - below);
     flush_invalidate(pool->flush, s->lengths, below);
-    if (record_crc(pool, &m, s->lengths, s->count) != le32_get(m.crc))
+    if (side_crc(pool, &m, s->lengths) != le32_get(m.crc))
         return -EMBAR_ECORRUPT;
 
     s->time = le64_get(m.time);
@@ -152,7 +146,7 @@ void side_move(const struct pool *pool, uint64_t from, uint64_t to, const struct
     m.run1 = le64_pack(s->run1, (uint16_t)(s->order0 | s->order1 << 8));
     if (lengths)
         memcpy(pool_at(pool, to - below), s->lengths, below);
-    m.crc = le32_of(record_crc(pool, &m, lengths, s->count));
+    m.crc = le32_of(side_crc(pool, &m, lengths));
     *(struct media_side *)pool_at(pool, to) = m;
     flush_writeback(pool->flush, pool_at(pool, to - below), below + MEDIA_LINE);
 }

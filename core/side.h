@@ -38,7 +38,7 @@ int side_read(const struct pool *pool, uint64_t at, struct side *s)
 /* Does that which stands at `at`, a line of the pool, begin as a record does? */
 bool side_begins(const struct pool *pool, uint64_t at);
 
-/* The CRC of a record that is changed by hand, which this has now. For tests. */
+/* The CRC that the record has to have: of its header, whatever stands in its field, and its lengths. */
 uint32_t side_crc(const struct pool *pool, const struct media_side *m, const le32 *lengths);
 
 /* The checked record at `from` once more at `to`, with the places that s says now. Begins writing it
