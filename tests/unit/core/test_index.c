@@ -366,12 +366,20 @@ static void records_and_marks_tell_the_order(void **state)
         assert_int_equal(s.session, i == 2 ? session : 0);
         assert_int_equal(s.sequence, i == 2);
         assert_int_equal(s.producer, i == 2 ? 0 : i % 2 + 1);
+        assert_true(s.fifo);
     }
     log_stat_all(f.log, &st);
     struct media_watermark *mark = pool_watermark(p, 0, 0), *second = pool_watermark(p, 0, 1);
     mark = le64_get(second->number) > le64_get(mark->number) ? second : mark;
     assert_int_equal(le64_get(mark->number), st.committed);
     assert_int_equal(le32_get(mark->chain), le32_get(pool_entry(p, 0, st.committed)->crc));
+    struct side s;
+    (void)fixture_control(
+        &f, (struct control){.kind = MEDIA_C_ATTR, .id = id, .flags = MEDIA_A_ORDER, .order = 2});
+    assert_int_equal(fixture_send(&f, 0, &sent[0], t, session, 1, 2, "x", 1, NULL, 1), 0);
+    log_commit(f.log);
+    assert_int_equal(side_read(p, sent[0].batch.side, &s), 0);
+    assert_false(s.fifo);
     topic_put(t);
     fixture_close(&f);
 }
